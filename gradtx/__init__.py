@@ -1,0 +1,80 @@
+"""Composable gradient transformations for JAX: an optimizer is a composition of small pure pieces, and it is data.
+
+>>> import gradtx as gx
+>>> def adam(learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-8):
+...     return gx.chain(
+...         gx.precondition(gx.momentum(b1), by=gx.rms(b2), eps=eps),  # a direction, divided by a size
+...         gx.scale_by_learning_rate(learning_rate),
+...     )
+>>> adam() == gx.adam()
+True
+"""
+
+# The core: what a transformation is, and what its parts may be.
+# Combinators: transformations made of transformations.
+from gradtx.combinators import add, chain, momentum, precondition, rms, scale_by_rms, standard_deviation
+from gradtx.core import (
+    Context,
+    Decay,
+    NonNegative,
+    PerLeaf,
+    Positive,
+    Scalar,
+    Schedule,
+    State,
+    Transformation,
+    apply_updates,
+    of_step,
+    pair,
+)
+
+# Other libraries.
+from gradtx.interop import as_optax
+
+# Optimizers.
+from gradtx.optimizers import (
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    adamw,
+    amsgrad,
+    averaged_momentum,
+    check_gradient,
+    heavy_ball,
+    nadam,
+    nesterov,
+    numeric_gradient,
+    random_search,
+    rate_inside_momentum,
+    rmsprop,
+    rolling_ball,
+    rprop,
+    sgd,
+)
+
+# Pieces: transformations that do one thing.
+from gradtx.pieces import (
+    absolute,
+    add_constant,
+    add_momentum,
+    add_weight_decay,
+    bias_correction,
+    clip,
+    clip_by_global_norm,
+    decayed_max,
+    global_norm,
+    identity,
+    is_matrix,
+    nesterov_ema,
+    running_max,
+    running_sum,
+    scale,
+    scale_by_ema,
+    scale_by_learning_rate,
+    scale_by_own_rms,
+    sign,
+    sign_steps,
+    sqrt,
+    square,
+)

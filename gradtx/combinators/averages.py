@@ -1,0 +1,63 @@
+"""Compositions that recipes share: what a direction and a size are usually made of."""
+
+from typing import Any
+
+from gradtx.combinators.chain import add, chain
+from gradtx.combinators.precondition import precondition
+from gradtx.core import Transformation
+from gradtx.pieces.momentum import bias_correction, scale_by_ema
+from gradtx.pieces.scaling import identity, scale, sqrt, square
+
+
+def average(decay: Any, corrected: bool = True) -> Transformation:
+    """An exponential average of the updates, corrected for its start at 0 or not."""
+    return chain(scale_by_ema(decay), bias_correction(decay)) if corrected else chain(scale_by_ema(decay))
+
+
+def momentum(decay: Any = 0.9, corrected: bool = True) -> Transformation:
+    r"""Momentum as an average of gradients, the direction of Adam.   m̂ = ema(g) / (1 − bᵗ)
+
+    Args:
+      decay: b, of `scale_by_ema`.
+      corrected: Whether the average's start at 0 is corrected (`bias_correction`).
+
+    >>> import gradtx as gx
+    >>> gx.momentum(0.9)
+    chain(scale_by_ema(0.9), bias_correction(0.9))
+    """
+    return average(decay, corrected)
+
+
+def rms(decay: Any = 0.999, corrected: bool = True) -> Transformation:
+    r"""The root of the average square of each coordinate, the size of Adam and RMSProp.   s = √(ema(g²) / (1 − bᵗ))
+
+    Args:
+      decay: b, of `scale_by_ema`.
+      corrected: Whether the average's start at 0 is corrected (`bias_correction`).
+
+    >>> import gradtx as gx
+    >>> gx.rms(0.999)
+    chain(square(), scale_by_ema(0.999), bias_correction(0.999), sqrt())
+    """
+    return chain(square(), average(decay, corrected), sqrt())
+
+
+def standard_deviation(decay: Any = 0.9, corrected: bool = False) -> Transformation:
+    r"""The spread of each coordinate about its average, the size of centred RMSProp.   s = √(ema(g²) − ema(g)²)
+
+    Args:
+      decay: b, of `scale_by_ema`, the same in both averages.
+      corrected: Whether the averages' start at 0 is corrected (`bias_correction`).
+    """
+    minus_squared_mean = chain(average(decay, corrected), square(), scale(-1.0))
+    return chain(add(chain(square(), average(decay, corrected)), minus_squared_mean), sqrt())
+
+
+def scale_by_rms(decay: Any = 0.999, eps: Any = 1e-8) -> Transformation:
+    r"""The RMSProp piece on its own: the updates divided by their `rms`.   u = g / (s + ε)
+
+    >>> import gradtx as gx
+    >>> gx.scale_by_rms(0.9) == gx.precondition(gx.identity(), by=gx.rms(0.9), eps=1e-8)
+    True
+    """
+    return precondition(identity(), by=rms(decay), eps=eps)

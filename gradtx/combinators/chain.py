@@ -1,0 +1,80 @@
+"""Several transformations made one: in sequence, or side by side and summed."""
+
+from typing import Any
+
+import jax
+
+from gradtx.core import Context, Slots, Transformation
+
+
+class Links(Transformation):
+    """A transformation of several, each known in the slots by its class's name: `scale_by_ema`, `scale_by_ema_2`, …"""
+
+    links: tuple[Transformation, ...]
+    flat = True
+
+    def __init__(self, *several: Any, links: tuple[Any, ...] = ()) -> None:
+        object.__setattr__(self, "links", (*several, *links))
+        self.__post_init__()
+
+    def _arguments(self) -> list[str]:
+        return [repr(link) for link in self.links]
+
+    def named_links(self) -> list[tuple[str, Transformation]]:
+        """The links with the names under which the slots keep what they remember."""
+        count: dict[str, int] = {}
+        named = []
+        for link in self.links:
+            name = type(link).__name__
+            count[name] = count.get(name, 0) + 1
+            named.append((name if count[name] == 1 else f"{name}_{count[name]}", link))
+        return named
+
+    def init_tree(self, params: Any) -> Slots:
+        slots = {name: link.init_tree(params) for name, link in self.named_links()}
+        return {name: kept for name, kept in slots.items() if kept}
+
+
+class chain(Links, init=False):
+    r"""Applies transformations one after another: each transforms what the one before it emits.
+
+    $$\mathrm{chain}(a, b)(g) = b(a(g))$$
+
+    Takes any number of transformations, Optax's and other `(init, update)` pairs included. A chain within a chain is
+    flattened, so `chain(chain(a, b), c)` and `chain(a, b, c)` are equal and share their states; `chain()` is
+    the identity.
+
+    >>> import gradtx as gx
+    >>> gx.chain(gx.chain(gx.clip(1.0), gx.scale_by_ema(0.9)), gx.scale(-0.1))
+    chain(clip(1.0), scale_by_ema(0.9), scale(-0.1))
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        flat = (inner for link in self.links for inner in (link.links if isinstance(link, chain) else (link,)))
+        object.__setattr__(self, "links", tuple(flat))
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        new = {}
+        for name, link in self.named_links():
+            updates, new[name] = link.update_tree(updates, slots.get(name, {}), context)
+        return updates, {name: kept for name, kept in new.items() if kept}
+
+
+class add(Links, init=False):
+    r"""The sum of what several transformations make of the same updates.
+
+    $$\mathrm{add}(a, b)(g) = a(g) + b(g)$$
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> variance = gx.add(gx.square(), gx.scale(-1.0))  # g² − g
+    >>> variance.update(jnp.array([3.0]), variance.init(jnp.zeros(1)))[0]
+    Array([6.], dtype=float32)
+    """
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        terms, new = [], {}
+        for name, link in self.named_links():
+            term, new[name] = link.update_tree(updates, slots.get(name, {}), context)
+            terms.append(term)
+        return jax.tree.map(lambda g, *term: sum(term), updates, *terms), {n: kept for n, kept in new.items() if kept}

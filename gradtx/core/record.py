@@ -1,0 +1,210 @@
+"""Records: frozen dataclasses that are pytrees, and print as the call that makes them.
+
+The annotation of a field says what it is. `Scalar` (or a narrower one, such as `Decay`) is a hyperparameter: a leaf.
+A `Record` class, or a tuple of them, is a subtree. Everything else is structure: hashable, and part of the tree's type.
+"""
+
+import dataclasses
+import inspect
+import math
+import numbers
+import textwrap
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import GetAttrKey, register_pytree_with_keys
+
+
+class Kind(NamedTuple):
+    """What a field holds: `convert(place, value)` checks and normalises it; `data` says whether jax sees it as data."""
+
+    convert: Callable[[str, Any], Any]
+    data: bool = False
+
+
+def _interval(low: float, high: float, closed: bool = True, text: str = "a finite number") -> Kind:
+    """A finite number from `low` to `high`; not `closed`: the ends themselves are excluded."""
+
+    def check(place: str, number: float) -> float:
+        inside = low <= number <= high if closed else low < number < high
+        if not (math.isfinite(number) and inside):
+            raise ValueError(f"{place} must be {text}, got {number!r}")
+        return number
+
+    def convert(place: str, value: Any) -> Any:
+        if isinstance(value, Schedule):
+            return value
+        if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
+            return check(place, float(value))
+        if isinstance(value, (jax.Array, np.ndarray)):
+            if value.shape or value.dtype == bool or not jnp.issubdtype(value.dtype, jnp.number):
+                raise ValueError(
+                    f"{place} must be one number, got an array {describe(value)}; for many optimizers at once, "
+                    "make and run the optimizer inside jax.vmap"
+                )
+            if jnp.issubdtype(value.dtype, jnp.complexfloating):
+                raise TypeError(f"{place} must be a real number, got dtype {value.dtype}")
+            if not jnp.issubdtype(value.dtype, jnp.floating):
+                value = jnp.asarray(value, jnp.result_type(float))
+            if not isinstance(value, jax.core.Tracer):
+                check(place, float(value))
+            return value
+        if callable(value):
+            return of_step(value)
+        raise TypeError(f"{place} must be a number, an array, a schedule or a function of the step, got {value!r}")
+
+    return Kind(convert, data=True)
+
+
+Scalar = Annotated[Any, _interval(-math.inf, math.inf)]
+"""Annotates a hyperparameter: a number, an array of shape (), a `Schedule`, or a function of the step."""
+NonNegative = Annotated[Any, _interval(0, math.inf, text="a finite number, 0 or more")]
+"""A `Scalar` that is 0 or more."""
+Positive = Annotated[Any, _interval(0, math.inf, closed=False, text="a finite number above 0")]
+"""A `Scalar` above 0."""
+Decay = Annotated[Any, _interval(0, math.nextafter(1, 0), text="at least 0 and below 1")]
+"""A `Scalar` in [0, 1): the share of an average that stays at each step."""
+
+
+def _structure(place: str, value: Any) -> Any:
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(f"{place} is part of the structure and must be hashable, got {value!r}") from None
+    return value
+
+
+def _kind(hint: Any) -> Kind:
+    """What a field with this annotation holds."""
+    for note in getattr(hint, "__metadata__", ()):
+        if isinstance(note, Kind):
+            return note
+    if isinstance(hint, type) and issubclass(hint, Record):
+        return Kind(hint.coerce, data=True)
+    if typing.get_origin(hint) is tuple and (inner := _kind(typing.get_args(hint)[0])).data:
+        return Kind(lambda place, values: tuple(inner.convert(f"{place}[{i}]", v) for i, v in enumerate(values)), True)
+    return Kind(_structure)
+
+
+@dataclass_transform(frozen_default=True)
+class Record:
+    """A frozen dataclass registered as a pytree with key paths.
+
+    Equal records are `==` and hash alike (leaves by value), pickle and copy; `repr` is the call that makes them. Fields
+    are checked by their annotation when a record is made, never when jax unflattens one: leaves may then be anything.
+    """
+
+    _kinds: typing.ClassVar[dict[str, Kind]] = {}
+
+    def __init_subclass__(cls, init: bool = True, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        dataclasses.dataclass(frozen=True, repr=False, eq=False, init=init)(cls)
+        hints = typing.get_type_hints(cls, include_extras=True)
+        cls._kinds = {field.name: _kind(hints[field.name]) for field in dataclasses.fields(cls)}
+        data = [name for name, kind in cls._kinds.items() if kind.data]
+        meta = [name for name, kind in cls._kinds.items() if not kind.data]
+
+        def flatten_with_keys(self):
+            return [(GetAttrKey(n), getattr(self, n)) for n in data], tuple(getattr(self, n) for n in meta)
+
+        def flatten(self):
+            return [getattr(self, n) for n in data], tuple(getattr(self, n) for n in meta)
+
+        def unflatten(structure, children):
+            self = object.__new__(cls)
+            self.__dict__.update(zip(data, children), **dict(zip(meta, structure)))
+            return self
+
+        register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+    def __post_init__(self) -> None:
+        for name, kind in self._kinds.items():
+            value = kind.convert(f"{type(self).__name__}: {name}", getattr(self, name))
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def coerce(cls, place: str, value: Any) -> Any:
+        """`value` as a record of this class, or an error that names `place`."""
+        if not isinstance(value, cls):
+            raise TypeError(f"{place} must be a {cls.__name__}, got {value!r}")
+        return value
+
+    def _arguments(self) -> list[str]:
+        """The arguments of the call that makes this record; structure at its default is left out."""
+        shown = [
+            (field.name, getattr(self, field.name))
+            for field in dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
+            if self._kinds[field.name].data or getattr(self, field.name) != field.default
+        ]
+        first = next(iter(self._kinds), None)
+        return [_show(value) if name == first else f"{name}={_show(value)}" for name, value in shown]
+
+    def __repr__(self) -> str:
+        name, arguments = type(self).__name__, self._arguments()
+        line = f"{name}({', '.join(arguments)})"
+        if len(line) <= 88 and "\n" not in line:
+            return line
+        return f"{name}(\n{textwrap.indent(','.join(f'{chr(10)}{a}' for a in arguments)[1:], '    ')},\n)"
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return False
+        (mine, shape), (theirs, other_shape) = jax.tree.flatten(self), jax.tree.flatten(other)
+        return shape == other_shape and all(x is y or _value(x) == _value(y) for x, y in zip(mine, theirs))
+
+    def __hash__(self) -> int:
+        leaves, structure = jax.tree.flatten(self)
+        return hash((structure, *map(_value, leaves)))
+
+
+def _value(leaf: Any) -> Any:
+    """A leaf by value: a Python float and an array that holds it are alike."""
+    if isinstance(leaf, (jax.core.Tracer, str)) or leaf is None:
+        return id(leaf)
+    leaf = np.asarray(leaf)
+    return leaf.item() if not leaf.shape else (leaf.shape, leaf.tobytes())
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, (jax.Array, np.ndarray)):
+        concrete = not isinstance(value, jax.core.Tracer)
+        return repr(float(value)) if concrete and not value.shape else f"<{describe(value)}>"
+    return value.__name__ if inspect.isroutine(value) else repr(value)
+
+
+def describe(x: Any) -> str:
+    """An array's dtype and shape, as `float32[3,4]`."""
+    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+
+
+class Schedule(Record):
+    """A hyperparameter that is a function of the step: `schedule(step)`, where the first update is step 0."""
+
+    def __call__(self, step: Any) -> Any:
+        """The value at `step`, a number or an array of shape (); `step` may be traced."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(self, step)")
+
+
+class of_step(Schedule):
+    """The schedule that a plain function of the step defines.
+
+    >>> of_step(lambda step: 0.1 * 0.5**step)(2)
+    0.025
+    """
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, step: Any) -> Any:
+        return self.function(step)
+
+
+_interval_note = Scalar.__metadata__[0]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def scalar(place: str, value: Any) -> Any:
+    """`value` as a finite hyperparameter, or an error that names `place`."""
+    return _interval_note.convert(place, value)

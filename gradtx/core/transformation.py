@@ -1,0 +1,271 @@
+"""What a gradient transformation is: the pair (init, update), and all that every piece needs, done once at the root."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.experimental.shard_alike import shard_alike
+
+from gradtx.core.record import Record, Schedule, scalar
+from gradtx.core.trees import (
+    check_slots,
+    check_updates,
+    compiled,
+    differentiable,
+    is_float0,
+    is_none,
+    leaves_by_path,
+    narrow,
+    path_of,
+    widen,
+    working_dtype,
+)
+
+Slots = dict[str, Any]
+_LAST_STEP = 2**31 - 1
+
+
+class State(NamedTuple):
+    """What an optimizer carries from one update to the next."""
+
+    step: Array
+    """The number of updates done, int32; it stays at 2³¹ − 1."""
+    slots: Slots
+    """What each piece remembers, keyed by the piece's name."""
+
+
+class Context(NamedTuple):
+    """What a piece is told beside the updates."""
+
+    step: Array
+    """The number of this update, from 1; int32."""
+    params: Any
+    """The parameters, or None; for a rule on one leaf, that leaf's."""
+    extra: dict[str, Any]
+    """The extra keyword arguments of `update`."""
+    path: str = ""
+    """For a rule on one leaf, its path: `layers/0/weight`."""
+
+
+class Transformation(Record):
+    """A pure pair: `init(params) -> state`, `update(updates, state, params=None, **extra) -> (updates, state)`.
+
+    Updates are *added* to the parameters (`apply_updates`). A subclass is a rule on whole trees: it defines `update_tree`
+    and, if it remembers anything, `init_tree`; a rule on one array at a time is a `PerLeaf`. Either sees real arrays of
+    one working dtype, the widest of the parameters' and updates' and at least float32 (a complex array is seen as
+    pairs of reals, so gradients are those of the two parts: conjugate what `jax.grad` returns), hyperparameters as arrays
+    of that dtype, schedules already replaced by their values, and None for a leaf without a gradient.
+    """
+
+    needs_params: ClassVar[bool] = False
+    """Whether `update` must be given the parameters."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """The names of the extra arguments of `update` that the piece reads."""
+    flat: ClassVar[bool] = False
+    """Whether the slots are keyed by pieces already, as a chain's are."""
+
+    # ------------------------------------------------ what a piece defines
+    def init_tree(self, params: Any) -> Slots:
+        """The slots at the start, a dict of trees; {} if the piece remembers nothing."""
+        return {}
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        """The new updates and the new slots, of the names and shapes that `init_tree` gave."""
+        raise NotImplementedError(f"{type(self).__name__} must define update_tree")
+
+    # ------------------------------------------------ the pair
+    def init(self, params: Any) -> State:
+        """The state before the first update: slots shaped and sharded as the parameters, in at least float32."""
+        for path, p in leaves_by_path(params).items():
+            differentiable(f"params[{path!r}]", p)
+        return State(jnp.zeros((), jnp.int32), init_slots(self.at(0), params))
+
+    def update(self, updates: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:
+        """Transforms the updates, which come back with the structure, shapes and dtypes that they came in with.
+
+        A leaf that is None (or float0) stays so, and what is remembered of it stays as it is. Called outside a trace,
+        this runs compiled; another value of a hyperparameter does not compile again.
+
+        Raises `ValueError` or `TypeError`, with the leaf's path, for updates that do not fit the parameters or a state
+        of another optimizer, for missing `params`, and for an extra argument that no piece reads.
+        """
+        return _update(self, updates, state, params, extra)
+
+    def __iter__(self) -> Iterator[Callable[..., Any]]:
+        return iter((self.init, self.update))
+
+    def at(self, step: Any) -> "Transformation":
+        """The same transformation with every schedule replaced by its value at `step` (the first update is step 0)."""
+
+        def value(path, leaf):
+            return scalar(f"{path_of(path)} at step {step}", leaf(step)) if isinstance(leaf, Schedule) else leaf
+
+        return jax.tree_util.tree_map_with_path(value, self, is_leaf=lambda x: isinstance(x, Schedule))
+
+    @classmethod
+    def coerce(cls, place: str, value: Any) -> "Transformation":
+        """A transformation as it is; another library's, or any `(init, update)`, as a `pair`."""
+        if isinstance(value, Transformation):
+            return value
+        if isinstance(value, tuple) and len(value) == 2 and all(map(callable, value)):
+            return pair(*value)
+        raise TypeError(f"{place} must be a transformation or a pair (init, update), got {value!r}")
+
+
+def walk(tx: Any) -> Iterator[Transformation]:
+    """The transformation and all that it is made of, outermost first."""
+    if isinstance(tx, Transformation):
+        yield tx
+        for name, kind in tx._kinds.items():
+            value = getattr(tx, name) if kind.data else ()
+            for inner in value if isinstance(value, tuple) else (value,):
+                yield from walk(inner)
+
+
+def init_slots(tx: Transformation, params: Any) -> Slots:
+    """The slots of `tx`, keyed by its name."""
+    slots = tx.init_tree(params)
+    return slots if tx.flat or not slots else {type(tx).__name__: slots}
+
+
+def run(tx: Transformation, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+    """One update of `tx` inside another transformation, with slots as `init_slots` gave them."""
+    if tx.flat:
+        return tx.update_tree(updates, slots, context)
+    name = type(tx).__name__
+    old = slots.get(name, {})
+    updates, new = tx.update_tree(updates, old, context)
+    if new.keys() != old.keys():
+        raise TypeError(f"{name} must return the slots {sorted(old)} that it began with, returned {sorted(new)}")
+    return updates, {name: new} if new else {}
+
+
+@compiled
+def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
+    _check(tx, updates, state, params, extra)
+    dtype = working_dtype(updates, params, state.slots)
+    wide = jax.tree.map(lambda u: None if is_float0(u) else widen(u, dtype), updates)
+    if params is not None:
+        params = jax.tree.map(lambda u, p: None if u is None else widen(p, dtype), wide, params, is_leaf=is_none)
+    step = jnp.where(state.step < _LAST_STEP, state.step + 1, state.step)
+    now = jax.tree.map(lambda h: jnp.asarray(h, dtype), tx.at(state.step))
+    out, slots = run(now, wide, _floats_to(state.slots, dtype), Context(step, params, extra))
+    out = jax.tree.map(lambda u, o: u if o is None else narrow(o, u), updates, out)
+    slots = jax.tree.map(lambda old, new: jnp.asarray(new, jnp.result_type(old)), state.slots, slots)
+    return out, State(step, slots)
+
+
+def _floats_to(slots: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, slots)
+
+
+def _check(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:
+    if not isinstance(state, State):
+        raise TypeError(
+            f"update(updates, state, params) needs the State that init returned, got {type(state).__name__}"
+        )
+    pieces = list(walk(tx))
+    for piece in pieces if params is None else ():
+        if piece.needs_params:
+            raise ValueError(f"{type(piece).__name__} needs the parameters: call update(updates, state, params)")
+    known = {name for piece in pieces for name in piece.reads}
+    for name in extra if "**" not in known else ():
+        if name not in known:
+            raise TypeError(f"no piece reads the argument {name!r}; known here: {sorted(known) or 'none'}")
+    for path, h in leaves_by_path(tx).items():
+        if jnp.shape(h):
+            raise ValueError(f"{path} holds {jnp.shape(h)[0]} values: update a batch of optimizers inside jax.vmap")
+    check_updates(updates, params)
+    like = updates if params is None else params
+    expected = jax.eval_shape(lambda p: init_slots(tx.at(0), p), jax.tree.map(_float0_to_bool, like))
+    check_slots(state.slots, expected, dtypes=params is not None)
+
+
+def _float0_to_bool(x: Any) -> Any:
+    return jnp.zeros(x.shape, bool) if is_float0(x) else x
+
+
+class PerLeaf(Transformation):
+    """A rule on one array, lifted to trees: None and empty leaves, paths, and slots sharded as their parameter."""
+
+    def init_leaf(self, param: Array) -> Slots:
+        """The slots of one parameter at the start."""
+        return {}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        """The new update of one leaf and its new slots; `context.params` and `context.path` are that leaf's."""
+        raise NotImplementedError(f"{type(self).__name__} must define update_leaf")
+
+    def init_tree(self, params: Any) -> Slots:
+        leaves, tree = jax.tree.flatten(params)
+        rows = [self.init_leaf(widen(p)) if differentiable("params", p) else None for p in leaves]
+        names = next((row for row in rows if row is not None), {})
+        columns = {n: [_as_sharded(p, row and row[n]) for p, row in zip(leaves, rows)] for n in names}
+        return {n: tree.unflatten(column) for n, column in columns.items()}
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        leaves, tree = jax.tree_util.tree_flatten_with_path(updates, is_leaf=is_none)
+        params = [None] * len(leaves) if context.params is None else tree.flatten_up_to(context.params)
+        columns = [tree.flatten_up_to(slots[name]) for name in slots]
+        done = []
+        for (path, g), p, *row in zip(leaves, params, *columns):
+            row = dict(zip(slots, row))
+            if g is not None:
+                g, new = self.update_leaf(g, row, context._replace(params=p, path=path_of(path)))
+                if new.keys() != row.keys():
+                    raise TypeError(
+                        f"{type(self).__name__} must return the slots {sorted(row)}, returned {sorted(new)}"
+                    )
+                row = new
+            done.append((g, row))
+        return tree.unflatten([g for g, _ in done]), {n: tree.unflatten([row[n] for _, row in done]) for n in slots}
+
+
+def _as_sharded(param: Any, slot: Any) -> Any:
+    """The slot, sharded as its parameter where jit would choose; an eager `zeros_like` is already."""
+    traced = isinstance(param, jax.core.Tracer) and slot is not None and slot.shape == param.shape
+    return shard_alike(param, slot)[1] if traced else slot
+
+
+class pair(Transformation):
+    """Any `(init, update)` as a transformation, Optax's included; its state is one slot.
+
+    Two pairs are equal if their functions are the same objects. Its `update` is given the extra arguments that it takes.
+    """
+
+    init_function: Callable[..., Any]
+    update_function: Callable[..., Any]
+
+    reads = ("**",)
+
+    def init_tree(self, params: Any) -> Slots:
+        return {
+            "state": self.init_function(jax.tree.map(lambda p: widen(p) if differentiable("", p) else None, params))
+        }
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        known = inspect.signature(self.update_function).parameters
+        variadic = any(p.kind is p.VAR_KEYWORD for p in known.values())
+        extra = {name: x for name, x in context.extra.items() if variadic or name in known}
+        updates, state = self.update_function(updates, slots["state"], context.params, **extra)
+        return updates, {"state": state}
+
+
+@compiled
+def apply_updates(params: Any, updates: Any) -> Any:
+    """The parameters plus the updates, with the parameters' structure, shapes and dtypes; None changes nothing.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> gx.apply_updates({"w": jnp.ones(2), "frozen": jnp.ones(1)}, {"w": -jnp.ones(2), "frozen": None})
+    {'frozen': Array([1.], dtype=float32), 'w': Array([0., 0.], dtype=float32)}
+    """
+    check_updates(updates, params)
+    dtype = working_dtype(updates, params)
+
+    def add(u, p):
+        return p if u is None or is_float0(u) else narrow(widen(p, dtype) + widen(u, dtype), p)
+
+    return jax.tree.map(add, updates, params, is_leaf=is_none)

@@ -1,0 +1,5 @@
+"""Other libraries, both ways."""
+
+from gradtx.interop.optax import as_optax
+
+__all__ = ["as_optax"]

@@ -1,0 +1,22 @@
+"""gradtx inside Optax. The other way needs nothing: every combinator takes an Optax transformation as it is."""
+
+from typing import Any
+
+from gradtx.core import Transformation, walk
+
+
+def as_optax(tx: Transformation) -> Any:
+    """`tx` as an `optax.GradientTransformationExtraArgs`, for Optax's code that looks at the type.
+
+    `optax.chain`, `MultiSteps` and `partition` take `tx` as it is unless a piece of it reads extra arguments, which Optax
+    passes to that type alone. As is Optax's rule, arguments that no piece reads are left out silently.
+    """
+    import optax
+
+    reads = {name for piece in walk(tx) for name in piece.reads}
+
+    def update(updates, state, params=None, **extra):
+        known = {name: x for name, x in extra.items() if name in reads or "**" in reads}
+        return tx.update(updates, state, params, **known)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)

@@ -1,0 +1,88 @@
+"""Optimizers that change the size of each coordinate's step: AdaGrad, RMSProp, AdaDelta."""
+
+from typing import Any
+
+from gradtx.combinators import chain, precondition, rms, standard_deviation
+from gradtx.core import Transformation
+from gradtx.optimizers.sgd import sgd
+from gradtx.pieces import (
+    identity,
+    running_sum,
+    scale_by_learning_rate,
+    scale_by_own_rms,
+    sqrt,
+    square,
+)
+
+
+def adagrad(learning_rate: Any = 1e-2, eps: Any = 1e-8, eps_in_sqrt: bool = False, start: Any = 0.0) -> Transformation:
+    """w ← w − η·g/(√s + ε), with s ← s + g²
+
+    PyTorch's form; Optax starts s at 0.1 and has ε in the root.
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`.
+      eps: ε, of `precondition`.
+      eps_in_sqrt: Whether ε is added to s, of `precondition`.
+      start: s at the start, of `running_sum`.
+
+    Source: Duchi, Hazan and Singer 2011.
+    """
+    return chain(
+        precondition(identity(), by=chain(square(), running_sum(start), sqrt()), eps=eps, eps_in_sqrt=eps_in_sqrt),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def rmsprop(
+    learning_rate: Any = 1e-3,
+    decay: Any = 0.9,
+    eps: Any = 1e-8,
+    eps_in_sqrt: bool = False,
+    centered: bool = False,
+    momentum: Any = 0.0,
+    nesterov: bool = False,
+    corrected: bool = False,
+) -> Transformation:
+    """w ← w − η·g/(√s + ε), with s ← β·s + (1−β)·g²
+
+    ε stands outside the root, as in PyTorch; Optax and Keras have it inside.
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`.
+      decay: β, of `rms`.
+      eps: ε, of `precondition`.
+      eps_in_sqrt: Whether ε is added to s, of `precondition`.
+      centered: Whether the size is the `standard_deviation`, s − ema(g)² in place of s.
+      momentum: Of `add_momentum`, on what is divided; exactly 0.0 keeps nothing.
+      nesterov: Of `add_momentum`.
+      corrected: Whether s is corrected for its start at 0 (`bias_correction`).
+
+    Source: Hinton, Srivastava and Swersky 2012, lecture 6e; centred, Graves 2013, arXiv 1308.0850.
+    """
+    return chain(
+        precondition(
+            identity(),
+            by=standard_deviation(decay, corrected) if centered else rms(decay, corrected),
+            eps=eps,
+            eps_in_sqrt=eps_in_sqrt,
+        ),
+        sgd(learning_rate, momentum, nesterov),
+    )
+
+
+def adadelta(learning_rate: Any = 1.0, decay: Any = 0.9, eps: Any = 1e-6) -> Transformation:
+    """w ← w − η·u, with u = g·√(x + ε)/√(s + ε), s = ema(g²), x = ema(u²) before u
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`; 1 in the paper.
+      decay: Of both averages.
+      eps: ε, of `precondition` and `scale_by_own_rms`.
+
+    Source: Zeiler 2012, arXiv 1212.5701.
+    """
+    return chain(
+        precondition(identity(), by=rms(decay, corrected=False), eps=eps, eps_in_sqrt=True),
+        scale_by_own_rms(decay, eps),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,150 @@
+"""Optimizers that change both: Adam and its family."""
+
+from typing import Any
+
+from gradtx.combinators import chain, momentum, precondition, rms
+from gradtx.core import Transformation
+from gradtx.pieces import (
+    absolute,
+    add_constant,
+    add_weight_decay,
+    bias_correction,
+    decayed_max,
+    nesterov_ema,
+    running_max,
+    scale_by_ema,
+    scale_by_learning_rate,
+    sqrt,
+    square,
+)
+
+
+def adam(
+    learning_rate: Any = 1e-3,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    eps_in_sqrt: bool = False,
+    corrected: bool = True,
+) -> Transformation:
+    """w ← w − η·m̂/(√ŝ + ε), with m̂ = ema(g)/(1 − β₁ᵗ), ŝ = ema(g²)/(1 − β₂ᵗ)
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`.
+      b1: β₁, of `momentum`.
+      b2: β₂, of `rms`.
+      eps: ε, of `precondition`.
+      eps_in_sqrt: Whether ε is added to ŝ, of `precondition`.
+      corrected: Whether both averages are corrected for their start at 0 (`bias_correction`).
+
+    Source: Kingma and Ba 2015, arXiv 1412.6980, algorithm 1.
+
+    >>> import gradtx as gx
+    >>> gx.adam()
+    chain(
+        precondition(
+            chain(scale_by_ema(0.9), bias_correction(0.9)),
+            by=chain(square(), scale_by_ema(0.999), bias_correction(0.999), sqrt()),
+            eps=1e-08,
+        ),
+        scale_by_learning_rate(0.001),
+    )
+    """
+    return chain(
+        precondition(momentum(b1, corrected), by=rms(b2, corrected), eps=eps, eps_in_sqrt=eps_in_sqrt),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def adamw(
+    learning_rate: Any = 1e-3,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    weight_decay: Any = 1e-2,
+    where: Any = None,
+) -> Transformation:
+    """w ← w − η·(m̂/(√ŝ + ε) + λ·w), with m̂, ŝ of Adam
+
+    Args:
+      learning_rate: Of `adam`, as are b1, b2 and eps.
+      b1: Of `adam`.
+      b2: Of `adam`.
+      eps: Of `adam`.
+      weight_decay: λ, of `add_weight_decay`.
+      where: Which parameters decay, of `add_weight_decay`.
+
+    Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
+    """
+    return chain(
+        precondition(momentum(b1), by=rms(b2), eps=eps),
+        add_weight_decay(weight_decay, where),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def adamax(learning_rate: Any = 2e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Transformation:
+    """w ← w − η·m̂/s, with m̂ = ema(g)/(1 − β₁ᵗ), s ← max(β₂·s, |g| + ε)
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`.
+      b1: β₁, of `momentum`.
+      b2: β₂, of `decayed_max`.
+      eps: ε, in units of the gradient.
+
+    Source: Kingma and Ba 2015, arXiv 1412.6980, algorithm 2.
+    """
+    return chain(
+        precondition(momentum(b1), by=chain(absolute(), add_constant(eps), decayed_max(b2)), eps=0.0),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def nadam(
+    learning_rate: Any = 2e-3,
+    b1: Any = 0.9,
+    b2: Any = 0.999,
+    eps: Any = 1e-8,
+    warm_up: bool = False,
+    warm_up_rate: Any = 0.004,
+) -> Transformation:
+    """w ← w − η·n/(√ŝ + ε), with n = β₁·m/(1 − β₁ᵗ⁺¹) + (1−β₁)·g/(1 − β₁ᵗ), m = ema(g)
+
+    Optax's form; PyTorch and Keras warm β₁ up (`warm_up`).
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`.
+      b1: β₁, of `nesterov_ema`.
+      b2: β₂, of `rms`.
+      eps: ε, of `precondition`.
+      warm_up: Of `nesterov_ema`.
+      warm_up_rate: Of `nesterov_ema`.
+
+    Source: Dozat 2016.
+    """
+    return chain(
+        precondition(nesterov_ema(b1, warm_up, warm_up_rate), by=rms(b2), eps=eps),
+        scale_by_learning_rate(learning_rate),
+    )
+
+
+def amsgrad(
+    learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, correct_first: bool = True
+) -> Transformation:
+    """w ← w − η·m̂/(√max ŝ + ε), with the largest ŝ so far
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`.
+      b1: β₁, of `momentum`.
+      b2: β₂, of `scale_by_ema`.
+      eps: ε, of `precondition`.
+      correct_first: Whether the largest is taken of the corrected averages, as in Optax, or of the averages and then
+        corrected, as in PyTorch.
+
+    Source: Reddi, Kale and Kumar 2018, arXiv 1904.09237, algorithm 2.
+    """
+    largest = (bias_correction(b2), running_max()) if correct_first else (running_max(), bias_correction(b2))
+    return chain(
+        precondition(momentum(b1), by=chain(square(), scale_by_ema(b2), *largest, sqrt()), eps=eps),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,157 @@
+"""What needs values of a function and no derivative: random search, numeric gradients, and the check of a gradient."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from gradtx.core import leaves_by_path
+
+
+class Found(NamedTuple):
+    """The best draw of a random search."""
+
+    params: Any
+    loss: Array
+
+
+def random_search(
+    loss: Callable[[Any], Any], params: Any, key: Array, draws: int = 10_000, scale: float = 1.0
+) -> Found:
+    """The best of many random parameters: N(0, scale²) draws shaped like `params`, the one of least loss is kept.
+
+    A draw whose loss is NaN is passed over. Compiled as one loop; memory holds two draws at a time.
+
+    Args:
+      loss: A function from parameters to a number.
+      params: The tree of arrays that the draws are shaped like; its values are not used.
+      key: A `jax.random.key`.
+      draws: How many draws.
+      scale: The standard deviation of each coordinate.
+
+    >>> import jax, jax.numpy as jnp
+    >>> params, loss = random_search(lambda w: jnp.sum((w - 1) ** 2), jnp.zeros(2), jax.random.key(0))
+    >>> bool(loss < 1e-2)
+    True
+    """
+    if draws < 1:
+        raise ValueError(f"random_search: draws must be at least 1, got {draws}")
+    _floating("random_search", params)
+    flat, unravel = ravel_pytree(params)
+
+    def draw(best, key):
+        candidate = scale * jax.random.normal(key, flat.shape, flat.dtype)
+        value = _value_of(loss, unravel(candidate))
+        better = value < best[1]
+        return (jnp.where(better, candidate, best[0]), jnp.where(better, value, best[1])), None
+
+    dtype = jax.eval_shape(lambda w: _value_of(loss, w), params).dtype
+    start = (jnp.full_like(flat, jnp.nan), jnp.asarray(jnp.inf, dtype))
+    (best, value), _ = jax.lax.scan(draw, start, jax.random.split(key, draws))
+    return Found(unravel(best), value)
+
+
+def numeric_gradient(
+    loss: Callable[[Any], Any], params: Any, step: float = 1e-4, method: Literal["forward", "central"] = "forward"
+) -> Any:
+    """The gradient by finite differences, one coordinate at a time.
+
+    Forward, (f(w + h) − f(w)) / h, is off by about h·f''/2; central, (f(w + h) − f(w − h)) / 2h, by h²·f'''/6. Both are
+    off by the rounding of f over h as well, in float32 about 1e-3·f for h = 1e-4: use float64 (`jax_enable_x64`), or a
+    larger step, where that matters. Each coordinate is divided by the step that its rounding left of h.
+
+    Args:
+      loss: A function from parameters to a number.
+      params: A tree of floating arrays.
+      step: h, above 0, in units of the parameters.
+      method: `"forward"` costs one value of the function per coordinate, `"central"` two.
+
+    >>> import jax.numpy as jnp
+    >>> numeric_gradient(lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.array([1.0, 2.0])}, step=0.5, method="central")
+    {'a': Array([2., 4.], dtype=float32)}
+    """
+    if not step > 0:
+        raise ValueError(f"numeric_gradient: step must be above 0, got {step!r}")
+    if method not in ("forward", "central"):
+        raise ValueError(f"numeric_gradient: method must be 'forward' or 'central', got {method!r}")
+    _floating("numeric_gradient", params)
+    flat, unravel = ravel_pytree(params)
+    value = lambda w: _value_of(loss, unravel(w))  # noqa: E731
+    at_params = value(flat)
+
+    def slope(i):
+        ahead = flat.at[i].add(step)
+        behind = flat.at[i].add(-step) if method == "central" else flat
+        difference = value(ahead) - (value(behind) if method == "central" else at_params)
+        return (difference / (ahead[i] - behind[i])).astype(flat.dtype)
+
+    return unravel(jax.lax.map(slope, jnp.arange(flat.size)))
+
+
+def check_gradient(
+    loss: Callable[[Any], Any],
+    params: Any,
+    gradient: Any = None,
+    tolerance: float = 1e-2,
+    step: float | None = None,
+) -> Any:
+    """Compares a gradient with the central differences, leaf by leaf.
+
+    The relative error of a leaf is max|a − n| / max(|a|, |n|) over its coordinates, 0 where both are 0.
+
+    Args:
+      loss: A function from parameters to a number.
+      params: A tree of floating arrays.
+      gradient: What to check: a tree like `params`, or a function from parameters to one; `jax.grad(loss)` if None.
+      tolerance: The largest relative error that passes.
+      step: h, of `numeric_gradient`; by default 6e-6 in float64 and 5e-3 in float32, the cube root of the rounding.
+
+    Returns:
+      The relative errors, a tree of numbers like `params`.
+
+    Raises:
+      ValueError: An error is above `tolerance` or NaN; the message names the worst leaf's path.
+
+    >>> import jax.numpy as jnp
+    >>> check_gradient(lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.ones(2)}, gradient={"a": jnp.ones(2)})
+    Traceback (most recent call last):
+    ValueError: check_gradient: the gradient at 'a' is off by 0.5, more than 0.01
+    """
+    _floating("check_gradient", params)
+    if gradient is None:
+        gradient = jax.grad(loss)
+    if callable(gradient):
+        gradient = gradient(params)
+    if jax.tree.map(jnp.shape, gradient) != jax.tree.map(jnp.shape, params):
+        raise ValueError("check_gradient: the gradient must have the structure and shapes of the parameters")
+    step = step or float(jnp.finfo(ravel_pytree(params)[0].dtype).eps ** (1 / 3))
+    numeric = numeric_gradient(loss, params, step, "central")
+
+    def error(a, n):
+        if not a.size:
+            return 0.0
+        size = max(float(jnp.max(jnp.abs(a))), float(jnp.max(jnp.abs(n))))
+        return float(jnp.max(jnp.abs(a - n))) / size if size else 0.0
+
+    errors = jax.tree.map(error, gradient, numeric)
+    ranked = sorted(leaves_by_path(errors).items(), key=lambda item: (item[1] == item[1], -item[1]))
+    if ranked and not ranked[0][1] <= tolerance:
+        path, worst = ranked[0]
+        raise ValueError(f"check_gradient: the gradient at {path!r} is off by {worst:.3g}, more than {tolerance:g}")
+    return errors
+
+
+def _value_of(loss: Callable[[Any], Any], params: Any) -> Array:
+    value = jnp.asarray(loss(params))
+    if value.shape:
+        raise ValueError(f"the loss must return one number, got shape {value.shape}")
+    return value
+
+
+def _floating(name: str, params: Any) -> None:
+    for path, leaf in leaves_by_path(params).items():
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"{name}: params[{path!r}] must be a floating array, got {jnp.result_type(leaf)}")

@@ -1,0 +1,112 @@
+"""Gradient descent and its momentum forms."""
+
+from typing import Any
+
+from gradtx.combinators import chain
+from gradtx.core import Transformation
+from gradtx.pieces import add_momentum, identity, scale, scale_by_ema, scale_by_learning_rate, sign_steps
+
+
+def sgd(learning_rate: Any = 1e-2, momentum: Any = 0.0, nesterov: bool = False) -> Transformation:
+    """w ← w − η·v, with v ← β·v + g
+
+    A momentum of exactly 0.0 keeps nothing; an array or a schedule keeps v, whatever its value.
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`.
+      momentum: β, of `add_momentum`.
+      nesterov: Of `add_momentum`.
+
+    >>> import gradtx as gx
+    >>> gx.sgd(0.1, momentum=0.9)
+    chain(add_momentum(0.9), scale_by_learning_rate(0.1))
+    """
+    plain = isinstance(momentum, (int, float)) and momentum == 0
+    if plain and nesterov:
+        raise ValueError("sgd: nesterov=True needs a momentum above 0")
+    return chain(identity() if plain else add_momentum(momentum, nesterov), scale_by_learning_rate(learning_rate))
+
+
+def averaged_momentum(learning_rate: Any = 1e-1, decay: Any = 0.9) -> Transformation:
+    """w ← w − η·v, with v ← β·v + (1−β)·g
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`.
+      decay: β, of `scale_by_ema`.
+    """
+    return chain(scale_by_ema(decay), scale_by_learning_rate(learning_rate))
+
+
+def heavy_ball(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
+    """w ← w − η·v, with v ← β·v + g
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`.
+      decay: β, of `add_momentum`.
+
+    Source: Polyak 1964.
+    """
+    return chain(add_momentum(decay), scale_by_learning_rate(learning_rate))
+
+
+def rate_inside_momentum(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
+    """w ← w − v, with v ← β·v + η·g
+
+    The same as `heavy_ball` for a constant rate; under a schedule, v keeps the rates that its gradients came with.
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`.
+      decay: β, of `add_momentum`.
+    """
+    return chain(scale_by_learning_rate(learning_rate), add_momentum(decay))
+
+
+def rolling_ball(time_step: Any = 1e-1, friction: Any = 1.0, mass: Any = 1.0) -> Transformation:
+    """w ← w + Δt·v, with v ← (1 − Δt·η/m)·v − g
+
+    Momentum as physics: a ball with friction, by finite differences. It is `heavy_ball` with the rate Δt. Numbers and
+    arrays only; for a schedule, write the composition.
+
+    Args:
+      time_step: Δt, with Δt·η/m at most 1.
+      friction: η.
+      mass: m.
+    """
+    return chain(add_momentum(1 - time_step * friction / mass), scale(-1.0), scale(time_step))
+
+
+def nesterov(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
+    """w̃ ← w̃ + v' + β·(v' − v), with v' = β·v − η·g(w̃)
+
+    Nesterov's momentum with the look-ahead point w̃ = w + β·v as the parameters, so that the gradient is taken there.
+
+    Args:
+      learning_rate: η, of `scale_by_learning_rate`.
+      decay: β, of `add_momentum`.
+
+    Source: Nesterov 1983; in this form, Bengio, Boulanger-Lewandowski and Pascanu 2012, arXiv 1212.0901.
+    """
+    return chain(add_momentum(decay, nesterov=True), scale_by_learning_rate(learning_rate))
+
+
+def rprop(
+    learning_rate: Any = 1e-2,
+    grow: Any = 1.2,
+    shrink: Any = 0.6,
+    smallest: Any = 1e-6,
+    largest: Any = 50.0,
+    wait_on_flip: bool = False,
+) -> Transformation:
+    """w ← w − s·sign(g), with s ← 1.2·s while sign(g) stays, 0.6·s when it flips
+
+    For gradients of the whole data set. Other libraries shrink by 0.5 and wait on a flip.
+
+    Args:
+      learning_rate: s at the start, of `sign_steps`; the other arguments are that piece's too.
+      grow: Of `sign_steps`.
+      shrink: Of `sign_steps`.
+      smallest: Of `sign_steps`.
+      largest: Of `sign_steps`.
+      wait_on_flip: Of `sign_steps`.
+    """
+    return chain(sign_steps(learning_rate, grow, shrink, smallest, largest, wait_on_flip), scale(-1.0))

@@ -1,0 +1,42 @@
+"""Transformations that do one thing each."""
+
+from gradtx.pieces.clipping import clip, clip_by_global_norm, global_norm
+from gradtx.pieces.decay import add_weight_decay
+from gradtx.pieces.momentum import add_momentum, bias_correction, nesterov_ema, scale_by_ema
+from gradtx.pieces.scaling import (
+    absolute,
+    add_constant,
+    identity,
+    scale,
+    scale_by_learning_rate,
+    sign,
+    sqrt,
+    square,
+)
+from gradtx.pieces.size import decayed_max, running_max, running_sum, scale_by_own_rms, sign_steps
+from gradtx.pieces.where import is_matrix
+
+__all__ = [
+    "absolute",
+    "add_constant",
+    "add_momentum",
+    "add_weight_decay",
+    "bias_correction",
+    "clip",
+    "clip_by_global_norm",
+    "decayed_max",
+    "global_norm",
+    "identity",
+    "is_matrix",
+    "nesterov_ema",
+    "running_max",
+    "running_sum",
+    "scale",
+    "scale_by_ema",
+    "scale_by_learning_rate",
+    "scale_by_own_rms",
+    "sign",
+    "sign_steps",
+    "sqrt",
+    "square",
+]

@@ -1,0 +1,76 @@
+"""Pieces that bound the updates."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import Context, PerLeaf, Positive, Slots, Transformation, safe_sqrt, working_dtype
+
+
+class clip(PerLeaf):
+    """Bounds each coordinate.   u = min(max(g, −c), c);  NaN stays NaN, ±inf becomes ±c
+
+    Args:
+      limit: c, above 0, in units of the updates.
+    """
+
+    limit: Positive
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        return jnp.clip(g, -self.limit, self.limit), slots
+
+
+class clip_by_global_norm(Transformation):
+    r"""Shortens the updates, all leaves as one vector, to a norm of at most c.   u = g · min(1, c / ‖g‖)
+
+    The norm is right for coordinates from 1e-38 to 1e38 in float32, and its derivative at 0 is 0. A NaN or an infinity
+    anywhere makes every coordinate NaN: a clip cannot mend it, and half a gradient is not one.
+
+    Args:
+      max_norm: c, above 0, in units of the updates.
+
+    Source: Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.clip_by_global_norm(1.0)
+    >>> tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))[0]
+    Array([0.6, 0.8], dtype=float32)
+    """
+
+    max_norm: Positive
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        norm = global_norm(updates)
+        factor = jnp.where(norm > self.max_norm, self.max_norm / jnp.where(norm > 0, norm, 1), 1)
+        factor = jnp.where(jnp.isfinite(norm), factor, jnp.nan)
+        return jax.tree.map(lambda g: factor * g, updates), slots
+
+
+def global_norm(tree: Any) -> Array:
+    r"""The Euclidean norm of all leaves as one vector, √Σ g², in at least float32.
+
+    Where the plain sum of squares overflows or underflows, it is taken again of the coordinates divided by the largest.
+
+    >>> import jax.numpy as jnp
+    >>> float(global_norm({"w": jnp.full((2, 2), 1e30), "b": None})) == jnp.float32(2e30)
+    Array(True, dtype=bool)
+    """
+    dtype = working_dtype(tree)
+    leaves = [jnp.abs(x).astype(dtype) for x in jax.tree.leaves(tree) if x.size]
+    if not leaves:
+        return jnp.zeros((), dtype)
+
+    def of(divisor):
+        return safe_sqrt(sum(jnp.sum(jnp.square(x / divisor)) for x in leaves))
+
+    def scaled():
+        largest = jnp.max(jnp.stack([jnp.max(x) for x in leaves]))
+        usable = (largest > 0) & jnp.isfinite(largest)
+        return jnp.where(usable, largest * of(jnp.where(usable, largest, 1)), largest)
+
+    squares = sum(jnp.sum(jnp.square(x)) for x in leaves)
+    low, high = jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps, jnp.finfo(dtype).max
+    plain = (squares > low) & (squares < high)
+    return jax.lax.cond(plain, lambda: jnp.sqrt(jnp.where(plain, squares, 1)), scaled)

@@ -1,0 +1,81 @@
+"""Which parameters a rule is for: a path pattern, a predicate, or a tree of booleans."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core import Kind, leaves_by_path
+
+
+class Paths:
+    """The paths, or paths below them, of a tree of booleans; prints as the dict that makes it."""
+
+    def __init__(self, tree: Any):
+        self.chosen = leaves_by_path(tree)
+
+    def __call__(self, path: str, leaf: Any) -> bool:
+        for prefix, chosen in self.chosen.items():
+            if prefix in ("", path) or path.startswith(prefix + "/"):
+                return chosen
+        raise ValueError(f"the tree of booleans has nothing for the parameter {path!r}; it has {list(self.chosen)}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Paths) and self.chosen == other.chosen
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.chosen.items()))
+
+    def __repr__(self) -> str:
+        return repr(self.chosen)
+
+
+def _convert(place: str, value: Any) -> Any:
+    if value is None or isinstance(value, (str, Paths)) or callable(value):
+        return value
+    leaves = jax.tree.leaves(value)
+    if not leaves or any(not isinstance(leaf, (bool, np.bool_)) for leaf in leaves):
+        raise TypeError(
+            f"{place} must be a path pattern such as '**/kernel', a function of (path, leaf), or a tree of booleans, "
+            f"got {value!r}"
+        )
+    return Paths(jax.tree.map(bool, value))
+
+
+Where = Annotated[Any, Kind(_convert)]
+"""Which parameters: None for all, a pattern (`*` any name, `**` any number of names), a function of (path, leaf), or a
+tree of booleans, which may stand for whole branches."""
+
+
+def chooser(where: Any) -> Callable[[str, Any], bool]:
+    """`where` as a function of (path, leaf)."""
+    if where is None:
+        return lambda path, leaf: True
+    if not isinstance(where, str):
+        return where
+    words = {"**/": "(?:.*/)?", "/**": "(?:/.*)?", "**": ".*", "*": "[^/]*"}
+    parts = re.split(r"(\*\*/|/\*\*$|\*\*|\*)", where)
+    pattern = re.compile("".join(words.get(part, re.escape(part)) for part in parts))
+    return lambda path, leaf: pattern.fullmatch(path) is not None
+
+
+def choose(place: str, where: Any, params: Any) -> set[str]:
+    """The paths of the parameters that `where` chooses: at least one, or an error that lists what there is."""
+    chooses, leaves, chosen = chooser(where), leaves_by_path(params), set()
+    for path, leaf in leaves.items():
+        answer = chooses(path, leaf)
+        if not isinstance(answer, (bool, np.bool_)):
+            raise TypeError(f"{place} must answer True or False for {path!r}, answered {answer!r}")
+        if answer:
+            chosen.add(path)
+    if leaves and not chosen and not isinstance(where, Paths):
+        raise ValueError(f"{place}={where!r} chooses no parameter; there are {', '.join(leaves)}")
+    return chosen
+
+
+def is_matrix(path: str, leaf: Any) -> bool:
+    """Whether a parameter has two axes or more: weights, but not biases or scales."""
+    return jnp.ndim(leaf) >= 2
