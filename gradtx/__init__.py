@@ -12,7 +12,7 @@ True
 
 # The core: what a transformation is, and what its parts may be.
 # Combinators: transformations made of transformations.
-from gradtx.combinators import add, chain, momentum, precondition, rms, scale_by_rms, standard_deviation
+from gradtx.combinators import add, chain, momentum, precondition, rms, scale_by_rms
 from gradtx.core import (
     Context,
     Decay,
@@ -69,6 +69,7 @@ from gradtx.pieces import (
     nesterov_ema,
     running_max,
     running_sum,
+    running_variance,
     scale,
     scale_by_ema,
     scale_by_learning_rate,

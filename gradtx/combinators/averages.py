@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from gradtx.combinators.chain import add, chain
+from gradtx.combinators.chain import chain
 from gradtx.combinators.precondition import precondition
 from gradtx.core import Transformation
 from gradtx.pieces.momentum import bias_correction, scale_by_ema
-from gradtx.pieces.scaling import identity, scale, sqrt, square
+from gradtx.pieces.scaling import identity, sqrt, square
 
 
 def average(decay: Any, corrected: bool = True) -> Transformation:
@@ -40,17 +40,6 @@ def rms(decay: Any = 0.999, corrected: bool = True) -> Transformation:
     chain(square(), scale_by_ema(0.999), bias_correction(0.999), sqrt())
     """
     return chain(square(), average(decay, corrected), sqrt())
-
-
-def standard_deviation(decay: Any = 0.9, corrected: bool = False) -> Transformation:
-    r"""The spread of each coordinate about its average, the size of centred RMSProp.   s = √(ema(g²) − ema(g)²)
-
-    Args:
-      decay: b, of `scale_by_ema`, the same in both averages.
-      corrected: Whether the averages' start at 0 is corrected (`bias_correction`).
-    """
-    minus_squared_mean = chain(average(decay, corrected), square(), scale(-1.0))
-    return chain(add(chain(square(), average(decay, corrected)), minus_squared_mean), sqrt())
 
 
 def scale_by_rms(decay: Any = 0.999, eps: Any = 1e-8) -> Transformation:

@@ -4,7 +4,8 @@ from typing import Any
 
 import jax
 
-from gradtx.core import Context, NonNegative, Slots, Transformation, init_slots, run, safe_divide, safe_sqrt
+from gradtx.core import Context, NonNegative, Slots, Transformation, init_slots, run
+from gradtx.pieces.formulas import safe_divide, safe_sqrt
 
 
 class precondition(Transformation):

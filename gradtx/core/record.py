@@ -16,6 +16,7 @@ from typing import Annotated, Any, NamedTuple, dataclass_transform
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 
@@ -29,38 +30,30 @@ class Kind(NamedTuple):
 def _interval(low: float, high: float, closed: bool = True, text: str = "a finite number") -> Kind:
     """A finite number from `low` to `high`; not `closed`: the ends themselves are excluded."""
 
-    def check(place: str, number: float) -> float:
-        inside = low <= number <= high if closed else low < number < high
-        if not (math.isfinite(number) and inside):
-            raise ValueError(f"{place} must be {text}, got {number!r}")
-        return number
-
     def convert(place: str, value: Any) -> Any:
         if isinstance(value, Schedule):
             return value
-        if isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_)):
-            return check(place, float(value))
-        if isinstance(value, (jax.Array, np.ndarray)):
-            if value.shape or value.dtype == bool or not jnp.issubdtype(value.dtype, jnp.number):
-                raise ValueError(
-                    f"{place} must be one number, got an array {describe(value)}; for many optimizers at once, "
-                    "make and run the optimizer inside jax.vmap"
-                )
-            if jnp.issubdtype(value.dtype, jnp.complexfloating):
-                raise TypeError(f"{place} must be a real number, got dtype {value.dtype}")
-            if not jnp.issubdtype(value.dtype, jnp.floating):
-                value = jnp.asarray(value, jnp.result_type(float))
-            if not isinstance(value, jax.core.Tracer):
-                check(place, float(value))
-            return value
         if callable(value):
             return of_step(value)
-        raise TypeError(f"{place} must be a number, an array, a schedule or a function of the step, got {value!r}")
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            value = float(value)
+        elif not isinstance(value, (jax.Array, np.ndarray)) or jnp.result_type(value).kind in "bcO":
+            raise TypeError(f"{place} must be a number, an array, a schedule or a function of the step, got {value!r}")
+        elif value.shape:
+            raise ValueError(f"{place} must be one number, got {describe(value)}: make many optimizers with jax.vmap")
+        elif not jnp.issubdtype(value.dtype, jnp.floating):
+            value = jnp.asarray(value, float)
+        inside = isinstance(value, Tracer) or (low <= value <= high if closed else low < value < high)
+        if not inside or (not isinstance(value, Tracer) and not math.isfinite(value)):
+            raise ValueError(f"{place} must be {text}, got {value!r}")
+        return value
 
     return Kind(convert, data=True)
 
 
-Scalar = Annotated[Any, _interval(-math.inf, math.inf)]
+_FINITE = _interval(-math.inf, math.inf)
+scalar = _FINITE.convert  # (place, value) -> a finite hyperparameter, or an error that names the place
+Scalar = Annotated[Any, _FINITE]
 """Annotates a hyperparameter: a number, an array of shape (), a `Schedule`, or a function of the step."""
 NonNegative = Annotated[Any, _interval(0, math.inf, text="a finite number, 0 or more")]
 """A `Scalar` that is 0 or more."""
@@ -104,22 +97,19 @@ class Record:
         super().__init_subclass__(**options)
         dataclasses.dataclass(frozen=True, repr=False, eq=False, init=init)(cls)
         hints = typing.get_type_hints(cls, include_extras=True)
-        cls._kinds = {field.name: _kind(hints[field.name]) for field in dataclasses.fields(cls)}
+        cls._kinds = {field.name: _kind(hints[field.name]) for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
         data = [name for name, kind in cls._kinds.items() if kind.data]
         meta = [name for name, kind in cls._kinds.items() if not kind.data]
 
         def flatten_with_keys(self):
             return [(GetAttrKey(n), getattr(self, n)) for n in data], tuple(getattr(self, n) for n in meta)
 
-        def flatten(self):
-            return [getattr(self, n) for n in data], tuple(getattr(self, n) for n in meta)
-
         def unflatten(structure, children):
             self = object.__new__(cls)
             self.__dict__.update(zip(data, children), **dict(zip(meta, structure)))
             return self
 
-        register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+        register_pytree_with_keys(cls, flatten_with_keys, unflatten)
 
     def __post_init__(self) -> None:
         for name, kind in self._kinds.items():
@@ -135,20 +125,19 @@ class Record:
 
     def _arguments(self) -> list[str]:
         """The arguments of the call that makes this record; structure at its default is left out."""
-        shown = [
-            (field.name, getattr(self, field.name))
-            for field in dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
-            if self._kinds[field.name].data or getattr(self, field.name) != field.default
-        ]
-        first = next(iter(self._kinds), None)
-        return [_show(value) if name == first else f"{name}={_show(value)}" for name, value in shown]
+        shown = []
+        for name, kind in self._kinds.items():
+            value = getattr(self, name)
+            if kind.data or value != getattr(type(self), name, dataclasses.MISSING):
+                shown.append(_show(value) if name == next(iter(self._kinds)) else f"{name}={_show(value)}")
+        return shown
 
     def __repr__(self) -> str:
         name, arguments = type(self).__name__, self._arguments()
         line = f"{name}({', '.join(arguments)})"
-        if len(line) <= 88 and "\n" not in line:
+        if len(line) <= 80 and "\n" not in line:
             return line
-        return f"{name}(\n{textwrap.indent(','.join(f'{chr(10)}{a}' for a in arguments)[1:], '    ')},\n)"
+        return f"{name}(\n{textwrap.indent(f',{chr(10)}'.join(arguments), '    ')},\n)"
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -163,16 +152,15 @@ class Record:
 
 def _value(leaf: Any) -> Any:
     """A leaf by value: a Python float and an array that holds it are alike."""
-    if isinstance(leaf, (jax.core.Tracer, str)) or leaf is None:
+    if isinstance(leaf, Tracer):
         return id(leaf)
     leaf = np.asarray(leaf)
-    return leaf.item() if not leaf.shape else (leaf.shape, leaf.tobytes())
+    return (leaf.shape, leaf.tobytes()) if leaf.shape else leaf.item()
 
 
 def _show(value: Any) -> str:
     if isinstance(value, (jax.Array, np.ndarray)):
-        concrete = not isinstance(value, jax.core.Tracer)
-        return repr(float(value)) if concrete and not value.shape else f"<{describe(value)}>"
+        return f"<{describe(value)}>" if isinstance(value, Tracer) or value.shape else repr(float(value))
     return value.__name__ if inspect.isroutine(value) else repr(value)
 
 
@@ -200,11 +188,3 @@ class of_step(Schedule):
 
     def __call__(self, step: Any) -> Any:
         return self.function(step)
-
-
-_interval_note = Scalar.__metadata__[0]  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def scalar(place: str, value: Any) -> Any:
-    """`value` as a finite hyperparameter, or an error that names `place`."""
-    return _interval_note.convert(place, value)

@@ -7,7 +7,9 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.experimental.shard_alike import shard_alike
+from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 
 from gradtx.core.record import Record, Schedule, scalar
 from gradtx.core.trees import (
@@ -34,7 +36,7 @@ class State(NamedTuple):
     step: Array
     """The number of updates done, int32; it stays at 2³¹ − 1."""
     slots: Slots
-    """What each piece remembers, keyed by the piece's name."""
+    """What each piece remembers, keyed by the piece's name; a piece that remembers nothing is left out."""
 
 
 class Context(NamedTuple):
@@ -53,21 +55,25 @@ class Context(NamedTuple):
 class Transformation(Record):
     """A pure pair: `init(params) -> state`, `update(updates, state, params=None, **extra) -> (updates, state)`.
 
-    Updates are *added* to the parameters (`apply_updates`). A subclass is a rule on whole trees: it defines `update_tree`
-    and, if it remembers anything, `init_tree`; a rule on one array at a time is a `PerLeaf`. Either sees real arrays of
-    one working dtype, the widest of the parameters' and updates' and at least float32 (a complex array is seen as
-    pairs of reals, so gradients are those of the two parts: conjugate what `jax.grad` returns), hyperparameters as arrays
-    of that dtype, schedules already replaced by their values, and None for a leaf without a gradient.
+    Updates are *added* to the parameters (`apply_updates`). A subclass is a rule on whole trees: it defines
+    `update_tree` and, if it remembers anything, `init_tree`; a rule on one array at a time is a `PerLeaf`. Either sees
+    real arrays of one working dtype, the widest of the parameters', updates' and slots' and at least float32;
+    hyperparameters as arrays of that dtype, schedules replaced by their values; and None for a leaf without a
+    gradient. A complex array is seen as pairs of reals: give the conjugate of what `jax.grad` returns.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> init, update = gx.sgd(0.5)
+    >>> update(jnp.array([2.0]), init(jnp.zeros(1)))
+    (Array([-1.], dtype=float32), State(step=Array(1, dtype=int32), slots={}))
     """
 
     needs_params: ClassVar[bool] = False
     """Whether `update` must be given the parameters."""
     reads: ClassVar[tuple[str, ...]] = ()
-    """The names of the extra arguments of `update` that the piece reads."""
+    """The names of the extra arguments of `update` that the piece reads; `"**"` is any."""
     flat: ClassVar[bool] = False
     """Whether the slots are keyed by pieces already, as a chain's are."""
 
-    # ------------------------------------------------ what a piece defines
     def init_tree(self, params: Any) -> Slots:
         """The slots at the start, a dict of trees; {} if the piece remembers nothing."""
         return {}
@@ -76,7 +82,6 @@ class Transformation(Record):
         """The new updates and the new slots, of the names and shapes that `init_tree` gave."""
         raise NotImplementedError(f"{type(self).__name__} must define update_tree")
 
-    # ------------------------------------------------ the pair
     def init(self, params: Any) -> State:
         """The state before the first update: slots shaped and sharded as the parameters, in at least float32."""
         for path, p in leaves_by_path(params).items():
@@ -97,13 +102,13 @@ class Transformation(Record):
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
 
-    def at(self, step: Any) -> "Transformation":
+    def at(self, step: Any) -> Any:
         """The same transformation with every schedule replaced by its value at `step` (the first update is step 0)."""
 
         def value(path, leaf):
             return scalar(f"{path_of(path)} at step {step}", leaf(step)) if isinstance(leaf, Schedule) else leaf
 
-        return jax.tree_util.tree_map_with_path(value, self, is_leaf=lambda x: isinstance(x, Schedule))
+        return tree_map_with_path(value, self, is_leaf=lambda x: isinstance(x, Schedule))
 
     @classmethod
     def coerce(cls, place: str, value: Any) -> "Transformation":
@@ -126,20 +131,17 @@ def walk(tx: Any) -> Iterator[Transformation]:
 
 
 def init_slots(tx: Transformation, params: Any) -> Slots:
-    """The slots of `tx`, keyed by its name."""
+    """The slots of `tx` at the start, keyed by its name."""
     slots = tx.init_tree(params)
     return slots if tx.flat or not slots else {type(tx).__name__: slots}
 
 
 def run(tx: Transformation, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-    """One update of `tx` inside another transformation, with slots as `init_slots` gave them."""
+    """One update of `tx` inside another transformation, with slots as `init_slots` gives them."""
     if tx.flat:
         return tx.update_tree(updates, slots, context)
     name = type(tx).__name__
-    old = slots.get(name, {})
-    updates, new = tx.update_tree(updates, old, context)
-    if new.keys() != old.keys():
-        raise TypeError(f"{name} must return the slots {sorted(old)} that it began with, returned {sorted(new)}")
+    updates, new = tx.update_tree(updates, slots.get(name, {}), context)
     return updates, {name: new} if new else {}
 
 
@@ -152,21 +154,17 @@ def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: 
         params = jax.tree.map(lambda u, p: None if u is None else widen(p, dtype), wide, params, is_leaf=is_none)
     step = jnp.where(state.step < _LAST_STEP, state.step + 1, state.step)
     now = jax.tree.map(lambda h: jnp.asarray(h, dtype), tx.at(state.step))
-    out, slots = run(now, wide, _floats_to(state.slots, dtype), Context(step, params, extra))
+    old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
+    out, new = run(now, wide, old, Context(step, params, extra))
+    if (after := jax.tree.structure(new)) != (before := jax.tree.structure(old)):
+        raise TypeError(f"an update must return the slots that it began with: {after} is not {before}")
     out = jax.tree.map(lambda u, o: u if o is None else narrow(o, u), updates, out)
-    slots = jax.tree.map(lambda old, new: jnp.asarray(new, jnp.result_type(old)), state.slots, slots)
-    return out, State(step, slots)
-
-
-def _floats_to(slots: Any, dtype: Any) -> Any:
-    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, slots)
+    return out, State(step, jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, new))
 
 
 def _check(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:
     if not isinstance(state, State):
-        raise TypeError(
-            f"update(updates, state, params) needs the State that init returned, got {type(state).__name__}"
-        )
+        raise TypeError(f"update(updates, state, params) needs the State of init, got {type(state).__name__}")
     pieces = list(walk(tx))
     for piece in pieces if params is None else ():
         if piece.needs_params:
@@ -174,18 +172,14 @@ def _check(tx: Transformation, updates: Any, state: State, params: Any, extra: d
     known = {name for piece in pieces for name in piece.reads}
     for name in extra if "**" not in known else ():
         if name not in known:
-            raise TypeError(f"no piece reads the argument {name!r}; known here: {sorted(known) or 'none'}")
+            raise TypeError(f"no piece reads the argument {name!r}; read here: {', '.join(sorted(known)) or 'none'}")
     for path, h in leaves_by_path(tx).items():
         if jnp.shape(h):
-            raise ValueError(f"{path} holds {jnp.shape(h)[0]} values: update a batch of optimizers inside jax.vmap")
+            raise ValueError(f"{path} holds values of shape {jnp.shape(h)}: update many optimizers inside jax.vmap")
     check_updates(updates, params)
     like = updates if params is None else params
-    expected = jax.eval_shape(lambda p: init_slots(tx.at(0), p), jax.tree.map(_float0_to_bool, like))
-    check_slots(state.slots, expected, dtypes=params is not None)
-
-
-def _float0_to_bool(x: Any) -> Any:
-    return jnp.zeros(x.shape, bool) if is_float0(x) else x
+    like = jax.tree.map(lambda x: jnp.zeros(x.shape, bool) if is_float0(x) else x, like)
+    check_slots(state.slots, jax.eval_shape(lambda p: init_slots(tx.at(0), p), like), exact=params is not None)
 
 
 class PerLeaf(Transformation):
@@ -203,37 +197,32 @@ class PerLeaf(Transformation):
         leaves, tree = jax.tree.flatten(params)
         rows = [self.init_leaf(widen(p)) if differentiable("params", p) else None for p in leaves]
         names = next((row for row in rows if row is not None), {})
-        columns = {n: [_as_sharded(p, row and row[n]) for p, row in zip(leaves, rows)] for n in names}
-        return {n: tree.unflatten(column) for n, column in columns.items()}
+        return {n: tree.unflatten([row and _sharded(row[n], p) for p, row in zip(leaves, rows)]) for n in names}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        leaves, tree = jax.tree_util.tree_flatten_with_path(updates, is_leaf=is_none)
+        leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)
         params = [None] * len(leaves) if context.params is None else tree.flatten_up_to(context.params)
-        columns = [tree.flatten_up_to(slots[name]) for name in slots]
-        done = []
+        columns = [tree.flatten_up_to(slot) for slot in slots.values()]
+        out, rows = [], []
         for (path, g), p, *row in zip(leaves, params, *columns):
             row = dict(zip(slots, row))
             if g is not None:
-                g, new = self.update_leaf(g, row, context._replace(params=p, path=path_of(path)))
-                if new.keys() != row.keys():
-                    raise TypeError(
-                        f"{type(self).__name__} must return the slots {sorted(row)}, returned {sorted(new)}"
-                    )
-                row = new
-            done.append((g, row))
-        return tree.unflatten([g for g, _ in done]), {n: tree.unflatten([row[n] for _, row in done]) for n in slots}
+                g, row = self.update_leaf(g, row, context._replace(params=p, path=path_of(path)))
+            out.append(g)
+            rows.append(row)
+        names = rows[0] if rows else slots
+        return tree.unflatten(out), {n: tree.unflatten([row[n] for row in rows]) for n in names}
 
 
-def _as_sharded(param: Any, slot: Any) -> Any:
-    """The slot, sharded as its parameter where jit would choose; an eager `zeros_like` is already."""
-    traced = isinstance(param, jax.core.Tracer) and slot is not None and slot.shape == param.shape
-    return shard_alike(param, slot)[1] if traced else slot
+def _sharded(slot: Any, param: Any) -> Any:
+    """The slot, sharded as its parameter where jit would choose; what `zeros_like` makes of an array is already."""
+    return shard_alike(param, slot)[1] if isinstance(param, Tracer) and slot.shape == param.shape else slot
 
 
 class pair(Transformation):
     """Any `(init, update)` as a transformation, Optax's included; its state is one slot.
 
-    Two pairs are equal if their functions are the same objects. Its `update` is given the extra arguments that it takes.
+    Two pairs are equal if their functions are the same objects. `update` is given the extra arguments that it takes.
     """
 
     init_function: Callable[..., Any]
@@ -242,14 +231,13 @@ class pair(Transformation):
     reads = ("**",)
 
     def init_tree(self, params: Any) -> Slots:
-        return {
-            "state": self.init_function(jax.tree.map(lambda p: widen(p) if differentiable("", p) else None, params))
-        }
+        wide = jax.tree.map(lambda p: widen(p) if differentiable("params", p) else None, params)
+        return {"state": self.init_function(wide)}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        known = inspect.signature(self.update_function).parameters
-        variadic = any(p.kind is p.VAR_KEYWORD for p in known.values())
-        extra = {name: x for name, x in context.extra.items() if variadic or name in known}
+        takes = inspect.signature(self.update_function).parameters
+        variadic = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+        extra = {name: x for name, x in context.extra.items() if variadic or name in takes}
         updates, state = self.update_function(updates, slots["state"], context.params, **extra)
         return updates, {"state": state}
 

@@ -1,139 +1,139 @@
-"""Words for trees of arrays: precision, paths, checks, and the few formulas that need care."""
+"""Words for trees of arrays: compilation, paths, checks and precision."""
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.dtypes import float0
+from jax.core import Tracer
+from jax.dtypes import float0, prng_key
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from gradtx.core.record import describe
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_ARRAYS: set[type] = {float, int, complex, bool, np.ndarray}  # types of concrete leaves, and those met since
+_ARRAYS: set[type] = {float, int, complex, bool, np.ndarray}  # types of concrete leaves: these, and those met since
+
+
+def compiled(function: Function) -> Function:
+    """`function`, run through one cached `jax.jit` when every leaf of its arguments is a concrete array."""
+    jitted = jax.jit(function)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        for leaf in jax.tree.leaves(args):
+            if type(leaf) not in _ARRAYS:
+                if isinstance(leaf, Tracer) or not isinstance(leaf, (jax.Array, np.generic)):
+                    return function(*args)
+                _ARRAYS.add(type(leaf))
+        return jitted(*args)
+
+    return cast(Function, call)
 
 
 def is_none(x: Any) -> bool:
     return x is None
 
 
-# ---------------------------------------------------------------- compilation
-def compiled(function: Function) -> Function:
-    """`function`, run through one cached `jax.jit` when every leaf of its arguments is a concrete array."""
-    jitted = jax.jit(function)
-
-    @functools.wraps(function)
-    def call(*args):
-        for leaf in jax.tree.leaves(args):
-            if type(leaf) not in _ARRAYS:
-                if isinstance(leaf, jax.core.Tracer) or not isinstance(leaf, (jax.Array, np.generic)):
-                    return function(*args)
-                _ARRAYS.add(type(leaf))
-        return jitted(*args)
-
-    call.jitted = jitted  # pyright: ignore[reportAttributeAccessIssue]
-    return call  # pyright: ignore[reportReturnType]
+def is_float0(x: Any) -> bool:
+    """Whether `x` is what `jax.grad` gives for an integer: no gradient."""
+    return getattr(x, "dtype", None) == float0
 
 
-# ---------------------------------------------------------------- paths and checks
 def path_of(path: Any) -> str:
     """A leaf's path as a person types it: `layers/0/weight`."""
     return keystr(path, simple=True, separator="/")
 
 
-def leaves_by_path(tree: Any) -> dict[str, Any]:
-    return {path_of(path): leaf for path, leaf in tree_flatten_with_path(tree)[0]}
+def leaves_by_path(tree: Any, is_leaf: Any = None) -> dict[str, Any]:
+    return {path_of(path): leaf for path, leaf in tree_flatten_with_path(tree, is_leaf)[0]}
 
 
 def differentiable(place: str, leaf: Any) -> bool:
-    """Whether a parameter takes updates: integers, booleans and keys of a model do not."""
+    """Whether a leaf is floating or complex. What is no array, or a random key, is refused."""
     dtype = getattr(leaf, "dtype", None)
     if dtype is None and not isinstance(leaf, (float, int, complex)):
         raise TypeError(
-            f"{place} is {leaf!r}, not an array; give arrays and None only, as equinox.filter(model, is_inexact_array)"
+            f"{place} is {leaf!r}: keep arrays and None only, as equinox.filter(model, is_inexact_array) does"
         )
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise TypeError(f"{place} is a random key, not a parameter; keep it out of the tree, or put None in its place")
-    return jnp.issubdtype(dtype or jnp.result_type(leaf), jnp.inexact)
+    if dtype is not None and jnp.issubdtype(dtype, prng_key):
+        raise TypeError(f"{place} is a random key, not a parameter: put None in its place")
+    return jnp.issubdtype(jnp.result_type(leaf) if dtype is None else dtype, jnp.inexact)
 
 
-def is_float0(leaf: Any) -> bool:
-    return getattr(leaf, "dtype", None) == float0
-
-
-def check_updates(updates: Any, params: Any, name: str = "the update") -> None:
-    """Refuses updates that do not fit the parameters: structure, shape, or a dtype that no gradient has."""
-    for path, u in leaves_by_path(updates).items():
-        if not is_float0(u) and not differentiable(f"updates[{path!r}]", u):
-            raise TypeError(f"updates[{path!r}] has dtype {jnp.result_type(u)}; {name} must be floating or complex")
-    if params is None:
-        return
-    have, need = tree_flatten_with_path(updates, is_leaf=is_none)[0], leaves_by_path(params)
-    for path, u in have:
-        place = path_of(path)
-        if u is None:
-            need = {k: p for k, p in need.items() if k != place and not k.startswith(place + "/")}
+def check_updates(updates: Any, params: Any) -> None:
+    """Refuses updates that do not fit the parameters: by structure, shape or dtype. None, or float0, fits anything."""
+    have = leaves_by_path(updates, is_none)
+    need = have if params is None else leaves_by_path(params)
+    absent = [path for path, u in have.items() if u is None]
+    missing = [p for p in need if p not in have and not any(p.startswith(f"{a}/") or not a for a in absent)]
+    if missing:
+        raise ValueError(f"params[{missing[0]!r}] has no update: put None there to leave it as it is")
+    for path, u in have.items():
+        if u is None or is_float0(u):
             continue
-        if place not in need:
-            raise ValueError(f"updates[{place!r}] has no parameter; params has {_list(need)}")
-        p = need.pop(place)
+        if path not in need:
+            raise ValueError(f"updates[{path!r}] has no parameter: params has {_listed(need)}")
+        p = need[path]
         if jnp.shape(u) != jnp.shape(p):
-            raise ValueError(f"updates[{place!r}] has shape {jnp.shape(u)}, its parameter has {jnp.shape(p)}")
-        if is_float0(u):
-            continue
-        if not differentiable(f"params[{place!r}]", p):
-            raise TypeError(
-                f"params[{place!r}] has dtype {jnp.result_type(p)} and cannot take {jnp.result_type(u)} updates; "
-                "make it floating, or leave its update None"
-            )
+            raise ValueError(f"updates[{path!r}] has shape {jnp.shape(u)}, its parameter has {jnp.shape(p)}")
+        for name, leaf in (("updates", u), ("params", p)):
+            if not differentiable(f"{name}[{path!r}]", leaf):
+                raise TypeError(
+                    f"{name}[{path!r}] must be floating or complex to be updated, got {jnp.result_type(leaf)}"
+                )
         if jnp.iscomplexobj(u) != jnp.iscomplexobj(p):
-            raise TypeError(f"updates[{place!r}] is {jnp.result_type(u)}, its parameter {jnp.result_type(p)}")
-    if need:
-        raise ValueError(f"params{[next(iter(need))]} has no update; put None there to leave it as it is")
-    try:
-        jax.tree.map(lambda u, p: None, updates, params, is_leaf=is_none)
-    except ValueError:
-        shapes = jax.tree.structure(updates), jax.tree.structure(params)
-        raise ValueError(f"updates is the tree {shapes[0]}, params is {shapes[1]}; their containers differ") from None
+            raise TypeError(f"updates[{path!r}] is {jnp.result_type(u)}, its parameter {jnp.result_type(p)}")
+    if params is not None:
+        try:
+            jax.tree.structure(updates, is_leaf=is_none).flatten_up_to(params)
+        except ValueError:
+            trees = jax.tree.structure(updates), jax.tree.structure(params)
+            raise ValueError(f"updates is the tree {trees[0]}, params is {trees[1]}: their containers differ") from None
 
 
-def check_slots(slots: Any, expected: Any, dtypes: bool) -> None:
-    """Refuses a state that another optimizer, or other parameters, made."""
+def check_slots(slots: Any, expected: Any, exact: bool) -> None:
+    """Refuses slots of another optimizer or of other parameters; not `exact`: more slots, or other dtypes, may be."""
     have, need = leaves_by_path(slots), leaves_by_path(expected)
-    for path in need.keys() | have.keys():
-        a, b = have.get(path), need.get(path)
-        if a is None or b is None:
+    for path in (*need, *(have if exact else ())):
+        if path not in have or path not in need:
             raise ValueError(
-                f"the state is not this optimizer's: {path!r} is {'missing' if a is None else 'unknown'}; "
-                f"it keeps {_list(need)}. Make the state with init of the same optimizer and parameters"
+                f"the state is not this optimizer's: slot {path!r} is {'missing' if path in need else 'unknown'}, it "
+                f"keeps {_listed(need)}. Make the state with init of this optimizer and these parameters"
             )
-        if jnp.shape(a) != b.shape or (dtypes and jnp.result_type(a) != b.dtype):
-            got = describe(jnp.asarray(a))
-            raise ValueError(f"the state is not of these parameters: {path!r} is {got}, expected {describe(b)}")
-    if jax.tree.structure(slots) != jax.tree.structure(expected):
-        raise ValueError(f"the state's slots are {jax.tree.structure(slots)}, not {jax.tree.structure(expected)}")
+        a, b = jnp.asarray(have[path]), need[path]
+        if a.shape != b.shape or (exact and a.dtype != b.dtype):
+            raise ValueError(f"the state is not of these parameters: slot {path!r} is {describe(a)}, not {describe(b)}")
+    if exact and jax.tree.structure(slots) != jax.tree.structure(expected):
+        trees = jax.tree.structure(slots), jax.tree.structure(expected)
+        raise ValueError(f"the state is not this optimizer's: its slots are the tree {trees[0]}, not {trees[1]}")
 
 
-def _list(names: Any, most: int = 8) -> str:
-    names = list(names)
-    return (", ".join(map(repr, names[:most])) or "no leaves") + (", …" if len(names) > most else "")
+def _listed(paths: Any, most: int = 6) -> str:
+    shown = ", ".join(map(repr, list(paths)[:most]))
+    return f"{shown}, …" if len(paths) > most else shown or "no leaves"
 
 
-# ---------------------------------------------------------------- precision
-def at_least_float32(dtype: Any) -> Any:
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+def working_dtype(*trees: Any) -> Any:
+    """The widest real dtype of the trees' floating leaves, at least float32."""
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(trees) if not is_float0(leaf)}
+    widths = [_at_least_float32(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
+    return max(widths, key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))
+
+
+def _at_least_float32(dtype: Any) -> Any:
+    real = jnp.finfo(dtype).dtype
+    return real if real.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def widen(x: Any, dtype: Any = None) -> Array:
-    """A real array of at least float32. A complex one becomes pairs of reals: shape (…, 2)."""
-    x = x if hasattr(x, "dtype") else jnp.asarray(x)
+    """A real array of at least float32, or of `dtype`. A complex one becomes pairs of reals: shape (…, 2)."""
     if jnp.iscomplexobj(x):
-        x = jnp.stack([x.real, x.imag], -1)
-    return jnp.asarray(x, dtype or at_least_float32(x.dtype))
+        x = jnp.stack([jnp.real(x), jnp.imag(x)], -1)
+    return jnp.asarray(x, dtype or _at_least_float32(jnp.result_type(x)))
 
 
 def narrow(x: Array, like: Any) -> Array:
@@ -141,28 +141,3 @@ def narrow(x: Array, like: Any) -> Array:
     if jnp.iscomplexobj(like):
         x = jax.lax.complex(x[..., 0], x[..., 1])
     return jnp.asarray(x, jnp.result_type(like))
-
-
-def working_dtype(*trees: Any) -> Any:
-    """The widest real dtype of the trees' floating leaves, at least float32."""
-    dtypes = {jnp.dtype(x.dtype) if hasattr(x, "dtype") else jnp.result_type(x) for x in jax.tree.leaves(trees)}
-    widths = {at_least_float32(jnp.finfo(d).dtype) for d in dtypes if jnp.issubdtype(d, jnp.inexact)}
-    return max(widths, key=lambda d: jnp.finfo(d).bits, default=jnp.dtype(jnp.float32))
-
-
-# ---------------------------------------------------------------- formulas
-def lerp(a: Array, b: Array, keep: Array) -> Array:
-    """`keep·a + (1 − keep)·b`."""
-    return keep * a + (1 - keep) * b
-
-
-def safe_sqrt(x: Array) -> Array:
-    """√x, with derivative 0 at 0; a negative number, the rounding of a 0, gives 0."""
-    zero = x <= 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
-
-
-def safe_divide(a: Array, b: Array) -> Array:
-    """a / b, where 0/0 is 0 and has derivative 0."""
-    zero = (a == 0) & (b == 0)
-    return jnp.where(zero, 0, a / jnp.where(zero, 1, b))

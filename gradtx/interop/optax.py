@@ -8,8 +8,8 @@ from gradtx.core import Transformation, walk
 def as_optax(tx: Transformation) -> Any:
     """`tx` as an `optax.GradientTransformationExtraArgs`, for Optax's code that looks at the type.
 
-    `optax.chain`, `MultiSteps` and `partition` take `tx` as it is unless a piece of it reads extra arguments, which Optax
-    passes to that type alone. As is Optax's rule, arguments that no piece reads are left out silently.
+    `optax.chain`, `MultiSteps` and `partition` take `tx` as it is unless a piece of it reads extra arguments, which
+    Optax passes to that type alone. As is Optax's rule, arguments that no piece reads are left out silently.
     """
     import optax
 

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from gradtx.combinators import chain, precondition, rms, standard_deviation
+from gradtx.combinators import chain, precondition, rms
 from gradtx.core import Transformation
 from gradtx.optimizers.sgd import sgd
 from gradtx.pieces import (
     identity,
     running_sum,
+    running_variance,
     scale_by_learning_rate,
     scale_by_own_rms,
     sqrt,
@@ -53,17 +54,19 @@ def rmsprop(
       decay: β, of `rms`.
       eps: ε, of `precondition`.
       eps_in_sqrt: Whether ε is added to s, of `precondition`.
-      centered: Whether the size is the `standard_deviation`, s − ema(g)² in place of s.
+      centered: Whether s is the `running_variance`, s − ema(g)²; not with `corrected`.
       momentum: Of `add_momentum`, on what is divided; exactly 0.0 keeps nothing.
       nesterov: Of `add_momentum`.
       corrected: Whether s is corrected for its start at 0 (`bias_correction`).
 
     Source: Hinton, Srivastava and Swersky 2012, lecture 6e; centred, Graves 2013, arXiv 1308.0850.
     """
+    if centered and corrected:
+        raise ValueError("rmsprop: centered=True has no corrected form; choose one of the two")
     return chain(
         precondition(
             identity(),
-            by=standard_deviation(decay, corrected) if centered else rms(decay, corrected),
+            by=chain(running_variance(decay), sqrt()) if centered else rms(decay, corrected),
             eps=eps,
             eps_in_sqrt=eps_in_sqrt,
         ),

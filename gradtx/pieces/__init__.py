@@ -13,7 +13,7 @@ from gradtx.pieces.scaling import (
     sqrt,
     square,
 )
-from gradtx.pieces.size import decayed_max, running_max, running_sum, scale_by_own_rms, sign_steps
+from gradtx.pieces.size import decayed_max, running_max, running_sum, running_variance, scale_by_own_rms, sign_steps
 from gradtx.pieces.where import is_matrix
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "nesterov_ema",
     "running_max",
     "running_sum",
+    "running_variance",
     "scale",
     "scale_by_ema",
     "scale_by_learning_rate",

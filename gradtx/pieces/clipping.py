@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Context, PerLeaf, Positive, Slots, Transformation, safe_sqrt, working_dtype
+from gradtx.core import Context, PerLeaf, Positive, Slots, Transformation, working_dtype
+from gradtx.pieces.formulas import safe_sqrt
 
 
 class clip(PerLeaf):

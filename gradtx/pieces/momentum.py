@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Context, Decay, NonNegative, PerLeaf, Slots, Transformation, lerp, working_dtype
+from gradtx.core import Context, Decay, NonNegative, PerLeaf, Slots, Transformation, working_dtype
+from gradtx.pieces.formulas import lerp
 
 
 class scale_by_ema(PerLeaf):
@@ -69,7 +70,7 @@ class add_momentum(PerLeaf):
 
 
 class bias_correction(Transformation):
-    r"""Corrects any exponential average for its start at 0.   u = g / (1 − b₁·b₂·…·bₜ),  which is g / (1 − bᵗ) for a constant b
+    r"""Corrects any exponential average for its start at 0.   u = g / (1 − b₁·b₂·…·bₜ);  g / (1 − bᵗ) if b is constant
 
     It remembers one number, the mean of log b over the steps: a constant decay keeps it exact at any step, a schedule
     or a decay changed between updates is corrected for what was used.
@@ -81,8 +82,8 @@ class bias_correction(Transformation):
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.chain(gx.scale_by_ema(0.9), gx.bias_correction(0.9))
-    >>> float(tx.update(jnp.array(3.0), tx.init(jnp.array(0.0)))[0])
-    3.0
+    >>> tx.update(jnp.array([3.0]), tx.init(jnp.zeros(1)))[0].round(4)
+    Array([3.], dtype=float32)
     """
 
     decay: Decay = 0.9
@@ -117,7 +118,8 @@ class nesterov_ema(Transformation):
       warm_up: Whether μ is warmed up.
       warm_up_rate: ψ, per step.
 
-    Source: Dozat 2016, Incorporating Nesterov momentum into Adam, algorithm 2.
+    Source: Dozat 2016, Incorporating Nesterov momentum into Adam, algorithm 2, with m decayed by b at every step, as in
+    PyTorch and Keras.
     """
 
     decay: Decay = 0.9
@@ -128,7 +130,10 @@ class nesterov_ema(Transformation):
         return scale_by_ema(self.decay).init_tree(params) | bias_correction(self.decay).init_tree(params)
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        means, new = scale_by_ema(self.decay).update_tree(updates, {"mean": slots["mean"]}, context)
+        of_ema = {
+            name: slot for name, slot in slots.items() if name != "mean_log_decay"
+        }  # none in a tree without leaves
+        means, new = scale_by_ema(self.decay).update_tree(updates, of_ema, context)
         mu, mu_next = self._mu(context.step), self._mu(context.step + 1)
         mean, log_product = _log_product(slots["mean_log_decay"], mu, context.step)
         now, ahead = -jnp.expm1(log_product), -jnp.expm1(log_product + _log(mu_next))

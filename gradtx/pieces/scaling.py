@@ -5,7 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Context, NonNegative, PerLeaf, Scalar, Slots, Transformation, safe_sqrt
+from gradtx.core import Context, NonNegative, PerLeaf, Scalar, Slots, Transformation
+from gradtx.pieces.formulas import safe_sqrt
 
 
 class identity(Transformation):

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Context, Decay, NonNegative, PerLeaf, Positive, Slots, lerp, safe_sqrt
+from gradtx.core import Context, Decay, NonNegative, PerLeaf, Positive, Slots
+from gradtx.pieces.formulas import lerp, safe_sqrt
 
 
 class running_sum(PerLeaf):
@@ -58,6 +59,28 @@ class decayed_max(PerLeaf):
         return largest, {"max": largest}
 
 
+class running_variance(PerLeaf):
+    r"""The exponential average of the squared distance from the average, ema(g²) − ema(g)², without its cancellation.
+
+    $$s ← b\,(s + (1 − b)(g − m)^2), \qquad m ← b\,m + (1 − b)\,g; \qquad u = s$$
+
+    Args:
+      decay: b in [0, 1), of both averages; they start at 0.
+
+    Source: Graves 2013, arXiv 1308.0850, equations 38 and 39; in this form West 1979.
+    """
+
+    decay: Decay = 0.9
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"mean": jnp.zeros_like(param), "variance": jnp.zeros_like(param)}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        away = g - slots["mean"]
+        variance = self.decay * (slots["variance"] + (1 - self.decay) * away * away)
+        return variance, {"mean": lerp(slots["mean"], g, self.decay), "variance": variance}
+
+
 class scale_by_own_rms(PerLeaf):
     r"""AdaDelta's feedback: multiplies the updates by the RMS of what it emitted before.
 
@@ -92,8 +115,8 @@ class sign_steps(PerLeaf):
       shrink: The factor when the sign flips.
       smallest: The least s.
       largest: The greatest s.
-      wait_on_flip: Whether a coordinate whose sign flips stays where it is for that update (and counts as having no sign
-        at the next), instead of stepping back by the shrunken step.
+      wait_on_flip: Whether a coordinate whose sign flips stays where it is for that update (and counts as having no
+        sign at the next), instead of stepping back by the shrunken step.
 
     Source: Riedmiller and Braun 1993; `wait_on_flip` is Igel and Hüsken's iRprop⁻, 2000.
     """

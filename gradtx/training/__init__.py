@@ -1,0 +1,6 @@
+"""Training loops, and the problems to try them on."""
+
+from gradtx.training.problems import PROBLEMS, Batch, Problem, digits, line, xor
+from gradtx.training.race import ENTRIES, Entry, Result, race
+
+__all__ = ["ENTRIES", "PROBLEMS", "Batch", "Entry", "Problem", "Result", "digits", "line", "race", "xor"]

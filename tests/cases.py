@@ -1,0 +1,75 @@
+"""The registry: every public transformation, with the configurations in which all general tests run it.
+
+A new piece is tested for everything by one line here. `test_contract.py` fails for a public name that has no line.
+"""
+
+from typing import Any, NamedTuple
+
+import optax
+
+import gradtx as gx
+
+
+class Case(NamedTuple):
+    """A transformation under test."""
+
+    tx: Any
+    moves_at_rest: bool = False
+    """Whether a zero gradient gives an update that is not zero, from the start."""
+    elementwise: bool = True
+    """Whether a coordinate's update depends on that coordinate alone."""
+
+
+CASES: dict[str, list[Case]] = {
+    # pieces
+    "absolute": [Case(gx.absolute())],
+    "add_constant": [Case(gx.add_constant(0.5), moves_at_rest=True)],
+    "add_momentum": [Case(gx.add_momentum(0.8)), Case(gx.add_momentum(0.8, nesterov=True))],
+    "add_weight_decay": [Case(gx.add_weight_decay(0.1, where=gx.is_matrix), moves_at_rest=True)],
+    "bias_correction": [Case(gx.bias_correction(0.8))],
+    "clip": [Case(gx.clip(0.5))],
+    "clip_by_global_norm": [Case(gx.clip_by_global_norm(0.5), elementwise=False)],
+    "decayed_max": [Case(gx.decayed_max(0.8))],
+    "identity": [Case(gx.identity())],
+    "nesterov_ema": [Case(gx.nesterov_ema(0.8)), Case(gx.nesterov_ema(0.8, warm_up=True, warm_up_rate=0.1))],
+    "pair": [Case(gx.pair(*optax.scale_by_adam(b1=0.8)))],
+    "running_max": [Case(gx.running_max())],
+    "running_variance": [Case(gx.running_variance(0.8))],
+    "running_sum": [Case(gx.running_sum(0.0)), Case(gx.running_sum(0.5), moves_at_rest=True)],
+    "scale": [Case(gx.scale(-2.0))],
+    "scale_by_ema": [Case(gx.scale_by_ema(0.8)), Case(gx.scale_by_ema(0.8, from_first=True))],
+    "scale_by_learning_rate": [Case(gx.scale_by_learning_rate(0.1))],
+    "scale_by_own_rms": [Case(gx.scale_by_own_rms(0.8, eps=1e-4))],
+    "sign": [Case(gx.sign())],
+    "sign_steps": [Case(gx.sign_steps(0.1)), Case(gx.sign_steps(0.1, shrink=0.5, wait_on_flip=True))],
+    "sqrt": [Case(gx.sqrt())],
+    "square": [Case(gx.square())],
+    # combinators
+    "add": [Case(gx.add(gx.scale_by_ema(0.5), gx.scale_by_ema(0.8), gx.scale(0.1)))],
+    "chain": [Case(gx.chain()), Case(gx.chain(gx.scale_by_ema(0.5), gx.clip(0.1), gx.scale_by_ema(0.8)))],
+    "momentum": [Case(gx.momentum(0.8)), Case(gx.momentum(0.8, corrected=False))],
+    "precondition": [
+        Case(gx.precondition(gx.scale_by_ema(0.8), by=gx.rms(0.8), eps=0.0)),
+        Case(gx.precondition(gx.identity(), by=gx.absolute(), eps=0.1, eps_in_sqrt=True)),
+    ],
+    "rms": [Case(gx.rms(0.8)), Case(gx.rms(0.8, corrected=False))],
+    "scale_by_rms": [Case(gx.scale_by_rms(0.8, eps=1e-3))],
+    # optimizers
+    "adadelta": [Case(gx.adadelta())],
+    "adagrad": [Case(gx.adagrad()), Case(gx.adagrad(0.1, eps=0.01, eps_in_sqrt=True, start=0.1))],
+    "adam": [Case(gx.adam()), Case(gx.adam(eps=0.0)), Case(gx.adam(corrected=False, eps_in_sqrt=True))],
+    "adamax": [Case(gx.adamax())],
+    "adamw": [Case(gx.adamw(), moves_at_rest=True), Case(gx.adamw(where="w"), moves_at_rest=True)],
+    "amsgrad": [Case(gx.amsgrad()), Case(gx.amsgrad(correct_first=False))],
+    "averaged_momentum": [Case(gx.averaged_momentum())],
+    "heavy_ball": [Case(gx.heavy_ball())],
+    "nadam": [Case(gx.nadam()), Case(gx.nadam(warm_up=True))],
+    "nesterov": [Case(gx.nesterov())],
+    "rate_inside_momentum": [Case(gx.rate_inside_momentum())],
+    "rmsprop": [Case(gx.rmsprop()), Case(gx.rmsprop(centered=True, momentum=0.9, eps_in_sqrt=True))],
+    "rolling_ball": [Case(gx.rolling_ball())],
+    "rprop": [Case(gx.rprop()), Case(gx.rprop(wait_on_flip=True))],
+    "sgd": [Case(gx.sgd()), Case(gx.sgd(momentum=0.9, nesterov=True))],
+}
+
+ALL = [(f"{name}-{i}", case) for name, several in CASES.items() for i, case in enumerate(several)]

@@ -1,0 +1,499 @@
+"""What holds for every transformation of the registry."""
+
+import copy
+import dataclasses
+import inspect
+import io
+import pickle
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import ALL, CASES
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import gradtx as gx
+from gradtx.core import Record, Transformation, walk
+
+each = pytest.mark.parametrize("case", [case for _, case in ALL], ids=[name for name, _ in ALL])
+each_tx = pytest.mark.parametrize("tx", [case.tx for _, case in ALL], ids=[name for name, _ in ALL])
+
+
+class Layer(NamedTuple):
+    kernel: Any
+    bias: Any
+
+
+@chex.dataclass
+class Model:
+    layers: list
+    scale: Any
+
+
+def params_of(dtype=jnp.float32, seed=0):
+    random = np.random.default_rng(seed)
+    return {name: jnp.asarray(random.standard_normal(shape), dtype) for name, shape in (("w", (3, 4)), ("b", (4,)))}
+
+
+def stream(tree, steps=5, seed=1):
+    """Gradients like `tree`, with signs that change, zeros among them."""
+    random = np.random.default_rng(seed)
+
+    def gradient(x):
+        g = random.standard_normal(jnp.shape(x))
+        return jnp.asarray(np.where(np.abs(g) < 0.3, 0, g), jnp.result_type(x))
+
+    for _ in range(steps):
+        yield jax.tree.map(gradient, tree)
+
+
+def follow(tx, params, gradients, update=None):
+    """The updates and the last state, of an update after another."""
+    state, out = tx.init(params), []
+    for g in gradients:
+        u, state = (update or tx.update)(g, state, params)
+        out.append(u)
+    return out, state
+
+
+def types(tree):
+    return jax.tree.map(lambda x: (jnp.shape(x), x.dtype, x.weak_type), tree)
+
+
+def assert_near(a, b, bound=1e-6):
+    """Leaves within `bound` of the largest coordinate."""
+    chex.assert_trees_all_equal_structs(a, b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        assert np.max(np.abs(x - y), initial=0) <= bound * max(np.max(np.abs(y), initial=0), 1e-30)
+
+
+# ---------------------------------------------------------------- the registry
+def test_every_public_transformation_is_registered():
+    bases = {"Transformation", "PerLeaf"}
+    public = set()
+    for name, thing in vars(gx).items():
+        if name.startswith("_") or inspect.ismodule(thing):
+            continue
+        if inspect.isclass(thing) and issubclass(thing, Transformation) and name not in bases:
+            public.add(name)
+        if inspect.isfunction(thing) and inspect.signature(thing).return_annotation in (
+            Transformation,
+            "Transformation",
+        ):
+            public.add(name)
+    assert public == set(CASES)
+
+
+def test_the_registry_is_of_what_it_names():
+    for name, several in CASES.items():
+        if inspect.isclass(getattr(gx, name)):
+            assert all(type(case.tx).__name__ == name for case in several)
+
+
+# ---------------------------------------------------------------- records
+@each_tx
+def test_a_record_prints_as_the_call_that_makes_it(tx):
+    if any(isinstance(piece, gx.pair) for piece in walk(tx)):
+        pytest.skip("declared: a pair's functions are local to what made them, and print by their names")
+    assert eval(repr(tx), vars(gx)) == tx
+    assert "object at 0x" not in repr(tx)
+    assert max(map(len, repr(tx).splitlines())) <= 100
+
+
+@each_tx
+def test_equal_records_are_alike(tx):
+    leaves, structure = jax.tree.flatten(tx)
+    twin = jax.tree.unflatten(structure, leaves)
+    assert twin == tx and hash(twin) == hash(tx) and copy.deepcopy(tx) == tx
+    assert dataclasses.replace(tx) == tx
+    assert tx != gx.chain(tx, gx.scale(3.0)) and tx != 1
+    if leaves:
+        other = jax.tree.unflatten(structure, [x + 0.001 for x in leaves])
+        assert other != tx
+
+
+@each_tx
+def test_pickle(tx):
+    if any(isinstance(piece, gx.pair) for piece in walk(tx)):
+        pytest.skip("declared: Optax's functions are closures, which pickle refuses")
+    assert pickle.loads(pickle.dumps(tx)) == tx
+
+
+@each_tx
+def test_leaves_are_the_hyperparameters_and_have_paths(tx):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tx):
+        assert type(leaf) is float
+        last = path[-1]
+        assert isinstance(last, jax.tree_util.GetAttrKey) and last.name in {
+            field.name for piece in walk(tx) for field in dataclasses.fields(piece)
+        }
+
+
+@each_tx
+def test_unflatten_takes_anything(tx):
+    leaves, structure = jax.tree.flatten(tx)
+    assert isinstance(jax.tree.unflatten(structure, [object() for _ in leaves]), Record)
+    assert jax.tree.structure(jax.tree.map(lambda x: -7.0, tx)) == structure
+
+
+# ---------------------------------------------------------------- state
+@each_tx
+@pytest.mark.parametrize("params_dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("gradient_dtype", ["float32", "same"])
+def test_the_state_is_a_fixed_point_and_updates_keep_their_dtype(tx, params_dtype, gradient_dtype, strict):
+    params = params_of(params_dtype)
+    like = params if gradient_dtype == "same" else params_of()
+    state = tx.init(params)
+    for leaf in jax.tree.leaves(state):
+        assert leaf.dtype in (jnp.int32, jnp.float32)
+    with jax.numpy_dtype_promotion("standard") if isinstance(tx, gx.pair) else jax.numpy_dtype_promotion("strict"):
+        for g in stream(like, 3):
+            u, after = tx.update(g, state, params)
+            chex.assert_trees_all_equal_shapes_and_dtypes(u, g)
+            assert types(after) == types(state)
+            new = gx.apply_updates(params, u)
+            assert types(new) == types(params)
+            state = after
+
+
+def test_five_steps_compile_once_and_five_rates_trace_once():
+    traces = 0
+
+    class count(gx.PerLeaf):
+        def update_leaf(self, g, slots, context):
+            nonlocal traces
+            traces += 1
+            return g, slots
+
+    for params_dtype in ("float32", "bfloat16", "float16"):
+        for gradient_dtype in {"float32", params_dtype}:
+            params, before = {"w": jnp.ones(3, params_dtype)}, traces
+            tx = gx.chain(count(), gx.adam(1e-3))
+            state = tx.init(params)
+            for _ in range(5):
+                updates, state = tx.update({"w": jnp.ones(3, gradient_dtype)}, state, params)
+                params = gx.apply_updates(params, updates)
+            assert traces == before + 1
+    before = traces
+    for rate in (1e-1, 1e-2, 1e-3, 1e-4, 1):
+        tx = gx.chain(count(), gx.adamw(rate))
+        tx.update(params, tx.init(params), params)
+    assert traces == before + 1
+
+
+@each_tx
+def test_a_constant_schedule_is_the_constant_and_keeps_the_states_structure(tx):
+    scheduled = jax.tree.map(lambda x: gx.of_step(lambda step: x), tx)
+    params = params_of()
+    a, state = follow(tx, params, stream(params))
+    b, scheduled_state = follow(scheduled, params, stream(params))
+    assert jax.tree.structure(state) == jax.tree.structure(scheduled_state)
+    assert_near(b, a, 1e-6)
+    assert jax.tree.leaves(scheduled.at(3)) == jax.tree.leaves(tx)
+
+
+@each_tx
+def test_a_stateless_piece_holds_nothing_and_slots_have_names(tx):
+    def names_only(slots):
+        for name, slot in slots.items():
+            assert isinstance(name, str) and name
+            if isinstance(slot, dict):
+                assert slot
+                names_only(slot)
+
+    slots = tx.init(params_of()).slots
+    names_only(slots)
+    assert gx.chain(gx.clip(1.0), gx.scale(2.0)).init(params_of()).slots == {}
+
+
+# ---------------------------------------------------------------- jax's transformations
+@each_tx
+def test_eager_jit_scan_and_disable_jit_agree(tx):
+    params = params_of()
+    gradients = list(stream(params))
+    eager, state = follow(tx, params, gradients)
+    jitted, jitted_state = follow(tx, params, gradients, jax.jit(tx.update))
+    chex.assert_trees_all_equal(jitted, eager)
+    chex.assert_trees_all_equal(jitted_state, state)
+    as_argument = jax.jit(lambda tx, g, s, p: tx.update(g, s, p))
+    assert_near(follow(tx, params, gradients, partial(as_argument, tx))[0], eager)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
+    last, scanned = jax.lax.scan(lambda s, g: tx.update(g, s, params)[::-1], tx.init(params), stacked)
+    assert_near(scanned, jax.tree.map(lambda *x: jnp.stack(x), *eager))
+    assert_near(last, state)
+    with jax.disable_jit():
+        plain, _ = follow(tx, params, gradients[:2])
+    assert_near(plain, eager[:2])
+
+
+@each_tx
+def test_vmap_over_params_and_over_optimizers_is_a_loop(tx):
+    params = params_of()
+    gradients = list(stream(params))
+
+    def last_update(tx, params, gradients):
+        return follow(tx, params, gradients)[0][-1]
+
+    many = jax.tree.map(lambda x: jnp.stack([x, 2 * x, -x]), (params, gradients))
+    got = jax.jit(jax.vmap(partial(last_update, tx)))(*many)
+    for i in range(3):
+        assert_near(jax.tree.map(lambda x: x[i], got), last_update(tx, *jax.tree.map(lambda x: x[i], many)))
+
+    factors = jnp.array([1.0, 0.9, 0.5])
+    batch = jax.vmap(lambda f: jax.tree.map(lambda h: h * f, tx))(factors)
+    if jax.tree.leaves(tx):
+        got = jax.jit(jax.vmap(lambda tx: last_update(tx, params, gradients)))(batch)
+        for i, f in enumerate(factors):
+            one = jax.tree.map(lambda h: h * float(f), tx)
+            assert_near(jax.tree.map(lambda x: x[i], got), last_update(one, params, gradients), 3e-6)
+
+
+@each_tx
+def test_every_hyperparameter_has_a_finite_gradient_at_zero_gradients_too(tx):
+    params = params_of()
+
+    @jax.jit
+    @partial(jax.grad, argnums=(0, 1))
+    def gradient(tx, gradients):
+        u, _ = follow(tx, params, gradients)
+        return sum(jnp.sum(x) for x in jax.tree.leaves(u))
+
+    if isinstance(tx, gx.pair):
+        pytest.skip("declared: Optax's Adam has a NaN here")
+    for gradients in (list(stream(params, 3)), [jax.tree.map(jnp.zeros_like, params)] * 3):
+        for path, x in jax.tree_util.tree_leaves_with_path(gradient(tx, gradients)):
+            assert jnp.isfinite(x).all(), path
+
+
+@each_tx
+def test_donation(tx):
+    params = params_of()
+
+    def step(params, state, g):
+        u, state = tx.update(g, state, params)
+        return gx.apply_updates(params, u), state
+
+    donating = jax.jit(step, donate_argnums=(0, 1))
+    state, expected_params, expected_state = tx.init(params), params_of(), tx.init(params_of())
+    for g in stream(params, 3):
+        expected_params, expected_state = jax.jit(step)(expected_params, expected_state, g)
+        params, state = donating(params, state, g)
+    chex.assert_trees_all_equal((params, state), (expected_params, expected_state))
+
+
+@each_tx
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_sharded_is_single_device_and_slots_are_sharded_as_their_parameter(tx, axis_type):
+    if isinstance(tx, gx.pair):
+        pytest.skip("declared: Optax lays out its own state")
+    params = {"w": jnp.arange(64.0).reshape(16, 4) / 64, "b": jnp.ones(3)}
+    gradients = list(stream(params, 2))
+    single, _ = follow(tx, params, gradients)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
+    with jax.set_mesh(mesh):
+        spec = {"w": NamedSharding(mesh, PartitionSpec("x")), "b": NamedSharding(mesh, PartitionSpec())}
+        put = partial(jax.device_put, device=spec)
+        params = put(params)
+        for init in (tx.init, jax.jit(tx.init)):
+            state = init(params)
+            for slot in jax.tree.leaves(state.slots):
+                if slot.shape == (16, 4):
+                    assert slot.sharding.is_equivalent_to(spec["w"], 2)
+        for update in (tx.update, jax.jit(tx.update)):
+            assert_near(follow(tx, params, map(put, gradients), update)[0], single, 3e-6)
+
+
+@each
+def test_shard_map_is_a_plain_function(case):
+    tx = case.tx
+    params = {"w": jnp.arange(64.0).reshape(16, 4) / 64}
+    g = next(stream(params))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    state = tx.init(params)
+    rows, whole = PartitionSpec("x"), PartitionSpec()
+    specs = jax.tree.map(lambda x: rows if x.ndim else whole, state)
+    update = jax.jit(jax.shard_map(tx.update, mesh=mesh, in_specs=(rows, specs, rows), out_specs=(rows, specs)))
+    got = update(g, state, params)
+    if case.elementwise:
+        assert_near(got, tx.update(g, state, params))
+    else:  # a norm is that of the shard
+        shard = jax.tree.map(lambda x: x[:2], (g, params))
+        assert_near(got[0]["w"][:2], tx.update(shard[0], tx.init(shard[1]), shard[1])[0]["w"])
+
+
+# ---------------------------------------------------------------- trees
+@each
+def test_any_tree(case):
+    """Lists, tuples, named tuples, dataclasses, None, scalars, Python floats and empty leaves, as a dict of arrays."""
+    tx = case.tx
+    flat = {"w": jnp.ones((3, 4)), "b": jnp.array(0.5), "e": jnp.zeros((0, 2)), "f": jnp.array(2.0)}
+
+    def nest(t):
+        layer = Layer(kernel=t["w"], bias=None)
+        return Model(layers=[layer, (t["b"], ())], scale={"f": t["f"], "e": t["e"]})
+
+    def flatten(m):
+        return {"w": m.layers[0].kernel, "b": m.layers[1][0], "e": m.scale["e"], "f": m.scale["f"]}
+
+    if isinstance(tx, gx.chain) and "where='w'" in repr(tx):
+        tx = eval(repr(tx).replace("where='w'", "where='**/kernel'"), vars(gx))
+    expected, _ = follow(
+        eval(repr(tx).replace("**/kernel", "w"), vars(gx)) if "kernel" in repr(tx) else tx, flat, stream(flat)
+    )
+    nested = nest({**flat, "f": 2.0})
+    got, _ = follow(tx, nested, map(nest, stream(flat)))
+    assert_near([flatten(u) for u in got], expected)
+    assert all(u.layers[0].bias is None for u in got)
+
+
+@each_tx
+def test_trees_without_leaves(tx):
+    for empty in ({}, (), None, {"a": None}):
+        u, state = tx.update(empty, tx.init(empty), empty)
+        assert u == empty and gx.apply_updates(empty, u) == empty
+        assert state.step == 1
+
+
+@each_tx
+def test_none_for_a_gradient_leaves_the_leaf_and_its_slots_alone(tx):
+    if isinstance(tx, gx.pair):
+        pytest.skip("declared: Optax maps over trees of one structure")
+    params = {"b": jnp.ones(4), "w": jnp.ones((3, 4))}
+    first, second = stream(params, 2)
+    _, state = follow(tx, params, [first])
+    u, after = tx.update({**second, "b": None}, state, params)
+    assert u["b"] is None and (gx.apply_updates(params, u)["b"] == params["b"]).all()
+
+    def of(state, name):
+        return {k: x for k, x in gx.core.leaves_by_path(state.slots).items() if k.endswith("/" + name)}
+
+    chex.assert_trees_all_equal(of(after, "b"), of(state, "b"))
+    chex.assert_trees_all_equal_structs(after, state)
+    alone, _ = follow(tx, {"w": params["w"]}, [{"w": first["w"]}, {"w": second["w"]}])
+    if not any(isinstance(piece, gx.clip_by_global_norm) for piece in walk(tx)):
+        assert_near(u["w"], alone[-1]["w"])
+
+
+@each_tx
+def test_float0_gradients_of_integers_pass_through(tx):
+    params = {"w": jnp.ones((3, 4)), "n": jnp.arange(3)}
+    g = jax.grad(lambda p: jnp.sum(p["w"] ** 2 * p["n"][2]), allow_int=True)(params)
+    state = tx.init(params)
+    for update in (tx.update, jax.jit(tx.update)):
+        u, _ = update(g, state, params)
+        assert u["n"].dtype == jax.dtypes.float0
+    alone = {"w": params["w"]}
+    assert_near(u["w"], tx.update({"w": g["w"]}, tx.init(alone), alone)[0]["w"])
+    assert (gx.apply_updates(params, u)["n"] == params["n"]).all()
+
+
+@each
+def test_complex_numbers_are_pairs_of_reals(case):
+    if isinstance(case.tx, gx.pair):
+        pytest.skip("declared: another library's transformation sees the pairs and may have a policy of its own")
+    tx = gx.chain(gx.identity(), case.tx)
+    z = {"w": jnp.array([[1 + 2j, -3 + 0.5j]], jnp.complex64)}
+    pairs = {"w": jnp.array([[[1.0, 2.0], [-3.0, 0.5]]])}
+    a, state = follow(tx, z, [z, z])
+    b, _ = follow(tx, pairs, [pairs, pairs])
+    for u, v in zip(a, b):
+        assert u["w"].dtype == jnp.complex64
+        assert_near(jnp.stack([u["w"].real, u["w"].imag], -1), v["w"])
+    assert all(not jnp.iscomplexobj(x) for x in jax.tree.leaves(state))
+    assert gx.apply_updates(z, a[0])["w"].dtype == jnp.complex64
+
+
+@each
+def test_permuting_and_renaming_leaves(case):
+    tx = case.tx
+    if "where='w'" in repr(tx):
+        pytest.skip("declared: it names a leaf")
+    params = params_of()
+    renamed = lambda t: {"z": t["b"], "a": t["w"]}  # noqa: E731
+    a, _ = follow(tx, params, stream(params))
+    b, _ = follow(tx, renamed(params), map(renamed, stream(params)))
+    assert_near(b, list(map(renamed, a)), 1e-7 if case.elementwise else 5e-7)
+
+
+@each
+def test_zero_gradients_give_zero_updates(case):
+    for dtype in ("float32", "float16"):
+        params = params_of(dtype)
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        u, _ = follow(case.tx, params, [zeros, zeros])
+        at_rest = all(bool((x == 0).all()) for x in jax.tree.leaves(u))
+        assert at_rest != case.moves_at_rest
+        assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(u))
+
+
+@each
+def test_a_non_finite_gradient_propagates(case):
+    """Nothing is hidden without a guard: a NaN in a coordinate is a NaN in its update."""
+    params = {"w": jnp.ones(3)}
+    u, _ = follow(case.tx, params, [{"w": jnp.array([1.0, jnp.nan, 2.0])}])
+    assert bool(jnp.isnan(u[0]["w"][1]))
+    if case.elementwise:
+        assert bool(jnp.isfinite(u[0]["w"][jnp.array([0, 2])]).all())
+
+
+@each_tx
+def test_a_saved_state_resumes_bit_exactly(tx):
+    params = params_of()
+    gradients = list(stream(params))
+    straight, _ = follow(tx, params, gradients)
+    _, state = follow(tx, params, gradients[:2])
+    leaves, structure = jax.tree.flatten(state)
+    file = io.BytesIO()
+    np.savez(file, *leaves)
+    file.seek(0)
+    with np.load(file) as saved:
+        state = jax.tree.unflatten(structure, [saved[name] for name in saved])
+    for g, expected in zip(gradients[2:], straight[2:]):
+        u, state = tx.update(g, state, params)
+        chex.assert_trees_all_equal(u, expected)
+
+
+def test_the_step_stays_at_its_last():
+    tx = gx.chain(gx.adam())
+    params = params_of()
+    state = tx.init(params)._replace(step=jnp.array(2**31 - 1, jnp.int32))
+    assert tx.update(params, state, params)[1].step == 2**31 - 1
+
+
+# ---------------------------------------------------------------- Optax
+@each_tx
+def test_inside_optax(tx):
+    params = params_of()
+    gradients = list(stream(params))
+    expected, _ = follow(tx, params, gradients)
+    inside = optax.chain(optax.identity(), tx)
+    state = inside.init(params)
+    for g, e in zip(gradients, expected):
+        u, state = inside.update(g, state, params)
+        assert_near(u, e)
+    every = optax.MultiSteps(tx, 2)
+    state = every.init(params)
+    halves = [every.update(g, state, params)[0] for g in gradients[:1]]
+    assert_near(halves[0], jax.tree.map(jnp.zeros_like, params))
+    _, state = every.update(gradients[0], state, params)
+    u, state = every.update(gradients[0], state, params)
+    assert_near(u, expected[0])
+
+
+@each_tx
+def test_inside_optax_partition(tx):
+    params = {"w": jnp.ones((3, 4)), "b": jnp.ones(4)}
+    g = next(stream(params))
+    if isinstance(tx, gx.pair):
+        pytest.skip("declared: Optax in gradtx in Optax")
+    split = optax.partition({"on": tx, "off": optax.set_to_zero()}, {"w": "on", "b": "off"})
+    u, _ = split.update(g, split.init(params), params)
+    alone = {"w": params["w"]}
+    assert_near(u["w"], tx.update({"w": g["w"]}, tx.init(alone), alone)[0]["w"])
+    assert not u["b"].any()
