@@ -60,11 +60,11 @@ def numeric_gradient(
 ) -> Any:
     """The gradient by finite differences, one coordinate at a time.
 
-        Forward, (f(w + h) − f(w)) / h, is off by about h·f''/2; central, (f(w + h) − f(w − h)) / 2h, by h²·f'''/6. Both are
-        off by the rounding of f over h as well, in float32 about 1e-3·f for h = 1e-4: use float64 (`jax_enable_x64`), or a
-        larger step, where that matters. Each coordinate is divided by the step that its rounding left of h.
+    Forward, (f(w + h) − f(w)) / h, is off by about h·f''/2; central, (f(w + h) − f(w − h)) / 2h, by h²·f'''/6. Both
+    are off by the rounding of f over h as well, in float32 about 1e-3·f for h = 1e-4: use float64 (`jax_enable_x64`),
+    or a larger step, where that matters. Each coordinate is divided by the step that its rounding left of h.
 
-        Args:
+    Args:
           loss: A function from parameters to a number.
           params: A tree of float32 or float64 arrays.
           step: h, above 0, in units of the parameters.

@@ -17,8 +17,8 @@ class add_weight_decay(PerLeaf):
     Args:
       weight_decay: λ, 0 or more.
       where: Which parameters decay: None for all; a pattern of paths, `"**/kernel"` (`*` is any name, `**` any number
-        of names); a function of (path, leaf); or a tree of booleans, whose leaves may stand for whole branches. A
-        pattern or function that chooses nothing is an error.
+        of names), which must choose something; a function of (path, leaf), such as `is_matrix`; or a tree of booleans,
+        whose leaves may stand for whole branches.
 
     Source: Loshchilov and Hutter 2019, arXiv 1711.05101.
 

@@ -130,9 +130,7 @@ class nesterov_ema(Transformation):
         return scale_by_ema(self.decay).init_tree(params) | bias_correction(self.decay).init_tree(params)
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        of_ema = {
-            name: slot for name, slot in slots.items() if name != "mean_log_decay"
-        }  # none in a tree without leaves
+        of_ema = {name: slot for name, slot in slots.items() if name != "mean_log_decay"}  # none without leaves
         means, new = scale_by_ema(self.decay).update_tree(updates, of_ema, context)
         mu, mu_next = self._mu(context.step), self._mu(context.step + 1)
         mean, log_product = _log_product(slots["mean_log_decay"], mu, context.step)

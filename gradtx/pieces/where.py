@@ -63,7 +63,7 @@ def chooser(where: Any) -> Callable[[str, Any], bool]:
 
 
 def choose(place: str, where: Any, params: Any) -> set[str]:
-    """The paths of the parameters that `where` chooses: at least one, or an error that lists what there is."""
+    """The paths of the parameters that `where` chooses; a pattern must choose one, or the error lists what there is."""
     chooses, leaves, chosen = chooser(where), leaves_by_path(params), set()
     for path, leaf in leaves.items():
         answer = chooses(path, leaf)
@@ -71,7 +71,7 @@ def choose(place: str, where: Any, params: Any) -> set[str]:
             raise TypeError(f"{place} must answer True or False for {path!r}, answered {answer!r}")
         if answer:
             chosen.add(path)
-    if leaves and not chosen and not isinstance(where, Paths):
+    if leaves and not chosen and isinstance(where, str):
         raise ValueError(f"{place}={where!r} chooses no parameter; there are {', '.join(leaves)}")
     return chosen
 

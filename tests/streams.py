@@ -1,0 +1,48 @@
+"""Small trees, streams of gradients, and the comparison of what comes out."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def params_of(dtype=jnp.float32, seed=0):
+    random = np.random.default_rng(seed)
+    return {name: jnp.asarray(random.standard_normal(shape), dtype) for name, shape in (("w", (3, 4)), ("b", (4,)))}
+
+
+def stream(tree, steps=5, seed=1):
+    """Gradients like `tree`, with signs that change, zeros among them."""
+    random = np.random.default_rng(seed)
+
+    def gradient(x):
+        g = random.standard_normal(jnp.shape(x))
+        return jnp.asarray(np.where(np.abs(g) < 0.3, 0, g), jnp.result_type(x))
+
+    for _ in range(steps):
+        yield jax.tree.map(gradient, tree)
+
+
+def follow(tx, params, gradients, update=None):
+    """The updates and the last state, of an update after another."""
+    state, out = tx.init(params), []
+    for g in gradients:
+        u, state = (update or tx.update)(g, state, params)
+        out.append(u)
+    return out, state
+
+
+def member(tree, i):
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def types(tree):
+    return jax.tree.map(lambda x: (jnp.shape(x), x.dtype, x.weak_type), tree)
+
+
+def assert_near(a, b, bound=1e-6):
+    """Leaves within `bound` of the largest coordinate."""
+    chex.assert_trees_all_equal_structs(a, b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        assert np.max(np.abs(x - y), initial=0) <= bound * max(np.max(np.abs(y), initial=0), 1e-30)
