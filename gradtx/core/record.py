@@ -43,9 +43,10 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
             raise ValueError(f"{place} must be one number, got {describe(value)}: make many optimizers with jax.vmap")
         elif not jnp.issubdtype(value.dtype, jnp.floating):
             value = jnp.asarray(value, float)
-        inside = isinstance(value, Tracer) or (low <= value <= high if closed else low < value < high)
-        if not inside or (not isinstance(value, Tracer) and not math.isfinite(value)):
-            raise ValueError(f"{place} must be {text}, got {value!r}")
+        if not isinstance(value, Tracer):
+            number = float(value)
+            if not (math.isfinite(number) and (low <= number <= high if closed else low < number < high)):
+                raise ValueError(f"{place} must be {text}, got {number!r}")
         return value
 
     return Kind(convert, data=True)

@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 DIRECTION, SIZE, BOTH = "direction", "size", "direction and size"
 
 ENTRIES: dict[str, Entry] = {
-    "sgd": Entry(optimizers.sgd, 0.5, DIRECTION),
+    "sgd": Entry(optimizers.sgd, 0.2, DIRECTION),
     "averaged_momentum": Entry(optimizers.averaged_momentum, 0.5, DIRECTION),
     "heavy_ball": Entry(optimizers.heavy_ball, 0.05, DIRECTION),
     "rate_inside_momentum": Entry(optimizers.rate_inside_momentum, 0.05, DIRECTION),
@@ -39,9 +39,9 @@ ENTRIES: dict[str, Entry] = {
     "rolling_ball": Entry(lambda rate: optimizers.rolling_ball(rate, friction=0.1 / rate), 0.1, DIRECTION),
     "nesterov": Entry(optimizers.nesterov, 0.05, DIRECTION),
     "adagrad": Entry(optimizers.adagrad, 0.1, SIZE),
-    "rmsprop": Entry(optimizers.rmsprop, 0.01, SIZE),
+    "rmsprop": Entry(optimizers.rmsprop, 0.002, SIZE),
     "adadelta": Entry(optimizers.adadelta, 1.0, SIZE),
-    "rprop": Entry(optimizers.rprop, 0.01, SIZE, batch_size="all"),
+    "rprop": Entry(optimizers.rprop, 0.003, SIZE, batch_size="all"),
     "adam": Entry(optimizers.adam, 0.01, BOTH),
     "adam_uncorrected": Entry(lambda rate: optimizers.adam(rate, corrected=False), 0.01, BOTH),
     "adamw": Entry(optimizers.adamw, 0.01, BOTH),
@@ -90,8 +90,7 @@ def race(
     Args:
       problem: What to train.
       entries: Who takes part, by name.
-      epochs: How many times through the examples; by default each optimizer takes as many steps as the problem's own
-        epochs and batch size make, whatever its batch size.
+      epochs: How many times through the examples, in place of the problem's own.
       batch_size: Examples a step, for every optimizer: `"all"` is batch descent, 1 is stochastic.
       learning_rate: For every optimizer, in place of its own.
       seed: Of the first parameters and of the order of the examples.
@@ -111,7 +110,6 @@ def race(
     examples = len(problem.train.targets)
     if batch_size not in (None, "all") and not 1 <= batch_size <= examples:
         raise ValueError(f"the batch size must be 'all' or from 1 to {examples}, the training examples; got {batch_size}")
-    steps = problem.epochs * (examples // problem.batch_size)
     results = []
     for done, (name, entry) in enumerate(entries.items()):
         size = batch_size or entry.batch_size or problem.batch_size
@@ -120,7 +118,7 @@ def race(
         run = _train(
             problem,
             entry.make(rate),
-            epochs=epochs or math.ceil(steps / (examples // size)),
+            epochs=epochs or problem.epochs,
             batch_size=size,
             seed=seed,
             progress=lambda share, name=name, done=done: progress(name, (done + share) / len(entries)),

@@ -1,0 +1,150 @@
+"""Records beyond the registry: fields by annotation, schedules, numbers of other types."""
+
+import dataclasses
+import pickle
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from streams import assert_near, follow, params_of, stream
+
+import gradtx as gx
+
+
+class both(gx.Transformation):
+    """A field of each kind."""
+
+    inner: gx.Transformation
+    several: tuple[gx.Transformation, ...]
+    rate: gx.Scalar = 1
+    name: str = "x"
+    flag: bool = False
+
+    def update_tree(self, updates: Any, slots: Any, context: gx.Context) -> tuple[Any, Any]:
+        return updates, slots
+
+
+def test_the_annotation_says_what_is_a_leaf():
+    tx = both(gx.scale(2), (gx.scale(3), (lambda p: (), lambda u, s, p=None: (u, s))), 4, "y")
+    assert jax.tree.leaves(tx) == [2.0, 3.0, 4.0] and all(type(x) is float for x in jax.tree.leaves(tx))
+    assert isinstance(tx.several[1], gx.pair)
+    assert jax.tree.structure(tx) != jax.tree.structure(dataclasses.replace(tx, name="z"))
+    assert jax.tree.structure(tx) == jax.tree.structure(dataclasses.replace(tx, rate=7))
+    assert repr(both(gx.scale(2), (), flag=True)) == "both(scale(2.0), several=(), rate=1.0, flag=True)"
+
+
+@pytest.mark.parametrize(
+    "number", [0.5, np.float32(0.5), np.float64(0.5), jnp.float32(0.5), np.array(0.5), jnp.array(0.5)]
+)
+def test_a_number_of_any_type_is_the_number(number):
+    assert gx.scale(number) == gx.scale(0.5) and hash(gx.scale(number)) == hash(gx.scale(0.5))
+    assert repr(gx.scale(number)) == "scale(0.5)"
+    assert pickle.loads(pickle.dumps(gx.scale(number))) == gx.scale(0.5)
+
+
+def test_integers_become_floats():
+    for one in (1, np.int64(1), jnp.int32(1)):
+        (leaf,) = jax.tree.leaves(gx.scale(one))
+        assert jnp.result_type(leaf) == jnp.float32 and leaf == 1
+
+
+def test_records_are_frozen_and_replaceable():
+    tx = gx.adam()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        tx.links = ()
+    precondition, rate = tx.links
+    faster = dataclasses.replace(tx, links=(precondition, dataclasses.replace(rate, learning_rate=1)))
+    assert faster == gx.adam(1) and faster != tx
+    with pytest.raises(ValueError, match="eps must be"):
+        dataclasses.replace(precondition, eps=-1)
+
+
+def test_equal_records_are_one_static_argument():
+    traces = []
+
+    def step(tx, g):
+        traces.append(tx)
+        return tx.update(g, tx.init(g))[0]
+
+    jitted = jax.jit(step, static_argnums=0)
+    jitted(gx.adam(1e-2), jnp.ones(2))
+    jitted(gx.adam(1e-2), jnp.ones(2))
+    assert len(traces) == 1
+    jitted(gx.adam(1e-3), jnp.ones(2))
+    assert len(traces) == 2
+
+
+def test_iteration_is_the_pair():
+    init, update = gx.sgd(1.0)
+    assert update(jnp.ones(1), init(jnp.ones(1)))[0] == -1
+
+
+def halving(step):
+    return 0.5**step
+
+
+def test_schedules():
+    tx = gx.adam(halving, b1=lambda step: 0.9 - 0.1 * step)
+    assert "scale_by_learning_rate(of_step(halving))" in repr(tx)
+    assert gx.adam(halving) == gx.adam(halving) and pickle.loads(pickle.dumps(gx.adam(halving))) == gx.adam(halving)
+    assert tx.at(0) == gx.adam(1.0) and tx.at(2) == gx.adam(0.25, b1=0.9 - 0.1 * 2)
+    params = params_of()
+    state = tx.init(params)
+    by_hand = gx.adam(1.0).init(params)
+    for i, g in enumerate(stream(params, 3)):
+        u, state = tx.update(g, state, params)
+        expected, by_hand = tx.at(i).update(g, by_hand, params)  # the rates of each step, changed between updates
+        assert_near(u, expected)
+
+
+def test_a_schedule_is_traced_once_and_sees_integers():
+    seen = []
+
+    def rate(step):
+        seen.append(step)
+        return jnp.where(step < 2**24 + 1, 1.0, 2.0)
+
+    tx, params = gx.sgd(rate), jnp.ones(2)
+    state = tx.init(params)
+    for last in (2**24 - 1, 2**24, 2**24 + 1):
+        u, _ = tx.update(params, state._replace(step=jnp.array(last, jnp.int32)), params)
+        assert u[0] == (-2 if last > 2**24 else -1)
+    traced = [step for step in seen if isinstance(step, jax.core.Tracer)]
+    assert traced and all(step.dtype == jnp.int32 for step in traced)
+
+
+def test_gradients_agree_with_finite_differences(x64):
+    """With respect to every hyperparameter of Adam, through an unrolled run."""
+    params = {"a": jnp.array([1.0, -2.0, 0.5]), "rest": jnp.zeros(2)}
+
+    def loss(tx):
+        p, state = params, tx.init(params)
+        for _ in range(6):
+            gradient = {"a": p["a"] * jnp.array([1.0, 3.0, 0.3]), "rest": jnp.zeros(2)}
+            u, state = tx.update(gradient, state, p)
+            p = gx.apply_updates(p, u)
+        return jnp.sum(p["a"] ** 2)
+
+    tx = gx.adam(0.1, b1=0.8, b2=0.9, eps=1e-2)
+    leaves, structure = jax.tree.flatten(tx)
+    gradient = jax.tree.leaves(jax.grad(loss)(tx))
+    for i, got in enumerate(gradient):
+        h = 1e-6
+        ahead, behind = (
+            jax.tree.unflatten(structure, [x + s * (j == i) for j, x in enumerate(leaves)]) for s in (h, -h)
+        )
+        assert abs(got - (loss(ahead) - loss(behind)) / (2 * h)) <= 1e-6 * max(1, abs(got))
+    assert len(gradient) == 6
+
+
+def test_vmapping_the_recipe_makes_many_optimizers():
+    rates = jnp.array([0.1, 0.2])
+    many = jax.vmap(gx.adam)(rates)
+    params = params_of()
+    run = jax.vmap(lambda tx: follow(tx, params, stream(params, 3))[0][-1])(many)
+    for i, rate in enumerate(rates):
+        one = follow(gx.adam(float(rate)), params, stream(params, 3))[0][-1]
+        assert_near(jax.tree.map(lambda x, i=i: x[i], run), one, 2e-6)
+    assert "scale_by_learning_rate(<float32[2]>)" in repr(many)

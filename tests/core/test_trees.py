@@ -1,0 +1,57 @@
+"""Patterns of paths, masks, and apply_updates."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradtx as gx
+from gradtx.pieces.where import choose
+
+tree = {"layers": [{"attn": {"q": 1.0, "bias": 1.0}}, {"attn": {"q": 1.0}, "bias": 1.0}], "bias": 1.0}
+PATTERNS = {
+    "bias": {"bias"},
+    "*": {"bias"},
+    "**": {"bias", "layers/0/attn/q", "layers/0/attn/bias", "layers/1/attn/q", "layers/1/bias"},
+    "**/bias": {"bias", "layers/0/attn/bias", "layers/1/bias"},
+    "*/*/bias": {"layers/1/bias"},
+    "layers/*/attn/**": {"layers/0/attn/q", "layers/0/attn/bias", "layers/1/attn/q"},
+    "layers/1/**": {"layers/1/attn/q", "layers/1/bias"},
+    "**/attn/*": {"layers/0/attn/q", "layers/0/attn/bias", "layers/1/attn/q"},
+    "**/b*": {"bias", "layers/0/attn/bias", "layers/1/bias"},
+}
+
+
+@pytest.mark.parametrize("pattern, paths", PATTERNS.items())
+def test_patterns(pattern, paths):
+    assert choose("where", pattern, tree) == paths
+
+
+def test_a_pattern_is_no_regular_expression():
+    assert choose("where", "a.b", {"a.b": 1.0, "aXb": 1.0}) == {"a.b"}
+
+
+def test_trees_of_booleans_may_stand_for_branches():
+    where = {"layers": [True, {"attn": False, "bias": True}], "bias": False}
+    piece = gx.add_weight_decay(0.1, where=where)
+    assert choose("where", piece.where, tree) == {"layers/0/attn/q", "layers/0/attn/bias", "layers/1/bias"}
+    assert piece == gx.add_weight_decay(0.1, where=where) and hash(piece) == hash(eval(repr(piece), vars(gx)))
+    assert eval(repr(piece), vars(gx)) == piece
+
+
+@pytest.mark.parametrize("where", ["**/w", lambda path, leaf: leaf.ndim == 2, gx.is_matrix, {"w": True, "b": False}])
+def test_decay_where(where):
+    params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
+    tx = gx.adamw(0.1, weight_decay=0.5, where=where)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    for update in (tx.update, jax.jit(tx.update)):
+        u, _ = update(zeros, tx.init(params), params)
+        assert (u["w"] == jnp.float32(-0.1) * 0.5).all() and (u["b"] == 0).all()
+
+
+def test_apply_updates_adds_in_the_wider_precision():
+    p, u = jnp.array([1.0], jnp.bfloat16), jnp.array([0.005], jnp.float32)
+    new = gx.apply_updates(p, u)
+    assert new.dtype == jnp.bfloat16 and new[0] == jnp.bfloat16(1.005)
+    assert gx.apply_updates(1.0, jnp.array(2.0)).dtype == jnp.float32
+    kept = gx.apply_updates({"i": jnp.arange(2), "z": jnp.zeros((0, 1))}, {"i": None, "z": jnp.zeros((0, 1))})
+    assert (kept["i"] == jnp.arange(2)).all() and kept["z"].shape == (0, 1)
