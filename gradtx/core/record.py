@@ -1,7 +1,7 @@
 """Records: frozen dataclasses that are pytrees, and print as the call that makes them.
 
 The annotation of a field says what it is. `Scalar` (or a narrower one, such as `Decay`) is a hyperparameter: a leaf.
-A `Record` class, or a tuple of them, is a subtree. Everything else is structure: hashable, and part of the tree's type.
+A class that can `coerce` a value, as `Transformation`, or a tuple of it, is a subtree. All else is structure: hashable.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ def _kind(hint: Any) -> Kind:
     for note in getattr(hint, "__metadata__", ()):
         if isinstance(note, Kind):
             return note
-    if isinstance(hint, type) and issubclass(hint, Record):
+    if hasattr(hint, "coerce"):
         return Kind(hint.coerce, data=True)
     if typing.get_origin(hint) is tuple and (inner := _kind(typing.get_args(hint)[0])).data:
         return Kind(lambda place, values: tuple(inner.convert(f"{place}[{i}]", v) for i, v in enumerate(values)), True)
@@ -117,13 +117,6 @@ class Record:
             value = kind.convert(f"{type(self).__name__}: {name}", getattr(self, name))
             object.__setattr__(self, name, value)
 
-    @classmethod
-    def coerce(cls, place: str, value: Any) -> Any:
-        """`value` as a record of this class, or an error that names `place`."""
-        if not isinstance(value, cls):
-            raise TypeError(f"{place} must be a {cls.__name__}, got {value!r}")
-        return value
-
     def _arguments(self) -> list[str]:
         """The arguments of the call that makes this record; structure at its default is left out."""
         shown = []
@@ -141,8 +134,6 @@ class Record:
         return f"{name}(\n{textwrap.indent(f',{chr(10)}'.join(arguments), '    ')},\n)"
 
     def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return False
         (mine, shape), (theirs, other_shape) = jax.tree.flatten(self), jax.tree.flatten(other)
         return shape == other_shape and all(x is y or _value(x) == _value(y) for x, y in zip(mine, theirs))
 

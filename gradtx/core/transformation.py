@@ -27,7 +27,6 @@ from gradtx.core.trees import (
 )
 
 Slots = dict[str, Any]
-_LAST_STEP = 2**31 - 1
 
 
 class State(NamedTuple):
@@ -152,7 +151,7 @@ def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: 
     wide = jax.tree.map(lambda u: None if is_float0(u) else widen(u, dtype), updates)
     if params is not None:
         params = jax.tree.map(lambda u, p: None if u is None else widen(p, dtype), wide, params, is_leaf=is_none)
-    step = jnp.where(state.step < _LAST_STEP, state.step + 1, state.step)
+    step = jnp.where(state.step < 2**31 - 1, state.step + 1, state.step)
     now = jax.tree.map(lambda h: jnp.asarray(h, dtype), tx.at(state.step))
     old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
     out, new = run(now, wide, old, Context(step, params, extra))

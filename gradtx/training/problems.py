@@ -59,7 +59,11 @@ def digits() -> Problem:
 
 
 def xor() -> Problem:
-    """The textbook's XOR network, 2 → 4 (ReLU) → 1 (sigmoid), with binary cross-entropy; its four examples are the test."""
+    """The textbook's XOR network, 2 → 4 (ReLU) → 1 (sigmoid), with binary cross-entropy; its four examples are the test.
+
+    Four hidden units are few: from about four starts in ten (seeds 5 and 7, say) every optimizer ends with an accuracy
+    of 75% or less, because units die.
+    """
     examples = Batch(np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32), np.array([0, 1, 1, 0], np.int32))
 
     def loss(params, batch):
@@ -84,7 +88,7 @@ def line() -> Problem:
     def init(key):
         return {"a": jnp.zeros(()), "b": jnp.zeros(())}
 
-    return Problem(init, loss, None, points, points, batch_size=100, epochs=1000)
+    return Problem(init, loss, None, points, points, batch_size=100, epochs=2000)
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {"digits": digits, "xor": xor, "line": line}

@@ -1,0 +1,177 @@
+"""The command line: `gradtx race`, `gradtx list`, `gradtx show adam`."""
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import getdoc
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar, get_type_hints
+
+import jax.numpy as jnp
+
+from gradtx import optimizers
+from gradtx.core import Transformation, leaves_by_path
+from gradtx.training import ENTRIES, PROBLEMS, Result, race
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Value = TypeVar("Value")
+
+RECIPES: dict[str, Callable[..., Transformation]] = {
+    name: recipe
+    for name in optimizers.__all__
+    if get_type_hints(recipe := getattr(optimizers, name)).get("return") is Transformation
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs one command; bad options end it with one line on standard error and exit code 2."""
+    parser = _Parser(prog="gradtx", description="Composable gradient transformations for JAX.", allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="race | list | show")
+
+    command = commands.add_parser("race", help="train a problem with every optimizer; a table and a picture")
+    command.set_defaults(run=_race)
+    command.add_argument("--problem", choices=PROBLEMS, default="digits", help="what to train (default: digits)")
+    command.add_argument(
+        "--optimizers", metavar="adam,sgd,…", help=f"who takes part (default: all of {', '.join(ENTRIES)})"
+    )
+    command.add_argument("--epochs", type=int, help="times through the examples")
+    command.add_argument("--batch-size", type=batch_size, help="examples a step: all is batch descent, 1 is stochastic")
+    command.add_argument("--learning-rate", type=float, help="for every optimizer (default: each has its own)")
+    command.add_argument("--seed", type=int, default=0, help="of the first parameters and the order of the examples")
+    command.add_argument("--out", type=Path, default=Path("out"), help="folder of race.png and race.csv (default: out)")
+
+    command = commands.add_parser("list", help="the recipes, with their formulas")
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser("show", help="what a recipe is composed of, and the state it keeps")
+    command.set_defaults(run=_show)
+    command.add_argument("recipe")
+
+    options = parser.parse_args(argv)
+    try:
+        options.run(options)
+    except ModuleNotFoundError as error:
+        if error.name not in ("matplotlib", "rich", "sklearn"):
+            raise
+        parser.error(f'{error.name} is missing; pip install "gradtx[race]"')
+    except OSError as error:
+        parser.error(f"{error.strerror}: {error.filename}")
+    except ValueError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        parser.exit(130, "gradtx: interrupted\n")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def batch_size(text: str) -> int | Literal["all"]:
+    """A batch size as typed."""
+    return "all" if text == "all" else int(text)
+
+
+def _pick(names: Iterable[str], known: Mapping[str, Value]) -> dict[str, Value]:
+    """What is known under the names, or a `ValueError` that suggests a name."""
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known)
+            hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+            raise ValueError(f"unknown optimizer {name!r}; {hint}")
+    return {name: known[name] for name in names}
+
+
+def _list(options: argparse.Namespace) -> None:
+    for name, recipe in RECIPES.items():
+        print(f"{name:22}{_formula(recipe)}")
+
+
+def _formula(recipe: Callable[..., Transformation]) -> str:
+    return (getdoc(recipe) or "").partition("\n")[0]
+
+
+def _show(options: argparse.Namespace) -> None:
+    recipe = _pick([options.recipe], RECIPES)[options.recipe]
+    tx = recipe()
+    slots = leaves_by_path(tx.init({"w": jnp.zeros((3, 4))}))
+    bytes_of = [sum(x.nbytes for x in slots.values() if bool(x.shape) == array) for array in (True, False)]
+    print(f"{_formula(recipe)}\n\n{tx!r}\n\nIts state for one parameter, w: float32[3,4]")
+    for path, x in slots.items():
+        print(f"  {path}: {x.dtype}[{','.join(map(str, x.shape))}]")
+    print(f"{bytes_of[0] / 12:g} bytes per parameter, and {bytes_of[1]} bytes for however many")
+
+
+def _race(options: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    from gradtx.plots import Curve, plot_losses
+
+    entries = ENTRIES if options.optimizers is None else _pick(options.optimizers.split(","), ENTRIES)
+    problem = PROBLEMS[options.problem]()
+    options.out.mkdir(parents=True, exist_ok=True)
+    columns = TextColumn("{task.description:20}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=1.0)
+        results = race(
+            problem,
+            entries,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            seed=options.seed,
+            progress=lambda optimizer, share: bar.update(task, description=optimizer, completed=share),
+        )
+    # A terminal's width is its own; a file or a pipe gets lines long enough for the table.
+    Console(width=None if sys.stdout.isatty() else 100).print(_table(results))
+    _write(results, options.out / "race.csv")
+    curves = [Curve(f"{r.optimizer}  {_loss(r)}", f"changes the {r.changes}", r.losses) for r in results]
+    plot_losses(curves, options.out / "race.png", f"{options.problem}: training loss, and what it ends at")
+    print(options.out / "race.png")
+
+
+def _loss(result: Result) -> str:
+    return f"{result.final_loss:.2g}" if math.isfinite(result.final_loss) else "diverged"
+
+
+COLUMNS: dict[str, Callable[[Result], str]] = {
+    "optimizer": lambda r: r.optimizer,
+    "learning rate": lambda r: f"{r.learning_rate:g}",
+    "batch size": lambda r: str(r.batch_size),
+    "steps": lambda r: str(r.steps),
+    "final loss": _loss,
+    "test accuracy": lambda r: "–" if math.isnan(r.test_accuracy) else f"{r.test_accuracy:.1%}",
+    "ms per step": lambda r: f"{r.ms_per_step:.3f}",
+    "state bytes per parameter": lambda r: f"{r.state_bytes_per_parameter:.2f}",
+}
+
+
+def _table(results: Sequence[Result]) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in COLUMNS:
+        table.add_column(header, justify="left" if header == "optimizer" else "right", no_wrap=header == "optimizer")
+    for result in results:
+        table.add_row(*(cell(result) for cell in COLUMNS.values()))
+    return table
+
+
+def _write(results: Sequence[Result], path: Path) -> None:
+    """The table with all its digits, a field of `Result` a column."""
+    fields = [field for field in Result._fields if field != "losses"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(fields)
+        writer.writerows([getattr(result, field) for field in fields] for result in results)
+
+
+if __name__ == "__main__":
+    main()

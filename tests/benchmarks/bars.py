@@ -1,0 +1,84 @@
+"""The figures that gradtx promises, measured: `python tests/benchmarks/bars.py`.
+
+Ratios within one process, interleaved, medians; Optax beside it. Nothing here is a test: machines differ.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import gradtx as gx
+import jax
+import jax.numpy as jnp
+import optax
+
+TREE = {f"layer_{i}": jnp.ones((32, 32)) for i in range(148)}
+
+
+def seconds(actions: dict[str, Callable[[], Any]], rounds: int = 30) -> dict[str, float]:
+    """The median time of each action, taken in turn."""
+    for act in actions.values():
+        jax.block_until_ready(act())
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(rounds):
+        for name, act in actions.items():
+            start = time.perf_counter()
+            jax.block_until_ready(act())
+            times[name].append(time.perf_counter() - start)
+    return {name: median(several) for name, several in times.items()}
+
+
+def eager() -> None:
+    """An eager update against its own jitted call, and against Optax eager and jitted, on 148 leaves."""
+    actions = {}
+    for name, tx in {"gradtx": gx.adam(1e-3), "optax": optax.adam(1e-3)}.items():
+        state = tx.init(TREE)
+        actions[f"{name} eager"] = partial(tx.update, TREE, state, TREE)
+        actions[f"{name} jitted"] = partial(jax.jit(tx.update), TREE, state, TREE)
+    took = seconds(actions)
+    for name, time_taken in took.items():
+        print(f"  {name:14} {time_taken * 1e3:8.2f} ms")
+    print(f"  optax eager / gradtx eager   {took['optax eager'] / took['gradtx eager']:6.1f}   (bar: at least 12)")
+    print(f"  gradtx eager / gradtx jitted {took['gradtx eager'] / took['gradtx jitted']:6.2f}   (bar: at most 1.2)")
+    print(f"  gradtx jitted / optax jitted {took['gradtx jitted'] / took['optax jitted']:6.2f}")
+
+
+def compiled(tx: Any, size: int) -> Any:
+    """The donated step of an optimizer on one leaf."""
+    params = {"w": jnp.zeros(size)}
+
+    def step(g, state, params):
+        updates, state = tx.update(g, state, params)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    return jax.jit(step, donate_argnums=(0, 1, 2)).lower(params, tx.init(params), params).compile()
+
+
+def accesses() -> None:
+    """What XLA says that a compiled Adam reads, writes and needs, for each parameter and beside them."""
+    for name, tx in {"gradtx": gx.adam(1e-3), "optax": optax.adam(1e-3)}.items():
+        small, large = (compiled(tx, size) for size in (10**6, 2 * 10**6))
+        a, b = (c.cost_analysis()["bytes accessed"] for c in (small, large))
+        temporary = large.memory_analysis().temp_size_in_bytes
+        print(f"  {name:8} {(b - a) / 10**6:.3f} bytes a parameter, {2 * a - b:.0f} beside, temporaries {temporary}")
+
+
+def imports() -> None:
+    """What `import gradtx` adds to `import jax`, over fresh processes."""
+    took: dict[str, list[float]] = {"jax": [], "gradtx": []}
+    for _ in range(9):
+        for name, several in took.items():
+            code = f"import time; t = time.perf_counter(); import {name}; print(time.perf_counter() - t)"
+            several.append(float(subprocess.check_output([sys.executable, "-c", code])))
+    jax_time, gradtx_time = (median(several) for several in took.values())
+    print(f"  jax {jax_time:.3f} s, gradtx {gradtx_time:.3f} s: {gradtx_time / jax_time - 1:+.1%}   (bar: +10%)")
+
+
+if __name__ == "__main__":
+    for bar in (eager, accesses, imports):
+        print(bar.__doc__)
+        bar()
