@@ -104,7 +104,7 @@ def _show(options: argparse.Namespace) -> None:
     print(f"{_formula(recipe)}\n\n{tx!r}\n\nIts state for one parameter, w: float32[3,4]")
     for path, x in slots.items():
         print(f"  {path}: {x.dtype}[{','.join(map(str, x.shape))}]")
-    print(f"{bytes_of[0] / 12:g} bytes per parameter, and {bytes_of[1]} bytes for however many")
+    print(f"{bytes_of[0] / 12:g} bytes per parameter, and {bytes_of[1]} bytes however many they are")
 
 
 def _race(options: argparse.Namespace) -> None:
@@ -131,8 +131,9 @@ def _race(options: argparse.Namespace) -> None:
     # A terminal's width is its own; a file or a pipe gets lines long enough for the table.
     Console(width=None if sys.stdout.isatty() else 100).print(_table(results))
     _write(results, options.out / "race.csv")
-    curves = [Curve(f"{r.optimizer}  {_loss(r)}", f"changes the {r.changes}", r.losses) for r in results]
-    plot_losses(curves, options.out / "race.png", f"{options.problem}: training loss, and what it ends at")
+    in_order = sorted(results, key=lambda r: list(entries).index(r.optimizer))  # colours do not depend on who wins
+    curves = [Curve(f"{r.optimizer}  {_loss(r)}", r.family, r.losses) for r in in_order]
+    plot_losses(curves, options.out / "race.png", f"{options.problem}: training loss, with the final loss by each name")
     print(options.out / "race.png")
 
 

@@ -71,7 +71,6 @@ def numeric_gradient(
           method: `"forward"` costs one value of the function per coordinate, `"central"` two.
 
         >>> import jax.numpy as jnp
-    import numpy as np
         >>> numeric_gradient(lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.array([1.0, 2.0])}, step=0.5, method="central")
         {'a': Array([2., 4.], dtype=float32)}
     """
@@ -122,7 +121,6 @@ def check_gradient(
           ValueError: An error is above `tolerance` or NaN; the message names the worst leaf's path.
 
         >>> import jax.numpy as jnp
-    import numpy as np
         >>> check_gradient(lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.ones(2)}, gradient={"a": jnp.ones(2)})
         Traceback (most recent call last):
         ValueError: check_gradient: the gradient at 'a' is off by 0.5, more than 0.01

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-# Dark enough for text on white; within a panel neighbours differ in hue, and no two of the first eighteen are alike.
+# Dark enough for text on white; neighbours differ in hue, and no two of the eighteen are alike.
 COLOURS = (
-    "#1f77b4 #d62728 #2ca02c #9467bd #e08214 #17a2a8 "
-    "#8c2d04 #e377c2 #6b8e23 #3b3b98 #b8860b #008b5a "
-    "#7b1fa2 #c2185b #00639c #5d8a00 #f4511e #546e7a"
-).split()
+    *("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#e08214", "#17a2a8"),
+    *("#8c2d04", "#e377c2", "#6b8e23", "#3b3b98", "#b8860b", "#008b5a"),
+    *("#7b1fa2", "#c2185b", "#00639c", "#5d8a00", "#f4511e", "#546e7a"),
+)
 
 
 class Curve(NamedTuple):
@@ -27,7 +27,7 @@ class Curve(NamedTuple):
 
 
 def smooth(losses: np.ndarray, points: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the losses over up to `points` stretches of equal length on a logarithmic axis, and each one's last step.
+    """Means of the losses over stretches of steps, of equal length on a logarithmic axis, and each one's last step.
 
     >>> smooth(np.array([8.0, 4.0, 3.0, 1.0]), points=2)
     (array([1, 4]), array([8.        , 2.66666667]))
@@ -38,25 +38,25 @@ def smooth(losses: np.ndarray, points: int = 40) -> tuple[np.ndarray, np.ndarray
 
 
 def spread(heights: Sequence[float], gap: float) -> np.ndarray:
-    """Heights from 0 to 1, moved apart to be at least `gap` from each other in their order, and kept below 1.
+    """Heights from 0 to 1, moved apart in their order until neighbours are at least `gap` from each other.
 
     >>> spread([0.5, 0.5, 1.0], gap=0.25)
-    array([0.5 , 0.75, 1.  ])
+    array([0.375, 0.625, 1.   ])
     """
     order = np.argsort(heights, kind="stable")
-    moved = np.clip(np.asarray(heights, float)[order], 0, 1)
-    for i in range(1, len(moved)):
-        moved[i] = max(moved[i], moved[i - 1] + gap)
-    for i in reversed(range(len(moved))):
-        moved[i] = min(moved[i], 1 - gap * (len(moved) - 1 - i))
-    return moved[np.argsort(order, kind="stable")]
+    room = gap * np.arange(len(order))
+    # With every height less its room, keeping apart is keeping in order: rising from below, or falling from above.
+    free = np.clip(np.asarray(heights, float)[order], 0, 1) - room
+    middle = (np.maximum.accumulate(free) + np.minimum.accumulate(free[::-1])[::-1]) / 2
+    apart = np.clip(middle, 0, 1 - room[-1:]) + room
+    return apart[np.argsort(order, kind="stable")]
 
 
 def plot_losses(curves: Sequence[Curve], path: str | PathLike[str], title: str = "") -> None:
-    """Saves a picture of training losses against the step, both axes logarithmic; the suffix of `path` gives the format.
+    """Saves a picture of training losses against the step, both axes logarithmic; `path` ends as its format, in `.png`.
 
-    One panel below the other; a colour and a label a curve, and behind them the other panels' curves in grey. Losses are
-    smoothed (`smooth`); a curve ends where its loss stops being finite. Matplotlib's global state is left alone.
+    One panel below the other; a colour and a label a curve, and behind them the other panels' curves in grey. Losses
+    are smoothed (`smooth`); a curve ends where its loss stops being finite. Matplotlib's global state is left alone.
     """
     lines = [(curve, colour, *_finite(*smooth(curve.losses))) for curve, colour in zip(curves, cycle(COLOURS))]
     panels = list(dict.fromkeys(curve.panel for curve in curves))
@@ -79,11 +79,11 @@ def plot_losses(curves: Sequence[Curve], path: str | PathLike[str], title: str =
         for curve, _, steps, losses in lines:
             if curve.panel != panel:
                 axes.plot(steps, losses, color="0.85", linewidth=1, zorder=1)
-        ends = [(steps[-1], losses[-1]) if len(losses) else (1, high) for *_, steps, losses in own]
-        heights = spread([np.log(loss / low) / np.log(high / low) for _, loss in ends], gap=0.125)
+        ends = [(steps[-1], min(losses[-1], high)) if len(losses) else (1, high) for *_, steps, losses in own]
+        heights = spread([np.log(loss / low) / np.log(high / low) for _, loss in ends], gap=min(0.125, 1 / len(own)))
         for i, ((curve, colour, steps, losses), end, height) in enumerate(zip(own, ends, heights)):
             # Each curve is thinner than the one that it is drawn over, so that curves that coincide all show.
-            axes.plot(steps, losses, color=colour, linewidth=1.5 + 0.9 * (len(own) - 1 - i), solid_capstyle="round")
+            axes.plot(steps, losses, color=colour, linewidth=1.5 + 0.5 * (len(own) - 1 - i), solid_capstyle="round")
             axes.annotate(
                 curve.label,
                 end,
@@ -94,7 +94,7 @@ def plot_losses(curves: Sequence[Curve], path: str | PathLike[str], title: str =
                 fontweight="bold",
                 verticalalignment="center",
                 annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "linestyle": ":"},
+                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "linestyle": ":", "relpos": (0, 0.5)},
             )
     grid[-1].set_xlabel("step", fontsize=11)
     figure.savefig(path)

@@ -59,7 +59,7 @@ def digits() -> Problem:
 
 
 def xor() -> Problem:
-    """The textbook's XOR network, 2 → 4 (ReLU) → 1 (sigmoid), with binary cross-entropy; its four examples are the test.
+    """The textbook's XOR network, 2 → 4 (ReLU) → 1 (sigmoid), with binary cross-entropy, tested on its four examples.
 
     Four hidden units are few: from about four starts in ten (seeds 5 and 7, say) every optimizer ends with an accuracy
     of 75% or less, because units die.
@@ -95,7 +95,10 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {"digits": digits, "xor": xor, "lin
 
 
 def init_network(key: Array, sizes: tuple[int, ...]) -> list[dict[str, Array]]:
-    """Fully connected layers of the given sizes: weights N(0, 2/inputs) (He et al. 2015, arXiv 1502.01852), biases 0."""
+    """Fully connected layers between the given sizes: weights N(0, 2/inputs), biases 0.
+
+    Source: He et al. 2015, arXiv 1502.01852.
+    """
     return [
         {"weight": jnp.sqrt(2 / a) * jax.random.normal(k, (a, b)), "bias": jnp.zeros(b)}
         for k, (a, b) in zip(jax.random.split(key, len(sizes) - 1), pairwise(sizes))

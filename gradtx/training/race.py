@@ -22,13 +22,15 @@ class Entry(NamedTuple):
     """Makes it of a learning rate."""
     learning_rate: float
     """The rate that it takes by default."""
-    changes: str
-    """What it changes of plain descent: the direction, the size of each coordinate's step, or both."""
+    family: str
+    """By what it changes of plain descent: the direction, the size of each coordinate's step, or both."""
     batch_size: Literal["all"] | None = None
     """`"all"` if it needs the gradient of all examples; None takes the problem's."""
 
 
-DIRECTION, SIZE, BOTH = "direction", "size", "direction and size"
+DIRECTION = "gradient descent, and its direction changed (momentum)"
+SIZE = "the size of each coordinate's step changed"
+BOTH = "direction and size changed (the Adam family)"
 
 ENTRIES: dict[str, Entry] = {
     "sgd": Entry(optimizers.sgd, 0.2, DIRECTION),
@@ -56,8 +58,8 @@ class Result(NamedTuple):
     """How an optimizer did."""
 
     optimizer: str
-    changes: str
-    """As of its `Entry`."""
+    family: str
+    """That of its `Entry`."""
     learning_rate: float
     batch_size: int
     steps: int
@@ -126,16 +128,17 @@ def race(
             progress=lambda share, name=name, done=done: progress(name, (done + share) / len(entries)),
         )
         final_loss = float(problem.loss(run.params, problem.train))
-        known = problem.accuracy is not None and math.isfinite(final_loss)
+        known = problem.accuracy if math.isfinite(final_loss) else None
+        accuracy = float(known(run.params, problem.test)) if known else math.nan
         results.append(
             Result(
                 optimizer=name,
-                changes=entry.changes,
+                family=entry.family,
                 learning_rate=rate,
                 batch_size=size,
                 steps=len(run.losses),
                 final_loss=final_loss,
-                test_accuracy=float(problem.accuracy(run.params, problem.test)) if known else math.nan,
+                test_accuracy=accuracy,
                 ms_per_step=run.ms_per_step,
                 state_bytes_per_parameter=state_bytes(run.state) / sum(p.size for p in jax.tree.leaves(run.params)),
                 losses=run.losses,

@@ -43,7 +43,7 @@ def test_random_search_passes_over_nan():
 def test_random_search_refuses():
     with pytest.raises(ValueError, match="random_search: draws must be at least 1, got 0"):
         gx.random_search(bowl, SHAPES, KEY, draws=0)
-    with pytest.raises(TypeError, match=r"random_search: params\['n'\] must be a floating array, got int32"):
+    with pytest.raises(TypeError, match=r"random_search: params\['n'\] must be float32 or float64, got int32"):
         gx.random_search(bowl, {"n": jnp.zeros(2, jnp.int32)}, KEY)
     with pytest.raises(ValueError, match=r"the loss must return one number, got shape \(3,\)"):
         gx.random_search(lambda w: w, jnp.zeros(3), KEY)
@@ -91,7 +91,7 @@ def test_numeric_gradient_refuses():
             gx.numeric_gradient(jnp.sum, jnp.ones(2), step)
     with pytest.raises(ValueError, match="numeric_gradient: method must be 'forward' or 'central', got 'backward'"):
         gx.numeric_gradient(jnp.sum, jnp.ones(2), method="backward")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match=r"numeric_gradient: params\['n'\] must be a floating array, got int32"):
+    with pytest.raises(TypeError, match=r"numeric_gradient: params\['n'\] must be float32 or float64, got int32"):
         gx.numeric_gradient(jnp.sum, {"n": jnp.ones(2, jnp.int32)})
     with pytest.raises(ValueError, match=r"the loss must return one number, got shape \(2,\)"):
         gx.numeric_gradient(lambda w: w, jnp.ones(2))
@@ -163,5 +163,5 @@ def test_check_gradient_refuses():
         gx.check_gradient(jnp.sum, jnp.ones(2), jnp.ones(3))
     with pytest.raises(ValueError, match=shapes):
         gx.check_gradient(bowl, SHAPES, {"w": SHAPES["w"]})
-    with pytest.raises(TypeError, match=r"check_gradient: params\['n'\] must be a floating array, got int32"):
+    with pytest.raises(TypeError, match=r"check_gradient: params\['n'\] must be float32 or float64, got int32"):
         gx.check_gradient(jnp.sum, {"n": jnp.ones(2, jnp.int32)})

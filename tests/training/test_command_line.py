@@ -1,0 +1,240 @@
+import csv
+import math
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx as gx
+from gradtx.__main__ import main
+
+TEXTBOOK = """sgd averaged_momentum heavy_ball rate_inside_momentum rolling_ball nesterov adagrad rmsprop adam
+    adam_uncorrected adamw rprop adadelta adamax nadam amsgrad""".split()
+
+
+def python(*arguments):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
+
+
+def rows_of(table):
+    """The table's rows as printed: optimizer, rate, batch size, steps, loss, accuracy, ms, bytes."""
+    return [cells for line in table.splitlines() if len(cells := line.split()) == 8 and cells[0] in TEXTBOOK]
+
+
+def read(path):
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def check_table_against_csv(stdout, folder):
+    table, saved = rows_of(stdout), read(folder / "race.csv")
+    assert len(table) == len(saved) > 0
+    for cells, row in zip(table, saved):
+        loss, accuracy = float(row["final_loss"]), float(row["test_accuracy"])
+        assert cells[0] == row["optimizer"]
+        assert float(cells[1]) == pytest.approx(float(row["learning_rate"]), rel=1e-5)
+        assert cells[2:4] == [row["batch_size"], row["steps"]]
+        assert cells[4] == "diverged" if not math.isfinite(loss) else float(cells[4]) == pytest.approx(loss, rel=0.06)
+        if math.isnan(accuracy):
+            assert cells[5] == "–"
+        else:
+            assert float(cells[5].rstrip("%")) == pytest.approx(100 * accuracy, abs=0.051)
+        assert float(cells[6]) == pytest.approx(float(row["ms_per_step"]), abs=0.0006)
+        assert float(cells[7]) == pytest.approx(float(row["state_bytes_per_parameter"]), abs=0.006)
+    return saved
+
+
+# ---------------------------------------------------------------- the main job
+@pytest.fixture(scope="module")
+def race_of_all(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("race") / "new" / "folder"
+    return python("-m", "gradtx", "race", "--out", str(folder)), folder
+
+
+def test_every_textbook_optimizer_reaches_95_percent_on_digits(race_of_all):
+    done, folder = race_of_all
+    assert done.returncode == 0, done.stderr
+    accuracies = {row["optimizer"]: float(row["test_accuracy"]) for row in check_table_against_csv(done.stdout, folder)}
+    assert sorted(accuracies) == sorted(TEXTBOOK)
+    assert min(accuracies.values()) >= 0.95, accuracies
+
+
+def test_the_table_is_sorted_by_final_loss(race_of_all):
+    losses = [float(row["final_loss"]) for row in read(race_of_all[1] / "race.csv")]
+    assert losses == sorted(losses)
+
+
+def test_the_picture_is_saved_and_named_after_the_table(race_of_all):
+    done, folder = race_of_all
+    assert done.stdout.splitlines()[-1] == str(folder / "race.png")
+    assert (folder / "race.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_progress_is_on_standard_error_only(race_of_all):
+    done, _ = race_of_all
+    assert "100%" in done.stderr and "━" in done.stderr
+    assert "━" not in done.stdout and "optimizer" not in done.stderr
+
+
+def test_memory_of_each_kind(race_of_all):
+    bytes_ = {
+        row["optimizer"]: round(float(row["state_bytes_per_parameter"])) for row in read(race_of_all[1] / "race.csv")
+    }
+    assert (bytes_["sgd"], bytes_["heavy_ball"], bytes_["adam"], bytes_["amsgrad"]) == (0, 4, 8, 12)
+
+
+# ---------------------------------------------------------------- options
+def test_options_of_the_race(tmp_path, capsys):
+    main(
+        f"race --problem line --optimizers adam,sgd --epochs 3 --batch-size 10 --learning-rate 0.05 --seed 2 "
+        f"--out {tmp_path}".split()
+    )
+    saved = check_table_against_csv(capsys.readouterr().out, tmp_path)
+    assert sorted(row["optimizer"] for row in saved) == ["adam", "sgd"]
+    for row in saved:
+        assert (row["steps"], row["batch_size"], row["learning_rate"]) == ("30", "10", "0.05")
+
+
+@pytest.mark.parametrize(("size", "steps"), [("all", 2), ("1", 8)])
+def test_batch_size_all_and_one(tmp_path, capsys, size, steps):
+    main(
+        [
+            "race",
+            "--problem",
+            "xor",
+            "--optimizers",
+            "sgd",
+            "--epochs",
+            "2",
+            "--batch-size",
+            size,
+            "--out",
+            str(tmp_path),
+        ]
+    )
+    (row,) = check_table_against_csv(capsys.readouterr().out, tmp_path)
+    assert int(row["steps"]) == steps
+
+
+def test_out_is_a_folder_named_out_by_default(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["race", "--problem", "line", "--optimizers", "sgd", "--epochs", "1"])
+    assert capsys.readouterr().out.splitlines()[-1] == "out/race.png" and (tmp_path / "out" / "race.png").exists()
+
+
+def test_a_run_that_diverges_is_reported(tmp_path, capsys):
+    main(["race", "--problem", "line", "--optimizers", "sgd,adam", "--learning-rate", "3", "--out", str(tmp_path)])
+    first, last = check_table_against_csv(capsys.readouterr().out, tmp_path)
+    assert first["optimizer"] == "adam" and not np.isfinite(float(last["final_loss"]))
+    assert (tmp_path / "race.png").exists()
+
+
+def test_same_seed_same_results(tmp_path, capsys):
+    def losses(seed, folder):
+        options = ["--problem", "xor", "--optimizers", "adam,sgd", "--epochs", "20", "--batch-size", "1"]
+        main(["race", *options, "--seed", seed, "--out", str(tmp_path / folder)])
+        return [row["final_loss"] for row in read(tmp_path / folder / "race.csv")]
+
+    assert losses("1", "a") == losses("1", "b") != losses("2", "c")
+
+
+# ---------------------------------------------------------------- list and show
+def test_list_names_every_recipe_with_its_formula(capsys):
+    main(["list"])
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines.keys() == {*TEXTBOOK} - {"adam_uncorrected"}
+    assert lines["adagrad"] == "w ← w − η·g/(√s + ε), with s ← s + g²"
+    for name, formula in lines.items():
+        assert formula == getattr(gx, name).__doc__.strip().splitlines()[0]
+
+
+def test_show_prints_the_composition_and_its_state(capsys):
+    main(["show", "adam"])
+    out = capsys.readouterr().out
+    formula, composition, state = out.split("\n\n")
+    assert formula == (gx.adam.__doc__ or "").splitlines()[0]
+    assert eval(composition, vars(gx)) == gx.adam()
+    assert "step: int32[]" in state
+    assert [line for line in state.splitlines() if "float32[3,4]" in line and "mean/w" in line].__len__() == 2
+    assert "8 bytes per parameter, and 12 bytes" in state
+
+
+@pytest.mark.parametrize("name", sorted({*TEXTBOOK} - {"adam_uncorrected"}))
+def test_show_counts_the_state_of_every_recipe(capsys, name):
+    main(["show", name])
+    out = capsys.readouterr().out
+    slots = getattr(gx, name)().init(jnp.zeros((100, 100))).slots
+    bytes_ = round(sum(x.nbytes for x in __import__("jax").tree.leaves(slots)) / 10_000)
+    assert f"\n{bytes_} bytes per parameter" in out
+
+
+# ---------------------------------------------------------------- errors
+BAD = {
+    "": "required",
+    "dance": "dance",
+    "race --problem chess": "chess",
+    "race --optimizers adm": "did you mean adam",
+    "race --optimizers adam,,sgd": "''",
+    "race --optimizers zzzz": "zzzz",
+    "race --epochs 0": "epochs must be at least 1, got 0",
+    "race --epochs -3": "got -3",
+    "race --epochs many": "many",
+    "race --epochs 1.5": "1.5",
+    "race --batch-size 0": "got 0",
+    "race --batch-size -1": "got -1",
+    "race --batch-size 1438": "1437",
+    "race --batch-size some": "some",
+    "race --learning-rate nan": "got nan",
+    "race --learning-rate inf": "got inf",
+    "race --learning-rate -0.1": "got -0.1",
+    "race --learning-rate 0": "got 0",
+    "race --learning-rate fast": "fast",
+    "race --seed -1": "got -1",
+    "race --seed x": "x",
+    "race --unknown": "--unknown",
+    "race --epoch 3": "--epoch",
+    "race sgd": "sgd",
+    "list adam": "adam",
+    "show": "recipe",
+    "show adm": "did you mean adam",
+    "show random_search": "random_search",
+    "race --out FILE": "FILE",
+    "race --out FILE/below": "FILE",
+}
+
+
+@pytest.mark.parametrize(("line", "part"), BAD.items())
+def test_bad_options_are_one_line_and_exit_code_2(line, part, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").touch()
+    with pytest.raises(SystemExit) as stop:
+        main(line.split())
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out == ""
+    (message,) = [text for text in err.splitlines() if "error" in text]
+    assert message.startswith("gradtx") and part in message
+    assert err.splitlines() == [message]
+
+
+@pytest.mark.parametrize("extra", ["matplotlib", "rich", "sklearn"])
+def test_a_missing_extra_is_one_line(extra, tmp_path):
+    code = f"import sys; sys.modules[{extra!r}] = None; from gradtx.__main__ import main; main()"
+    done = python("-c", code, "race", "--out", str(tmp_path / "out"))
+    assert done.returncode == 2 and done.stdout == ""
+    (message,) = done.stderr.splitlines()
+    assert extra in message and 'pip install "gradtx[race]"' in message
+
+
+def test_import_gradtx_imports_no_extra():
+    code = "import sys, gradtx; print([m for m in sys.modules if m.split('.')[0] in sys.argv[1:] or m in sys.argv[1:]])"
+    extras = ["matplotlib", "rich", "sklearn", "argparse_", "gradtx.training", "gradtx.plots", "gradtx.__main__"]
+    assert python("-c", code, *extras).stdout == "[]\n"
+
+
+def test_list_and_show_need_no_extra():
+    code = "import sys; sys.modules.update(dict.fromkeys(['matplotlib', 'rich', 'sklearn'])); "
+    for command in (["list"], ["show", "adam"]):
+        done = python("-c", code + "from gradtx.__main__ import main; main()", *command)
+        assert done.returncode == 0 and "√ŝ" in done.stdout, done.stderr
