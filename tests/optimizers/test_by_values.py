@@ -45,7 +45,7 @@ def test_random_search_refuses():
         gx.random_search(bowl, SHAPES, KEY, draws=0)
     with pytest.raises(TypeError, match=r"random_search: params\['n'\] must be float32 or float64, got int32"):
         gx.random_search(bowl, {"n": jnp.zeros(2, jnp.int32)}, KEY)
-    with pytest.raises(ValueError, match=r"the loss must return one number, got shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"the loss must return one floating number, got float32 of shape \(3,\)"):
         gx.random_search(lambda w: w, jnp.zeros(3), KEY)
 
 
@@ -93,7 +93,7 @@ def test_numeric_gradient_refuses():
         gx.numeric_gradient(jnp.sum, jnp.ones(2), method="backward")  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"numeric_gradient: params\['n'\] must be float32 or float64, got int32"):
         gx.numeric_gradient(jnp.sum, {"n": jnp.ones(2, jnp.int32)})
-    with pytest.raises(ValueError, match=r"the loss must return one number, got shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"the loss must return one floating number, got float32 of shape \(2,\)"):
         gx.numeric_gradient(lambda w: w, jnp.ones(2))
 
 
