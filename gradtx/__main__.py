@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from gradtx import optimizers
 from gradtx.core import Transformation, leaves_by_path
-from gradtx.training import ENTRIES, PROBLEMS, Result, race
+from gradtx.training import ENTRIES, PROBLEMS, Result, check_options, race
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,10 +30,12 @@ RECIPES: dict[str, Callable[..., Transformation]] = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command; bad options end it with one line on standard error and exit code 2."""
-    parser = _Parser(prog="gradtx", description="Composable gradient transformations for JAX.", allow_abbrev=False)
+    parser = _Parser(prog="gradtx", description="Composable gradient transformations for JAX.")
     commands = parser.add_subparsers(required=True, metavar="race | list | show")
 
-    command = commands.add_parser("race", help="train a problem with every optimizer; a table and a picture")
+    command = commands.add_parser(
+        "race", help="train a problem with every optimizer; a table and a picture", allow_abbrev=False
+    )
     command.set_defaults(run=_race)
     command.add_argument("--problem", choices=PROBLEMS, default="digits", help="what to train (default: digits)")
     command.add_argument(
@@ -56,11 +58,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
     except ModuleNotFoundError as error:
-        if error.name not in ("matplotlib", "rich", "sklearn"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("matplotlib", "rich", "sklearn"):
             raise
-        parser.error(f'{error.name} is missing; pip install "gradtx[race]"')
+        parser.error(f'{package} is missing; pip install "gradtx[race]"')
     except OSError as error:
-        parser.error(f"{error.strerror}: {error.filename}")
+        parser.error(f"{error.strerror}: {error.filename}" if error.filename else str(error))
     except ValueError as error:
         parser.error(str(error))
     except KeyboardInterrupt:
@@ -104,7 +107,7 @@ def _show(options: argparse.Namespace) -> None:
     print(f"{_formula(recipe)}\n\n{tx!r}\n\nIts state for one parameter, w: float32[3,4]")
     for path, x in slots.items():
         print(f"  {path}: {x.dtype}[{','.join(map(str, x.shape))}]")
-    print(f"{bytes_of[0] / 12:g} bytes per parameter, and {bytes_of[1]} bytes however many they are")
+    print(f"{bytes_of[0] / 12:g} bytes per parameter, plus {bytes_of[1]} bytes")
 
 
 def _race(options: argparse.Namespace) -> None:
@@ -115,6 +118,8 @@ def _race(options: argparse.Namespace) -> None:
 
     entries = ENTRIES if options.optimizers is None else _pick(options.optimizers.split(","), ENTRIES)
     problem = PROBLEMS[options.problem]()
+    how = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate", "seed")}
+    check_options(problem, **how)
     options.out.mkdir(parents=True, exist_ok=True)
     columns = TextColumn("{task.description:20}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -122,10 +127,7 @@ def _race(options: argparse.Namespace) -> None:
         results = race(
             problem,
             entries,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            seed=options.seed,
+            **how,
             progress=lambda optimizer, share: bar.update(task, description=optimizer, completed=share),
         )
     # A terminal's width is its own; a file or a pipe gets lines long enough for the table.

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import math
 import numbers
+import operator
 import textwrap
 import typing
 from collections.abc import Callable
@@ -31,10 +32,8 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
     """A finite number from `low` to `high`; not `closed`: the ends themselves are excluded."""
 
     def convert(place: str, value: Any) -> Any:
-        if isinstance(value, Schedule):
-            return value
         if callable(value):
-            return of_step(value)
+            return value if isinstance(value, Schedule) else of_step(value)
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
             value = float(value)
         elif not isinstance(value, (jax.Array, np.ndarray)) or jnp.result_type(value).kind in "bcO":
@@ -138,8 +137,7 @@ class Record:
         return shape == other_shape and all(x is y or _value(x) == _value(y) for x, y in zip(mine, theirs))
 
     def __hash__(self) -> int:
-        leaves, structure = jax.tree.flatten(self)
-        return hash((structure, *map(_value, leaves)))
+        return hash((jax.tree.structure(self), *map(_value, jax.tree.leaves(self))))
 
 
 def _value(leaf: Any) -> Any:
@@ -161,12 +159,40 @@ def describe(x: Any) -> str:
     return f"{x.dtype}[{','.join(map(str, x.shape))}]"
 
 
+def _arithmetic(sign: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+    return (lambda self, other: combined(self, sign, other)), (lambda self, other: combined(other, sign, self))
+
+
 class Schedule(Record):
-    """A hyperparameter that is a function of the step: `schedule(step)`, where the first update is step 0."""
+    """A hyperparameter that is a function of the step: `schedule(step)`, where the first update is step 0.
+
+    Schedules add, subtract, multiply and divide, with each other, with numbers and with functions of the step.
+    """
+
+    __array_ufunc__ = None  # so that a NumPy number leaves arithmetic to the schedule
+    __add__, __radd__ = _arithmetic("+")
+    __sub__, __rsub__ = _arithmetic("-")
+    __mul__, __rmul__ = _arithmetic("*")
+    __truediv__, __rtruediv__ = _arithmetic("/")
 
     def __call__(self, step: Any) -> Any:
         """The value at `step`, a number or an array of shape (); `step` may be traced."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(self, step)")
+
+
+class combined(Schedule):
+    """What arithmetic makes of two schedules, or a schedule and a number; it prints as that arithmetic."""
+
+    left: Scalar
+    sign: str
+    right: Scalar
+
+    def __call__(self, step: Any) -> Any:
+        left, right = (x(step) if isinstance(x, Schedule) else x for x in (self.left, self.right))
+        return {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[self.sign](left, right)
+
+    def __repr__(self) -> str:
+        return f"({_show(self.left)} {self.sign} {_show(self.right)})"
 
 
 class of_step(Schedule):

@@ -11,20 +11,8 @@ from jax.core import Tracer
 from jax.experimental.shard_alike import shard_alike
 from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 
+from gradtx.core import trees
 from gradtx.core.record import Record, Schedule, scalar
-from gradtx.core.trees import (
-    check_slots,
-    check_updates,
-    compiled,
-    differentiable,
-    is_float0,
-    is_none,
-    leaves_by_path,
-    narrow,
-    path_of,
-    widen,
-    working_dtype,
-)
 
 Slots = dict[str, Any]
 
@@ -32,23 +20,17 @@ Slots = dict[str, Any]
 class State(NamedTuple):
     """What an optimizer carries from one update to the next."""
 
-    step: Array
-    """The number of updates done, int32; it stays at 2³¹ − 1."""
-    slots: Slots
-    """What each piece remembers, keyed by the piece's name; a piece that remembers nothing is left out."""
+    step: Array  # the number of updates done, int32; it stays at 2³¹ − 1
+    slots: Slots  # what each piece remembers, keyed by the piece's name; a piece that remembers nothing is left out
 
 
 class Context(NamedTuple):
     """What a piece is told beside the updates."""
 
-    step: Array
-    """The number of this update, from 1; int32."""
-    params: Any
-    """The parameters, or None; for a rule on one leaf, that leaf's."""
-    extra: dict[str, Any]
-    """The extra keyword arguments of `update`."""
-    path: str = ""
-    """For a rule on one leaf, its path: `layers/0/weight`."""
+    step: Array  # the number of this update, from 1; int32
+    params: Any  # the parameters, or None; for a rule on one leaf, that leaf's
+    extra: dict[str, Any]  # the extra keyword arguments of `update`
+    path: str = ""  # for a rule on one leaf, its path: `layers/0/weight`
 
 
 class Transformation(Record):
@@ -66,12 +48,9 @@ class Transformation(Record):
     (Array([-1.], dtype=float32), State(step=Array(1, dtype=int32), slots={}))
     """
 
-    needs_params: ClassVar[bool] = False
-    """Whether `update` must be given the parameters."""
-    reads: ClassVar[tuple[str, ...]] = ()
-    """The names of the extra arguments of `update` that the piece reads; `"**"` is any."""
-    flat: ClassVar[bool] = False
-    """Whether the slots are keyed by pieces already, as a chain's are."""
+    needs_params: ClassVar[bool] = False  # whether `update` must be given the parameters
+    reads: ClassVar[tuple[str, ...]] = ()  # the extra arguments of `update` that the piece reads; "**" is any
+    flat: ClassVar[bool] = False  # whether the slots are keyed by pieces already, as a chain's are
 
     def init_tree(self, params: Any) -> Slots:
         """The slots at the start, a dict of trees; {} if the piece remembers nothing."""
@@ -83,8 +62,8 @@ class Transformation(Record):
 
     def init(self, params: Any) -> State:
         """The state before the first update: slots shaped and sharded as the parameters, in at least float32."""
-        for path, p in leaves_by_path(params).items():
-            differentiable(f"params[{path!r}]", p)
+        for path, p in trees.leaves_by_path(params).items():
+            trees.differentiable(f"params[{path!r}]", p)
         return State(jnp.zeros((), jnp.int32), init_slots(self.at(0), params))
 
     def update(self, updates: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:
@@ -105,7 +84,7 @@ class Transformation(Record):
         """The same transformation with every schedule replaced by its value at `step` (the first update is step 0)."""
 
         def value(path, leaf):
-            return scalar(f"{path_of(path)} at step {step}", leaf(step)) if isinstance(leaf, Schedule) else leaf
+            return scalar(f"{trees.path_of(path)} at step {step}", leaf(step)) if isinstance(leaf, Schedule) else leaf
 
         return tree_map_with_path(value, self, is_leaf=lambda x: isinstance(x, Schedule))
 
@@ -144,41 +123,40 @@ def run(tx: Transformation, updates: Any, slots: Slots, context: Context) -> tup
     return updates, {name: new} if new else {}
 
 
-@compiled
+@trees.compiled
 def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
     _check(tx, updates, state, params, extra)
-    dtype = working_dtype(updates, params, state.slots)
-    wide = jax.tree.map(lambda u: None if is_float0(u) else widen(u, dtype), updates)
+    dtype = trees.working_dtype(updates, params, state.slots)
+    wide = jax.tree.map(lambda u: None if trees.is_float0(u) else trees.widen(u, dtype), updates)
     if params is not None:
-        params = jax.tree.map(lambda u, p: None if u is None else widen(p, dtype), wide, params, is_leaf=is_none)
+        params = jax.tree.map(
+            lambda u, p: None if u is None else trees.widen(p, dtype), wide, params, is_leaf=trees.is_none
+        )
     step = jnp.where(state.step < 2**31 - 1, state.step + 1, state.step)
     now = jax.tree.map(lambda h: jnp.asarray(h, dtype), tx.at(state.step))
     old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
     out, new = run(now, wide, old, Context(step, params, extra))
     if (after := jax.tree.structure(new)) != (before := jax.tree.structure(old)):
         raise TypeError(f"an update must return the slots that it began with: {after} is not {before}")
-    out = jax.tree.map(lambda u, o: u if o is None else narrow(o, u), updates, out)
+    out = jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, out)
     return out, State(step, jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, new))
 
 
 def _check(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:
     if not isinstance(state, State):
         raise TypeError(f"update(updates, state, params) needs the State of init, got {type(state).__name__}")
-    pieces = list(walk(tx))
-    for piece in pieces if params is None else ():
-        if piece.needs_params:
-            raise ValueError(f"{type(piece).__name__} needs the parameters: call update(updates, state, params)")
-    known = {name for piece in pieces for name in piece.reads}
-    for name in extra if "**" not in known else ():
-        if name not in known:
-            raise TypeError(f"no piece reads the argument {name!r}; read here: {', '.join(sorted(known)) or 'none'}")
-    for path, h in leaves_by_path(tx).items():
+    if params is None and (needing := [type(piece).__name__ for piece in walk(tx) if piece.needs_params]):
+        raise ValueError(f"{needing[0]} needs the parameters: call update(updates, state, params)")
+    known = {name for piece in walk(tx) for name in piece.reads}
+    if "**" not in known and (unknown := sorted(extra.keys() - known)):
+        raise TypeError(f"no piece reads the argument {unknown[0]!r}; read here: {', '.join(sorted(known)) or 'none'}")
+    for path, h in trees.leaves_by_path(tx).items():
         if jnp.shape(h):
             raise ValueError(f"{path} holds values of shape {jnp.shape(h)}: update many optimizers inside jax.vmap")
-    check_updates(updates, params)
-    like = updates if params is None else params
-    like = jax.tree.map(lambda x: jnp.zeros(x.shape, bool) if is_float0(x) else x, like)
-    check_slots(state.slots, jax.eval_shape(lambda p: init_slots(tx.at(0), p), like), exact=params is not None)
+    trees.check_updates(updates, params)
+    params_like = updates if params is None else params
+    like = jax.tree.map(lambda x: jnp.zeros(x.shape, bool) if trees.is_float0(x) else x, params_like)
+    trees.check_slots(state.slots, jax.eval_shape(lambda p: init_slots(tx.at(0), p), like), exact=params is not None)
 
 
 class PerLeaf(Transformation):
@@ -194,19 +172,19 @@ class PerLeaf(Transformation):
 
     def init_tree(self, params: Any) -> Slots:
         leaves, tree = jax.tree.flatten(params)
-        rows = [self.init_leaf(widen(p)) if differentiable("params", p) else None for p in leaves]
+        rows = [self.init_leaf(trees.widen(p)) if trees.differentiable("params", p) else None for p in leaves]
         names = next((row for row in rows if row is not None), {})
         return {n: tree.unflatten([row and _sharded(row[n], p) for p, row in zip(leaves, rows)]) for n in names}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)
+        leaves, tree = tree_flatten_with_path(updates, is_leaf=trees.is_none)
         params = [None] * len(leaves) if context.params is None else tree.flatten_up_to(context.params)
         columns = [tree.flatten_up_to(slot) for slot in slots.values()]
         out, rows = [], []
         for (path, g), p, *row in zip(leaves, params, *columns):
             row = dict(zip(slots, row))
             if g is not None:
-                g, row = self.update_leaf(g, row, context._replace(params=p, path=path_of(path)))
+                g, row = self.update_leaf(g, row, context._replace(params=p, path=trees.path_of(path)))
             out.append(g)
             rows.append(row)
         names = rows[0] if rows else slots
@@ -230,7 +208,7 @@ class pair(Transformation):
     reads = ("**",)
 
     def init_tree(self, params: Any) -> Slots:
-        wide = jax.tree.map(lambda p: widen(p) if differentiable("params", p) else None, params)
+        wide = jax.tree.map(lambda p: trees.widen(p) if trees.differentiable("params", p) else None, params)
         return {"state": self.init_function(wide)}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
@@ -241,7 +219,7 @@ class pair(Transformation):
         return updates, {"state": state}
 
 
-@compiled
+@trees.compiled
 def apply_updates(params: Any, updates: Any) -> Any:
     """The parameters plus the updates, with the parameters' structure, shapes and dtypes; None changes nothing.
 
@@ -249,10 +227,10 @@ def apply_updates(params: Any, updates: Any) -> Any:
     >>> gx.apply_updates({"w": jnp.ones(2), "frozen": jnp.ones(1)}, {"w": -jnp.ones(2), "frozen": None})
     {'frozen': Array([1.], dtype=float32), 'w': Array([0., 0.], dtype=float32)}
     """
-    check_updates(updates, params)
-    dtype = working_dtype(updates, params)
+    trees.check_updates(updates, params)
+    dtype = trees.working_dtype(updates, params)
 
     def add(u, p):
-        return p if u is None or is_float0(u) else narrow(widen(p, dtype) + widen(u, dtype), p)
+        return p if u is None or trees.is_float0(u) else trees.narrow(trees.widen(p, dtype) + trees.widen(u, dtype), p)
 
-    return jax.tree.map(add, updates, params, is_leaf=is_none)
+    return jax.tree.map(add, updates, params, is_leaf=trees.is_none)

@@ -1,6 +1,7 @@
 """Words for trees of arrays: compilation, paths, checks and precision."""
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -34,8 +35,7 @@ def compiled(function: Function) -> Function:
     return cast(Function, call)
 
 
-def is_none(x: Any) -> bool:
-    return x is None
+is_none = functools.partial(operator.is_, None)
 
 
 def is_float0(x: Any) -> bool:
@@ -91,8 +91,8 @@ def check_updates(updates: Any, params: Any) -> None:
         try:
             jax.tree.structure(updates, is_leaf=is_none).flatten_up_to(params)
         except ValueError:
-            trees = jax.tree.structure(updates), jax.tree.structure(params)
-            raise ValueError(f"updates is the tree {trees[0]}, params is {trees[1]}: their containers differ") from None
+            a, b = jax.tree.structure(updates), jax.tree.structure(params)
+            raise ValueError(f"updates is the tree {a}, params is {b}: their containers differ") from None
 
 
 def check_slots(slots: Any, expected: Any, exact: bool) -> None:
@@ -107,9 +107,8 @@ def check_slots(slots: Any, expected: Any, exact: bool) -> None:
         a, b = jnp.asarray(have[path]), need[path]
         if a.shape != b.shape or (exact and a.dtype != b.dtype):
             raise ValueError(f"the state is not of these parameters: slot {path!r} is {describe(a)}, not {describe(b)}")
-    if exact and jax.tree.structure(slots) != jax.tree.structure(expected):
-        trees = jax.tree.structure(slots), jax.tree.structure(expected)
-        raise ValueError(f"the state is not this optimizer's: its slots are the tree {trees[0]}, not {trees[1]}")
+    if exact and (a := jax.tree.structure(slots)) != (b := jax.tree.structure(expected)):
+        raise ValueError(f"the state is not this optimizer's: its slots are the tree {a}, not {b}")
 
 
 def _listed(paths: Any, most: int = 6) -> str:
@@ -131,13 +130,11 @@ def _at_least_float32(dtype: Any) -> Any:
 
 def widen(x: Any, dtype: Any = None) -> Array:
     """A real array of at least float32, or of `dtype`. A complex one becomes pairs of reals: shape (…, 2)."""
-    if jnp.iscomplexobj(x):
-        x = jnp.stack([jnp.real(x), jnp.imag(x)], -1)
+    x = jnp.stack([jnp.real(x), jnp.imag(x)], -1) if jnp.iscomplexobj(x) else x
     return jnp.asarray(x, dtype or _at_least_float32(jnp.result_type(x)))
 
 
 def narrow(x: Array, like: Any) -> Array:
     """Undoes `widen`: `x` with the dtype of `like`."""
-    if jnp.iscomplexobj(like):
-        x = jax.lax.complex(x[..., 0], x[..., 1])
+    x = jax.lax.complex(x[..., 0], x[..., 1]) if jnp.iscomplexobj(like) else x
     return jnp.asarray(x, jnp.result_type(like))

@@ -105,25 +105,25 @@ def check_gradient(
 ) -> Any:
     """Compares a gradient with the central differences, leaf by leaf.
 
-        The relative error of a leaf is max|a − n| / max(|a|, |n|) over its coordinates, 0 where both are 0.
+    The relative error of a leaf is max|a − n| / max(|a|, |n|) over its coordinates, 0 where both are 0.
 
-        Args:
-          loss: A function from parameters to a number.
-          params: A tree of float32 or float64 arrays.
-          gradient: What to check: a tree like `params`, or a function from parameters to one; `jax.grad(loss)` if None.
-          tolerance: The largest relative error that passes.
-          step: h, of `numeric_gradient`; by default 6e-6 in float64 and 5e-3 in float32, the cube root of the rounding.
+    Args:
+      loss: A function from parameters to a number.
+      params: A tree of float32 or float64 arrays.
+      gradient: What to check: a tree like `params`, or a function from parameters to one; `jax.grad(loss)` if None.
+      tolerance: The largest relative error that passes.
+      step: h, of `numeric_gradient`; by default 6e-6 in float64 and 5e-3 in float32, the cube root of the rounding.
 
-        Returns:
-          The relative errors, a tree of numbers like `params`.
+    Returns:
+      The relative errors, a tree of numbers like `params`.
 
-        Raises:
-          ValueError: An error is above `tolerance` or NaN; the message names the worst leaf's path.
+    Raises:
+      ValueError: An error is above `tolerance` or NaN; the message names the worst leaf's path.
 
-        >>> import jax.numpy as jnp
-        >>> check_gradient(lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.ones(2)}, gradient={"a": jnp.ones(2)})
-        Traceback (most recent call last):
-        ValueError: check_gradient: the gradient at 'a' is off by 0.5, more than 0.01
+    >>> import jax.numpy as jnp
+    >>> check_gradient(lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.ones(2)}, gradient={"a": jnp.ones(2)})
+    Traceback (most recent call last):
+    ValueError: check_gradient: the gradient at 'a' is off by 0.5, more than 0.01
     """
     _floating("check_gradient", params)
     if gradient is None:

@@ -8,7 +8,7 @@ from gradtx.pieces import add_momentum, identity, scale, scale_by_ema, scale_by_
 
 
 def sgd(learning_rate: Any = 1e-2, momentum: Any = 0.0, nesterov: bool = False) -> Transformation:
-    """w ← w − η·v, with v ← β·v + g
+    """w ← w − η·g, or with momentum w ← w − η·v, v ← β·v + g
 
     A momentum of exactly 0.0 keeps nothing; an array or a schedule keeps v, whatever its value.
 

@@ -61,9 +61,8 @@ def plot_losses(curves: Sequence[Curve], path: str | PathLike[str], title: str =
     lines = [(curve, colour, *_finite(*smooth(curve.losses))) for curve, colour in zip(curves, cycle(COLOURS))]
     panels = list(dict.fromkeys(curve.panel for curve in curves))
     shown = np.concatenate([losses for *_, losses in lines])
-    highest = 3 * max(
-        (losses[0] for *_, losses in lines if len(losses)), default=1.0
-    )  # a diverging run leaves the picture
+    # A diverging run leaves the picture instead of squeezing the others.
+    highest = 3 * max((losses[0] for *_, losses in lines if len(losses)), default=1.0)
     low, high = (shown.min() / 1.5, min(1.5 * shown.max(), highest)) if len(shown) else (0.1, 1.0)
 
     figure = Figure(figsize=(8.5, 0.9 + 3.1 * len(panels)), dpi=120, layout="constrained")
@@ -71,7 +70,7 @@ def plot_losses(curves: Sequence[Curve], path: str | PathLike[str], title: str =
     grid = figure.subplots(len(panels), sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, panel in zip(grid, panels):
         own = [line for line in lines if line[0].panel == panel]
-        axes.set(xscale="log", yscale="log", xlim=(1, max(len(c.losses) for c in curves)), ylim=(low, high))
+        axes.set(xscale="log", yscale="log", xlim=(1, max(2, *(len(c.losses) for c in curves))), ylim=(low, high))
         axes.set_title(panel, loc="left", fontsize=12)
         axes.set_ylabel("training loss", fontsize=11)
         axes.grid(alpha=0.3)
@@ -82,8 +81,9 @@ def plot_losses(curves: Sequence[Curve], path: str | PathLike[str], title: str =
         ends = [(steps[-1], min(losses[-1], high)) if len(losses) else (1, high) for *_, steps, losses in own]
         heights = spread([np.log(loss / low) / np.log(high / low) for _, loss in ends], gap=min(0.125, 1 / len(own)))
         for i, ((curve, colour, steps, losses), end, height) in enumerate(zip(own, ends, heights)):
-            # Each curve is thinner than the one that it is drawn over, so that curves that coincide all show.
-            axes.plot(steps, losses, color=colour, linewidth=1.5 + 0.5 * (len(own) - 1 - i), solid_capstyle="round")
+            # A curve under others that coincide with it is wider than they are, so that each shows.
+            above = sum(np.array_equal(steps, s) and np.allclose(losses, y, rtol=0.05) for *_, s, y in own[i + 1 :])
+            axes.plot(steps, losses, color=colour, linewidth=1.8 + 1.8 * above, solid_capstyle="round")
             axes.annotate(
                 curve.label,
                 end,

@@ -1,6 +1,18 @@
 """Training loops, and the problems to try them on."""
 
 from gradtx.training.problems import PROBLEMS, Batch, Problem, digits, line, xor
-from gradtx.training.race import ENTRIES, Entry, Result, race
+from gradtx.training.race import ENTRIES, Entry, Result, check_options, race
 
-__all__ = ["ENTRIES", "PROBLEMS", "Batch", "Entry", "Problem", "Result", "digits", "line", "race", "xor"]
+__all__ = [
+    "ENTRIES",
+    "PROBLEMS",
+    "Batch",
+    "Entry",
+    "Problem",
+    "Result",
+    "check_options",
+    "digits",
+    "line",
+    "race",
+    "xor",
+]

@@ -103,17 +103,8 @@ def race(
     ...     print(result.optimizer, result.steps, f"{result.final_loss:.4f}")
     sgd 2000 0.0094
     """
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"the seed must be from 0 to 2³² − 1, got {seed}")
-    if epochs is not None and epochs < 1:
-        raise ValueError(f"the epochs must be at least 1, got {epochs}")
-    if learning_rate is not None and not 0 < learning_rate < math.inf:
-        raise ValueError(f"the learning rate must be a finite number above 0, got {learning_rate}")
+    check_options(problem, epochs, batch_size, learning_rate, seed)
     examples = len(problem.train.targets)
-    if batch_size not in (None, "all") and not 1 <= batch_size <= examples:
-        raise ValueError(
-            f"the batch size must be 'all' or from 1 to {examples}, the training examples; got {batch_size}"
-        )
     results = []
     for done, (name, entry) in enumerate(entries.items()):
         size = batch_size or entry.batch_size or problem.batch_size
@@ -128,8 +119,10 @@ def race(
             progress=lambda share, name=name, done=done: progress(name, (done + share) / len(entries)),
         )
         final_loss = float(problem.loss(run.params, problem.train))
-        known = problem.accuracy if math.isfinite(final_loss) else None
-        accuracy = float(known(run.params, problem.test)) if known else math.nan
+        accuracy = math.nan
+        if problem.accuracy and math.isfinite(final_loss):
+            accuracy = float(problem.accuracy(run.params, problem.test))
+        state_bytes = sum(x.nbytes for x in jax.tree.leaves(run.state))
         results.append(
             Result(
                 optimizer=name,
@@ -140,11 +133,32 @@ def race(
                 final_loss=final_loss,
                 test_accuracy=accuracy,
                 ms_per_step=run.ms_per_step,
-                state_bytes_per_parameter=state_bytes(run.state) / sum(p.size for p in jax.tree.leaves(run.params)),
+                state_bytes_per_parameter=state_bytes / sum(p.size for p in jax.tree.leaves(run.params)),
                 losses=run.losses,
             )
         )
     return sorted(results, key=lambda r: r.final_loss if math.isfinite(r.final_loss) else math.inf)
+
+
+def check_options(
+    problem: Problem,
+    epochs: int | None = None,
+    batch_size: int | Literal["all"] | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Raises `ValueError` for options that `race` cannot run with."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"the seed must be from 0 to 2³² − 1, got {seed}")
+    if epochs is not None and epochs < 1:
+        raise ValueError(f"the epochs must be at least 1, got {epochs}")
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
+        raise ValueError(f"the learning rate must be a finite number above 0, got {learning_rate}")
+    examples = len(problem.train.targets)
+    if batch_size not in (None, "all") and not 1 <= batch_size <= examples:
+        raise ValueError(
+            f"the batch size must be 'all' or from 1 to {examples}, the training examples; got {batch_size}"
+        )
 
 
 class _Run(NamedTuple):
@@ -191,8 +205,3 @@ def _train(
         losses.append(part)
         progress(len(losses) / len(calls))
     return _Run(params, state, np.concatenate(losses), 1e3 * median(times) / (per_call * steps))
-
-
-def state_bytes(state: State) -> int:
-    """How many bytes an optimizer's state takes."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(state))

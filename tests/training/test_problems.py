@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -69,5 +70,5 @@ def test_weights_start_with_variance_two_over_inputs():
 
 
 def test_network_of_one_layer_is_affine():
-    params = [{"weight": np.array([[2.0]]), "bias": np.array([1.0])}]
+    params = [{"weight": jnp.array([[2.0]]), "bias": jnp.array([1.0])}]
     np.testing.assert_allclose(network(params, np.array([[-3.0], [3.0]])), [[-5.0], [7.0]])
