@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import gradtx as gx
+
 
 def params_of(dtype=jnp.float32, seed=0):
     random = np.random.default_rng(seed)
@@ -46,3 +48,8 @@ def assert_near(a, b, bound=1e-6):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         assert np.max(np.abs(x - y), initial=0) <= bound * max(np.max(np.abs(y), initial=0), 1e-30)
+
+
+def evaluate(text):
+    """What a text makes with the public names."""
+    return eval(text, dict(vars(gx)))

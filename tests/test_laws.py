@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import assert_near, follow, params_of, stream
+from streams import assert_near, evaluate, follow, params_of, stream
 
 import gradtx as gx
 
@@ -57,7 +57,7 @@ def test_identity_is_the_unit_of_chain(tx):
 @settings(max_examples=25, deadline=None)
 @given(chains)
 def test_a_composition_prints_as_the_call_that_makes_it(tx):
-    assert eval(repr(tx), vars(gx)) == tx
+    assert evaluate(repr(tx)) == tx
 
 
 @settings(max_examples=10, deadline=None)

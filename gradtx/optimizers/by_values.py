@@ -132,9 +132,8 @@ def check_gradient(
         gradient = gradient(params)
     if jax.tree.map(jnp.shape, gradient) != jax.tree.map(jnp.shape, params):
         raise ValueError("check_gradient: the gradient must have the structure and shapes of the parameters")
-    if step is None:
-        step = float(jnp.finfo(working_dtype(params)).eps) ** (1 / 3)
-    numeric = numeric_gradient(loss, params, step, "central")
+    cube_root = float(jnp.finfo(working_dtype(params)).eps) ** (1 / 3)
+    numeric = numeric_gradient(loss, params, cube_root if step is None else step, "central")
 
     def error(a, n):
         a, n = np.asarray(a), np.asarray(n)

@@ -11,10 +11,11 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-import gradtx as gx
 import jax
 import jax.numpy as jnp
 import optax
+
+import gradtx as gx
 
 TREE = {f"layer_{i}": jnp.ones((32, 32)) for i in range(148)}
 

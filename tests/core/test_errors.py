@@ -1,4 +1,5 @@
 """Bad input, as a table: what is done, the type of the error, and the words of the message."""
+# pyright: reportArgumentType=false, reportCallIssue=false
 
 import jax
 import jax.numpy as jnp

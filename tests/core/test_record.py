@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import Tracer
 from streams import assert_near, follow, params_of, stream
 
 import gradtx as gx
@@ -27,7 +28,8 @@ class both(gx.Transformation):
 
 
 def test_the_annotation_says_what_is_a_leaf():
-    tx = both(gx.scale(2), (gx.scale(3), (lambda p: (), lambda u, s, p=None: (u, s))), 4, "y")
+    pair: Any = (lambda p: (), lambda u, s, p=None: (u, s))
+    tx = both(gx.scale(2), (gx.scale(3), pair), 4, "y")
     assert jax.tree.leaves(tx) == [2.0, 3.0, 4.0] and all(type(x) is float for x in jax.tree.leaves(tx))
     assert isinstance(tx.several[1], gx.pair)
     assert jax.tree.structure(tx) != jax.tree.structure(dataclasses.replace(tx, name="z"))
@@ -51,7 +53,7 @@ def test_integers_become_floats():
 
 
 def test_records_are_frozen_and_replaceable():
-    tx = gx.adam()
+    tx: Any = gx.adam()
     with pytest.raises(dataclasses.FrozenInstanceError):
         tx.links = ()
     precondition, rate = tx.links
@@ -111,7 +113,7 @@ def test_a_schedule_is_traced_once_and_sees_integers():
     for last in (2**24 - 1, 2**24, 2**24 + 1):
         u, _ = tx.update(params, state._replace(step=jnp.array(last, jnp.int32)), params)
         assert u[0] == (-2 if last > 2**24 else -1)
-    traced = [step for step in seen if isinstance(step, jax.core.Tracer)]
+    traced = [step for step in seen if isinstance(step, Tracer)]
     assert traced and all(step.dtype == jnp.int32 for step in traced)
 
 
