@@ -54,9 +54,9 @@ def test_integers_become_floats():
 
 def test_records_are_frozen_and_replaceable():
     tx: Any = gx.adam()
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        tx.links = ()
     precondition, rate = tx.links
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        rate.learning_rate = 1.0
     faster = dataclasses.replace(tx, links=(precondition, dataclasses.replace(rate, learning_rate=1)))
     assert faster == gx.adam(1) and faster != tx
     with pytest.raises(ValueError, match="eps must be"):
