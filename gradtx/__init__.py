@@ -12,7 +12,19 @@ True
 
 # The core: what a transformation is, and what its parts may be.
 # Combinators: transformations made of transformations.
-from gradtx.combinators import add, chain, momentum, precondition, rms, scale_by_rms
+from gradtx import schedules
+from gradtx.combinators import (
+    add,
+    chain,
+    explain,
+    freeze,
+    masked,
+    momentum,
+    partition,
+    precondition,
+    rms,
+    scale_by_rms,
+)
 from gradtx.core import (
     Context,
     Decay,
@@ -29,6 +41,7 @@ from gradtx.core import (
 )
 
 # Other libraries.
+from gradtx.inspection import hyperparameters, set_hyperparameters, summary
 from gradtx.interop import as_optax
 
 # Optimizers.

@@ -47,6 +47,15 @@ CASES: dict[str, list[Case]] = {
     # combinators
     "add": [Case(gx.add(gx.scale_by_ema(0.5), gx.scale_by_ema(0.8), gx.scale(0.1)))],
     "chain": [Case(gx.chain()), Case(gx.chain(gx.scale_by_ema(0.5), gx.clip(0.1), gx.scale_by_ema(0.8)))],
+    "freeze": [Case(gx.freeze(gx.is_matrix))],
+    "masked": [
+        Case(gx.masked(gx.adam(), gx.is_matrix, otherwise="identity")),
+        Case(gx.masked(gx.clip_by_global_norm(0.5), None, otherwise="zero"), elementwise=False),
+    ],
+    "partition": [
+        Case(gx.partition({gx.is_matrix: gx.adam()}, default=gx.sgd(momentum=0.9), optional=gx.is_matrix)),
+        Case(gx.partition({"**": gx.sgd(momentum=0.9)})),
+    ],
     "momentum": [Case(gx.momentum(0.8)), Case(gx.momentum(0.8, corrected=False))],
     "precondition": [
         Case(gx.precondition(gx.scale_by_ema(0.8), by=gx.rms(0.8), eps=0.0)),

@@ -2,6 +2,18 @@
 
 from gradtx.combinators.averages import momentum, rms, scale_by_rms
 from gradtx.combinators.chain import add, chain
+from gradtx.combinators.partition import explain, freeze, masked, partition
 from gradtx.combinators.precondition import precondition
 
-__all__ = ["add", "chain", "momentum", "precondition", "rms", "scale_by_rms"]
+__all__ = [
+    "add",
+    "chain",
+    "explain",
+    "freeze",
+    "masked",
+    "momentum",
+    "partition",
+    "precondition",
+    "rms",
+    "scale_by_rms",
+]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import Kind, leaves_by_path
+from gradtx.core.trees import is_none
 
 
 class Paths:
@@ -64,14 +65,16 @@ def chooser(where: Any) -> Callable[[str, Any], bool]:
 
 def choose(place: str, where: Any, params: Any) -> set[str]:
     """The paths of the parameters that `where` chooses; a pattern must choose one, or the error lists what there is."""
-    chooses, leaves, chosen = chooser(where), leaves_by_path(params), set()
+    chooses, leaves, chosen = chooser(where), leaves_by_path(params, is_none), set()
     for path, leaf in leaves.items():
+        if leaf is None and not isinstance(where, str):  # another group's; a pattern may name it all the same
+            continue
         answer = chooses(path, leaf)
         if not isinstance(answer, (bool, np.bool_)):
             raise TypeError(f"{place} must answer True or False for {path!r}, answered {answer!r}")
         if answer:
             chosen.add(path)
-    if leaves and not chosen and isinstance(where, str):
+    if jax.tree.leaves(params) and not chosen and isinstance(where, str):
         raise ValueError(f"{place}={where!r} chooses no parameter; there are {', '.join(leaves)}")
     return chosen
 

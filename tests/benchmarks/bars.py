@@ -79,7 +79,15 @@ def imports() -> None:
     print(f"  jax {jax_time:.3f} s, gradtx {gradtx_time:.3f} s: {gradtx_time / jax_time - 1:+.1%}   (bar: +10%)")
 
 
+def summary() -> None:
+    """The summary of AdamW on 70 billion parameters, from shapes."""
+    params = {f"layer_{i}": jax.ShapeDtypeStruct((8192, 8192), "bfloat16") for i in range(1050)}
+    start = time.perf_counter()
+    str(gx.summary(gx.adamw(), params))
+    print(f"  {time.perf_counter() - start:.2f} s   (bar: under 1)")
+
+
 if __name__ == "__main__":
-    for bar in (eager, accesses, imports):
+    for bar in (eager, accesses, imports, summary):
         print(bar.__doc__)
         bar()

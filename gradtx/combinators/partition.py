@@ -1,0 +1,399 @@
+"""Groups of parameters: which transformation is for which leaves."""
+
+import dataclasses
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.tree_util import tree_flatten_with_path, treedef_is_leaf
+
+from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, init_slots, path_of, run, walk
+from gradtx.core.record import describe
+from gradtx.core.trees import differentiable, is_none
+from gradtx.pieces.scaling import identity
+from gradtx.pieces.where import Paths, Where, chooser
+
+
+class Rule(NamedTuple):
+    """A group: the leaves that `where` chooses and no earlier rule has."""
+
+    name: str  # that of its slots
+    where: Any
+    tx: Transformation
+    optional: bool  # whether it may get nothing
+    said: str  # what an error calls it
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """What a function of (path, leaf) is shown: that which init and update know alike."""
+
+    shape: tuple[int, ...]  # of a complex leaf, that of the pairs of reals
+    ndim = property(lambda self: len(self.shape))
+    size = property(lambda self: math.prod(self.shape))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a group is chosen by path and shape: a leaf has shape, ndim and size, not {name!r}")
+
+
+def _leaf(path: str, leaf: Any) -> Leaf | None:
+    if leaf is None or not differentiable(f"params[{path!r}]", leaf):
+        return None
+    pairs = jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.complexfloating)
+    return Leaf((*jnp.shape(leaf), 2) if pairs else jnp.shape(leaf))
+
+
+class Cut(NamedTuple):
+    """A tree's leaves, None included, and the rule's name for each."""
+
+    tree: Any
+    leaves: list[Leaf | None]
+    names: list[str | None]
+
+    def to(self, name: str, like: Any) -> Any:
+        """A tree of this structure with None for the leaves of other groups."""
+        return self.tree.unflatten(x if n == name else None for x, n in zip(self.tree.flatten_up_to(like), self.names))
+
+    def argument(self, name: str, x: Any) -> Any:
+        """An extra argument, cut if it has the structure of this tree."""
+        if treedef_is_leaf(self.tree):  # the structure of any argument, `value` too: then the shape tells
+            leaf, shape = self.leaves[0], getattr(x, "shape", ())
+            return self.to(name, x) if leaf and leaf.shape in (shape, (*shape, 2)) else x
+        try:
+            return self.to(name, x)
+        except ValueError:
+            return x
+
+
+def cut(place: str, rules: list[Rule], params: Any, check: bool = True) -> Cut:
+    """The rule for each leaf: the first that chooses it; none for an absent one (None, or an integer).
+
+    With `check`, a rule must get a leaf unless it is optional. The absent ones may be another group's: a pattern may
+    choose such a one alone, and of a function, which is not asked about them, nothing is demanded where there are some.
+    """
+    flat, tree = tree_flatten_with_path(params, is_leaf=is_none)
+    leaves = {path_of(path): _leaf(path_of(path), leaf) for path, leaf in flat}
+    here = [path for path, leaf in leaves.items() if leaf]
+    names: dict[str, str | None] = dict.fromkeys(leaves)
+
+    def chosen(rule: Rule, paths: Iterable[str]) -> list[str]:
+        chooses = chooser(rule.where)
+        answers = {path: chooses(path, leaves[path]) for path in paths}
+        for path, answer in answers.items():
+            if not isinstance(answer, (bool, np.bool_)):
+                raise TypeError(f"{rule.said} must answer True or False for {path!r}, answered {answer!r}")
+        return [path for path, answer in answers.items() if answer]
+
+    for rule in rules:
+        new = chosen(rule, [path for path in here if names[path] is None])
+        names |= dict.fromkeys(new, rule.name)
+        if new or rule.optional or not (here and check):
+            continue
+        absent = [path for path, leaf in leaves.items() if not leaf]
+        if not (chosen(rule, absent) if isinstance(rule.where, str) else absent):
+            taken = chosen(rule, here)
+            why = f"earlier rules have {', '.join(taken)}" if taken else f"there are {', '.join(here)}"
+            raise ValueError(f"{rule.said} chooses no parameter; {why}")
+    if left := [path for path in here if names[path] is None]:
+        raise ValueError(f"{place}: no rule is for {', '.join(left)}: give a default")
+    return Cut(tree, list(leaves.values()), list(names.values()))
+
+
+def _text(where: Any) -> str:
+    return getattr(where, "__name__", repr(where))
+
+
+class Groups(Transformation):
+    """Each rule's transformation runs on its group as if there were no other leaves."""
+
+    def groups(self) -> list[Rule]:
+        """The rules in their order."""
+        raise NotImplementedError(f"{type(self).__name__} must define groups")
+
+    def cut(self, params: Any, check: bool = True) -> Cut:
+        """Which leaf goes by which rule; with `check`, as init does, what is for nothing is refused."""
+        return cut(type(self).__name__, self.groups(), params, check)
+
+    def init_tree(self, params: Any) -> Slots:
+        parts = self.cut(params)
+        slots = {rule.name: init_slots(rule.tx, parts.to(rule.name, params)) for rule in self.groups()}
+        return {name: kept for name, kept in slots.items() if kept}
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        parts, new = self.cut(updates, check=False), {}
+        out = [None] * len(parts.names)
+        for name, _, tx, *_ in self.groups():
+            params = None if context.params is None else parts.to(name, context.params)
+            extra = {key: parts.argument(name, x) for key, x in context.extra.items()}
+            own = context._replace(params=params, extra=extra)
+            theirs, new[name] = run(tx, parts.to(name, updates), slots.get(name, {}), own)
+            out = [u if n == name else o for u, n, o in zip(parts.tree.flatten_up_to(theirs), parts.names, out)]
+        return parts.tree.unflatten(out), {name: kept for name, kept in new.items() if kept}
+
+
+class Labels(Paths):
+    """The label of a path, or of what it is below; prints as the dict that makes it."""
+
+    def __call__(self, path: str, leaf: Any) -> Any:
+        return next(
+            (x for place, x in self.chosen.items() if place in ("", path) or path.startswith(f"{place}/")), None
+        )
+
+    def bearing(self, label: str) -> Callable[[str, Any], bool]:
+        return lambda path, leaf: self(path, leaf) == label
+
+
+def _labels(place: str, value: Any) -> Any:
+    if value is None or isinstance(value, Labels):
+        return value
+    if any(not isinstance(leaf, str) for leaf in jax.tree.leaves(value)):
+        raise TypeError(f"{place} must be a tree of strings, got {value!r}")
+    return Labels(value)
+
+
+class partition(Groups, init=False):
+    r"""A transformation for each group of parameters; the first rule that chooses a parameter has it.
+
+    Each sees its group alone: norms, parameters, and extra arguments shaped like the parameters, are cut to it. What
+    it remembers is kept under its rule's name.
+
+    Args:
+      rules: A dict of transformations. A key is a pattern of paths, `"*/bias"` or `"layers/*/attn/**"` (`*` is any
+        name, `**` any number of names); a function of (path, leaf), such as `is_matrix`, where the leaf has `shape`,
+        `ndim` and `size`; or, with `labels`, a label.
+      default: The transformation for the parameters that no rule chooses.
+      labels: A tree of strings, whose leaves may stand for whole branches of the parameters.
+      optional: The keys of the rules that may choose nothing.
+
+    Raises:
+      ValueError: Nothing is for a parameter; a rule chooses nothing, or only what earlier rules have; a label is that
+        of no rule or of no parameter.
+      TypeError: A function answers no boolean.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = partition({"b": gx.scale(-1.0)}, default=gx.clip_by_global_norm(1.0))
+    >>> params = {"w": jnp.zeros(2), "b": jnp.zeros(1)}
+    >>> tx.update({"w": jnp.array([3.0, 4.0]), "b": jnp.array([12.0])}, tx.init(params))[0]
+    {'b': Array([-12.], dtype=float32), 'w': Array([0.6, 0.8], dtype=float32)}
+    >>> partition({"hot": gx.scale(-1.0), "cold": gx.scale(-0.1)}, labels={"w": "cold", "b": "hot"})
+    partition(
+        {'hot': scale(-1.0), 'cold': scale(-0.1)},
+        labels={'b': 'hot', 'w': 'cold'},
+    )
+    """
+
+    rules: tuple[Any, ...]  # the keys, and None for the default, which is last
+    members: tuple[Transformation, ...]
+    labels: Annotated[Any, Kind(_labels)] = None
+    optional: tuple[Any, ...] = ()
+
+    def __init__(
+        self, rules: Any, default: Any = None, *, labels: Any = None, optional: Any = (), members: tuple[Any, ...] = ()
+    ) -> None:
+        if isinstance(rules, Mapping):  # else, as dataclasses.replace calls, the fields
+            if bad := [key for key in rules if not isinstance(key, str) and (labels is not None or not callable(key))]:
+                raise TypeError(f"partition: a rule must be a pattern, a function, or one of labels, got {bad[0]!r}")
+            members = tuple(self.coerce(f"partition: rules[{_text(key)}]", tx) for key, tx in rules.items())
+            rules = tuple(rules.keys())
+            if default is not None:
+                rules, members = (*rules, None), (*members, self.coerce("partition: default", default))
+        if not isinstance(rules, tuple) or len(members) != len(rules):
+            raise TypeError(f"partition: rules must be a dict of transformations, got {rules!r}")
+        object.__setattr__(self, "rules", rules)
+        object.__setattr__(self, "members", members)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "optional", optional)
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        one = isinstance(self.optional, str) or callable(self.optional)
+        object.__setattr__(self, "optional", (self.optional,) if one else tuple(self.optional))
+        super().__post_init__()
+        keys = [key for key in self.rules if key is not None]
+        labels = self.labels.chosen.values() if self.labels else ()
+        for name, key in [*(("optional", key) for key in self.optional), *(("labels", label) for label in labels)]:
+            if key not in keys:
+                known = ", ".join(map(_text, keys)) or "none"
+                raise ValueError(f"partition: {name} has {_text(key)}, which is no rule; the rules are {known}")
+
+    def _arguments(self) -> list[str]:
+        shown = {key: f"{_text(key)}: {tx!r}" for key, tx in zip(self.rules, self.members)}
+        default = [f"default={self.members[-1]!r}"] if shown.pop(None, "") else []
+        rules = ", ".join(shown.values())
+        if len(rules) > 70 or "\n" in rules:
+            rules = "\n" + textwrap.indent("".join(f"{rule},\n" for rule in shown.values()), "    ")
+        labels = [f"labels={self.labels!r}"] if self.labels else []
+        optional = [f"optional=({', '.join(map(_text, self.optional))},)"] if self.optional else []
+        return [f"{{{rules}}}", *default, *labels, *optional]
+
+    def named_members(self) -> list[tuple[str, Transformation]]:
+        """The transformations with the names under which the slots keep what they remember."""
+        return [(group.name, group.tx) for group in self.groups()]
+
+    def groups(self) -> list[Rule]:
+        count: dict[str, int] = {}
+        out = []
+        for key, tx in zip(self.rules, self.members):
+            name = key if isinstance(key, str) else "default" if key is None else getattr(key, "__name__", "function")
+            count[name] = count.get(name, 0) + 1
+            where = self.labels.bearing(key) if self.labels and key is not None else key
+            name = name if count[name] == 1 else f"{name}_{count[name]}"
+            out.append(Rule(name, where, tx, key is None or key in self.optional, f"partition: the rule {_text(key)}"))
+        return out
+
+    def cut(self, params: Any, check: bool = True) -> Cut:
+        paths = [path_of(path) for path, _ in tree_flatten_with_path(params, is_leaf=is_none)[0]]
+        for place in self.labels.chosen if self.labels and paths and check else ():
+            if not any(place in ("", p) or p.startswith(f"{place}/") or place.startswith(f"{p}/") for p in paths):
+                raise ValueError(f"partition: labels[{place!r}] is of no parameter; there are {', '.join(paths)}")
+        return super().cut(params, check)
+
+
+class zero(PerLeaf):
+    """Emits 0, for NaN too."""
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        return jnp.zeros_like(g), slots
+
+
+class masked(Groups):
+    """A transformation for some of the parameters, which sees no others.
+
+    Args:
+      inner: The transformation.
+      where: Which parameters: a pattern of paths, which must choose something; a function of (path, leaf); or a tree of
+        booleans, whose leaves may stand for whole branches.
+      otherwise: The updates of all others: `"identity"` leaves them as they are, `"zero"` makes them 0.
+
+    Raises as `partition` does.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = masked(gx.scale(-0.5), "b", otherwise="zero")
+    >>> tx.update({"w": jnp.ones(2), "b": jnp.ones(1)}, tx.init({"w": jnp.zeros(2), "b": jnp.zeros(1)}))[0]
+    {'b': Array([-0.5], dtype=float32), 'w': Array([0., 0.], dtype=float32)}
+    """
+
+    inner: Transformation
+    where: Where
+    otherwise: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.otherwise not in ("identity", "zero"):
+            raise ValueError(f"masked: otherwise must be 'identity' or 'zero', got {self.otherwise!r}")
+
+    def groups(self) -> list[Rule]:
+        said = f"masked: where={_text(self.where)}"
+        others = identity() if self.otherwise == "identity" else zero()
+        return [
+            Rule("inner", self.where, self.inner, not isinstance(self.where, str), said),
+            Rule("otherwise", None, others, True, ""),
+        ]
+
+
+class freeze(Groups):
+    """Makes the updates of some parameters 0, whatever they are, and leaves all others as they are.
+
+    Last in a chain it keeps these parameters where they are; pieces before it still remember their gradients.
+    `partition({where: freeze()}, default=…)` remembers nothing of them.
+
+    Args:
+      where: Which parameters, as in `masked`; None for all.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.chain(gx.sgd(0.5), freeze("b"))
+    >>> tx.update({"w": jnp.ones(2), "b": jnp.ones(1)}, tx.init({"w": jnp.zeros(2), "b": jnp.zeros(1)}))[0]
+    {'b': Array([0.], dtype=float32), 'w': Array([-0.5, -0.5], dtype=float32)}
+    """
+
+    where: Where = None
+
+    def groups(self) -> list[Rule]:
+        said = f"freeze: where={_text(self.where)}"
+        return [
+            Rule("frozen", self.where, zero(), not isinstance(self.where, str), said),
+            Rule("otherwise", None, identity(), True, ""),
+        ]
+
+
+class Assignment(NamedTuple):
+    """What a parameter gets."""
+
+    parameter: str
+    type: str
+    group: str
+    tx: Transformation
+
+
+class Explanation(NamedTuple):
+    """Which parameter gets what; prints as a table, and what each group is."""
+
+    rows: list[Assignment]
+
+    def __str__(self) -> str:
+        table = [("parameter", "type", "group"), *(row[:3] for row in self.rows)]
+        a, b = (max(len(row[i]) for row in table) for i in (0, 1))
+        lines = [f"{path:{a}}  {kind:{b}}  {group}" for path, kind, group in table]
+        groups = {row.group: row.tx for row in self.rows}
+        return "\n".join([*lines, "", *(f"{group} = {tx!r}" for group, tx in groups.items())])
+
+    __repr__ = __str__
+
+
+def explain(tx: Any, params: Any) -> Explanation:
+    """Which parameter goes by which group, and what runs on it: `tx` with every choice made.
+
+    Args:
+      tx: The transformation, with `partition`, `masked` and `freeze` anywhere in it.
+      params: The parameters, or `jax.ShapeDtypeStruct`s: nothing runs.
+
+    >>> import gradtx as gx, jax
+    >>> tx = partition({"b": gx.scale(-1.0)}, default=gx.clip(1.0))
+    >>> params = {"w": jax.ShapeDtypeStruct((3, 2), "float32"), "b": jax.ShapeDtypeStruct((2,), "float32")}
+    >>> explain(gx.chain(tx, freeze("w")), params)
+    parameter  type          group
+    b          float32[2]    partition.b, freeze.otherwise
+    w          float32[3,2]  partition.default, freeze.frozen
+    <BLANKLINE>
+    partition.b, freeze.otherwise = chain(scale(-1.0), identity())
+    partition.default, freeze.frozen = chain(clip(1.0), zero())
+    """
+    gets = _resolve(Transformation.coerce("explain: tx", tx), params)
+    rows = []
+    for path, leaf in tree_flatten_with_path(params)[0]:
+        kind = describe(leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf))
+        names, own = gets.get(path_of(path), (["not floating"], identity()))
+        rows.append(Assignment(path_of(path), kind, ", ".join(names) or "all", own))
+    return Explanation(rows)
+
+
+def _resolve(tx: Transformation, params: Any) -> dict[str, tuple[list[str], Transformation]]:
+    """For each floating leaf the names of its groups, and `tx` as it is for that leaf."""
+    if isinstance(tx, Groups):
+        parts, out = tx.cut(params), {}
+        for rule in tx.groups():
+            own = f"{type(tx).__name__}.{rule.name}"
+            for path, (names, inner) in _resolve(rule.tx, parts.to(rule.name, params)).items():
+                out[path] = ([f"{own}.{name}" for name in names] or [own], inner)
+        return out
+    out = {
+        path_of(path): ([], tx)
+        for path, leaf in tree_flatten_with_path(params)[0]
+        if differentiable(f"params[{path_of(path)!r}]", leaf)
+    }
+    for field in (field for field, kind in tx._kinds.items() if kind.data):
+        value = getattr(tx, field)
+        several = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(piece, Groups) for inner in several for piece in walk(inner)):
+            columns = [_resolve(inner, params) for inner in several]
+            for path, (names, resolved) in out.items():
+                names = sum((column[path][0] for column in columns), names)
+                own = tuple(column[path][1] for column in columns)
+                new = dataclasses.replace(resolved, **{field: own if isinstance(value, tuple) else own[0]})
+                out[path] = (names, new)
+    return out

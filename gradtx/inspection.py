@@ -1,0 +1,228 @@
+"""What an optimizer holds, by the names that a person would type: read it, change it, and see what it remembers."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from gradtx.combinators.chain import Links
+from gradtx.combinators.partition import partition
+from gradtx.core import Schedule, State, Transformation
+
+
+class Hyperparameter(NamedTuple):
+    """A hyperparameter of an optimizer; one value, though a piece and its correction may each hold it."""
+
+    names: tuple[str, ...]  # from the outermost piece to the field
+    value: Any
+    convert: Any
+    owner: str
+
+    @property
+    def path(self) -> str:
+        return ".".join(self.names)
+
+
+def hyperparameters(tx: Transformation, state: State | None = None) -> dict[str, Any]:
+    """The values that the next update uses, by name.
+
+    The name is that of the field where no other hyperparameter has it, else the whole path: the names of the pieces
+    from the outermost, as the slots have them, and the field. A `bias_correction` has the decay of the average in its
+    chain, so the two are one hyperparameter.
+
+    Args:
+      tx: The optimizer.
+      state: Its state, for the values of schedules at the next step; by default those of the first.
+
+    >>> import gradtx as gx
+    >>> for name, value in gx.hyperparameters(gx.adam(lambda step: 0.1 * 0.5**step)).items():
+    ...     print(name, value)
+    precondition.direction.scale_by_ema.decay 0.9
+    precondition.by.scale_by_ema.decay 0.999
+    eps 1e-08
+    learning_rate 0.1
+    """
+    now = tx.at(0 if state is None else state.step)
+    groups = _groups(now)
+    return {_short(group[0], groups): _plain(group[0].value) for group in groups}
+
+
+def set_hyperparameters(tx: Transformation, values: Mapping[str, Any]) -> Any:
+    """A new optimizer with other values of hyperparameters and the same structure, so that nothing compiles again.
+
+    Pass the optimizer to a jitted step as an argument, and give it the new one.
+
+    Args:
+      tx: The optimizer; it stays as it is.
+      values: Numbers or arrays of shape () by name: that of `hyperparameters`, or any part of the path that says which,
+        such as `"by.decay"`.
+
+    Raises:
+      ValueError: A name is unknown or says more than one; the message lists the candidates. Or the value is out of the
+        hyperparameter's range, or the hyperparameter is a schedule, which a number would change in structure.
+
+    >>> import gradtx as gx
+    >>> gx.set_hyperparameters(gx.adam(0.1), {"learning_rate": 0.01, "by.decay": 0.99}) == gx.adam(0.01, b2=0.99)
+    True
+    """
+    groups = _groups(tx)
+    every = list(_walk(tx, _root(tx)))
+    leaves = [hyperparameter.value for hyperparameter in every]
+    place = {hyperparameter.names: i for i, hyperparameter in enumerate(every)}
+    for name, value in values.items():
+        for hyperparameter in _find(name, groups):
+            if isinstance(hyperparameter.value, Schedule) or isinstance(value, Schedule) or callable(value):
+                raise ValueError(
+                    f"{hyperparameter.path} cannot go from {hyperparameter.value!r} to {value!r}: schedules are "
+                    "structure; make a new optimizer, whose state is the same"
+                )
+            leaves[place[hyperparameter.names]] = hyperparameter.convert(hyperparameter.owner, value)
+    structure = jax.tree.structure(tx, is_leaf=lambda x: isinstance(x, Schedule))
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _parts(tx: Transformation, field: str) -> list[tuple[tuple[str, ...], Transformation]]:
+    """What a field holds of transformations, with the names under which the slots keep them."""
+    value = getattr(tx, field)
+    if isinstance(tx, Links):
+        return [((name,), link) for name, link in tx.named_links()]
+    if isinstance(tx, partition) and field == "members":
+        return [((name,) if m.flat else (name, type(m).__name__), m) for name, m in tx.named_members()]
+    if isinstance(value, Transformation):
+        return [((field,) if value.flat else (field, type(value).__name__), value)]
+    return []
+
+
+def _pieces(tx: Transformation, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Transformation]]:
+    """Every transformation with its names, outermost first."""
+    yield names, tx
+    for field in tx._kinds:
+        for inner, part in _parts(tx, field):
+            yield from _pieces(part, (*names, *inner))
+
+
+def _walk(tx: Transformation, names: tuple[str, ...]) -> Iterator[Hyperparameter]:
+    """Every hyperparameter with its names, in the order of the pytree's leaves."""
+    for field, kind in tx._kinds.items():
+        if parts := _parts(tx, field):
+            for inner, part in parts:
+                yield from _walk(part, (*names, *inner))
+        elif kind.data and not isinstance(value := getattr(tx, field), tuple):
+            yield Hyperparameter((*names, field), value, kind.convert, f"{type(tx).__name__}: {field}")
+
+
+def _root(tx: Transformation) -> tuple[str, ...]:
+    return () if tx.flat else (type(tx).__name__,)
+
+
+def _groups(tx: Transformation) -> list[list[Hyperparameter]]:
+    """The hyperparameters, the decay of a bias correction with that of the one average in its chain."""
+    groups: list[list[Hyperparameter]] = []
+    for h in _walk(tx, _root(tx)):
+        in_chain = [g for g in groups if g[0].names[:-2] == h.names[:-2]]
+        averages = [g for g in in_chain if g[0].owner == "scale_by_ema: decay"]
+        if h.owner == "bias_correction: decay" and len(averages) == 1:
+            averages[0].append(h)
+        else:
+            groups.append([h])
+    return groups
+
+
+def _short(h: Hyperparameter, groups: list[list[Hyperparameter]]) -> str:
+    return h.names[-1] if sum(g[0].names[-1] == h.names[-1] for g in groups) == 1 else h.path
+
+
+def _find(name: str, groups: list[list[Hyperparameter]]) -> list[Hyperparameter]:
+    """The one hyperparameter whose path the name's parts are in, in order, to the end."""
+
+    def says(h: Hyperparameter) -> bool:
+        rest = iter(h.names)
+        parts = name.split(".")
+        return h.names[-1] == parts[-1] and all(part in rest for part in parts)
+
+    found = [g for g in groups if g[0].path == name] or [g for g in groups if any(map(says, g))]
+    if len(found) != 1:
+        problem = "says more than one" if found else "is unknown"
+        listed = ", ".join(g[0].path for g in found or groups) or "none"
+        raise ValueError(f"the hyperparameter {name!r} {problem}: {listed}")
+    return found[0]
+
+
+def _plain(value: Any) -> Any:
+    concrete = isinstance(value, jax.Array) and not isinstance(value, Tracer) and not value.shape
+    return float(value) if concrete else value
+
+
+class Row(NamedTuple):
+    """A piece in a summary."""
+
+    piece: str
+    hyperparameters: str
+    remembers: str
+    bytes: int
+
+
+class Summary(NamedTuple):
+    """What an optimizer is made of and remembers; prints as a table."""
+
+    rows: list[Row]
+    parameters: int
+    bytes: int
+
+    def __str__(self) -> str:
+        per = (lambda n: f"{n / self.parameters:.2f}") if self.parameters else (lambda n: "–")
+        table = [("piece", "hyperparameters", "remembers", "bytes/parameter", "bytes")]
+        table += [(piece, values, slots, per(n), f"{n:,}") for piece, values, slots, n in self.rows]
+        table += [("all", f"{self.parameters:,} parameters", "", per(self.bytes), f"{self.bytes:,}")]
+        widths = [max(map(len, column)) for column in zip(*table)]
+        aligned = (
+            "  ".join(f"{cell:{'<' if i < 3 else '>'}{width}}" for i, (cell, width) in enumerate(zip(row, widths)))
+            for row in table
+        )
+        return "\n".join(line.rstrip() for line in aligned)
+
+    __repr__ = __str__
+
+
+def summary(tx: Transformation, params: Any) -> Summary:
+    """A table of the pieces, their hyperparameters at the first step, what each remembers, and its size.
+
+    Computed from shapes alone: nothing is allocated, so `params` may be `jax.ShapeDtypeStruct`s of any size.
+
+    >>> import gradtx as gx, jax
+    >>> gx.summary(gx.adam(), {"w": jax.ShapeDtypeStruct((1000, 1000), "float32")})
+    piece                                    hyperparameters      remembers       bytes/parameter      bytes
+    precondition                             eps=1e-08                                       0.00          0
+    precondition.direction.scale_by_ema      decay=0.9            mean                       4.00  4,000,000
+    precondition.direction.bias_correction   decay=0.9            mean_log_decay             0.00          4
+    precondition.by.square                                                                   0.00          0
+    precondition.by.scale_by_ema             decay=0.999          mean                       4.00  4,000,000
+    precondition.by.bias_correction          decay=0.999          mean_log_decay             0.00          4
+    precondition.by.sqrt                                                                     0.00          0
+    scale_by_learning_rate                   learning_rate=0.001                             0.00          0
+    step                                                          step                       0.00          4
+    all                                      1,000,000 parameters                            8.00  8,000,012
+    """
+    state, now = jax.eval_shape(tx.init, params), tx.at(0)
+    pieces = dict(_pieces(now, _root(now)))
+    values: dict[tuple[str, ...], list[str]] = {}
+    for h in _walk(now, _root(now)):
+        values.setdefault(h.names[:-1], []).append(f"{h.names[-1]}={_plain(h.value)!r}")
+    rows = []
+    for names, piece in pieces.items():
+        slots = state.slots
+        for name in names:
+            slots = slots.get(name, {})
+        inner = {other[len(names)] for other in pieces if other[: len(names)] == names and len(other) > len(names)}
+        own = {name: slot for name, slot in slots.items() if name not in inner}
+        if not piece.flat:
+            rows.append(Row(".".join(names), ", ".join(values.get(names, [])), ", ".join(own), _bytes(own)))
+    rows.append(Row("step", "", "step", _bytes(state.step)))
+    return Summary(rows, sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(params)), _bytes(state))
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))

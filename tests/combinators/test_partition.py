@@ -1,0 +1,623 @@
+"""Groups of parameters: partition, masked, freeze, explain."""
+
+import copy
+import dataclasses
+import pickle
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from streams import assert_near, follow, member, params_of, stream, types
+
+import gradtx as gx
+from gradtx.combinators.partition import explain, freeze, masked, partition
+from gradtx.core import leaves_by_path, walk
+
+NAMES = vars(gx) | {"partition": partition, "masked": masked, "freeze": freeze}
+params = {
+    "embed": jnp.ones((5, 2)),
+    "layers": [{"w": jnp.ones((3, 4)), "bias": jnp.ones(4)}, {"w": jnp.ones((4, 2)), "bias": jnp.ones(2)}],
+}
+adam, sgd = gx.adam(0.1), gx.sgd(0.2, momentum=0.9)
+
+
+def paths(tree):
+    return set(leaves_by_path(tree))
+
+
+def factors(tx, params=params):
+    """What is done to each parameter, where all that is done is to scale."""
+    u, _ = tx.update(params, tx.init(params), params)
+    return {path: float(x.ravel()[0]) for path, x in leaves_by_path(u).items()}
+
+
+class reads_extra(gx.PerLeaf):
+    """Remembers what it was given."""
+
+    reads = ("curvature", "value")
+
+    def update_leaf(self, g, slots, context):
+        return g, slots
+
+    def update_tree(self, updates, slots, context):
+        curvature, value = context.extra["curvature"], context.extra["value"]
+        jax.tree.map(lambda g, p, h: chex.assert_equal_shape([g, p, h]), updates, context.params, curvature)
+        return jax.tree.map(lambda g, h: g / h * value, updates, curvature), slots
+
+
+# ---------------------------------------------------------------- laws
+@pytest.mark.parametrize("tx", [sgd, gx.chain(gx.clip_by_global_norm(0.5), gx.adamw())])
+def test_one_rule_for_all_is_the_plain_transformation(tx):
+    gradients = list(stream(params))
+    plain, state = follow(tx, params, gradients)
+    for grouped in (
+        partition({"**": tx}),
+        partition({}, default=tx),
+        partition({"all": tx}, labels="all"),
+        masked(tx, None, otherwise="zero"),
+        masked(tx, {"embed": True, "layers": True}, otherwise="zero"),
+    ):
+        got, slots = follow(grouped, params, gradients)
+        chex.assert_trees_all_equal(got, plain)
+        (inner,) = slots.slots[type(grouped).__name__].values()
+        chex.assert_trees_all_equal(inner, state.slots)
+
+
+@pytest.mark.parametrize("tx", [gx.adamw(0.1), gx.rprop()])
+def test_elementwise_in_both_groups_is_the_plain_transformation(tx):
+    gradients = list(stream(params))
+    plain, _ = follow(tx, params, gradients)
+    got, _ = follow(partition({"**/bias": tx}, default=tx), params, gradients)
+    chex.assert_trees_all_equal(got, plain)
+
+
+def test_a_norm_is_the_groups():
+    tx = partition({"**/bias": gx.clip_by_global_norm(1.0)}, default=gx.identity())
+    u, _ = tx.update(params, tx.init(params))
+    assert_near(u["layers"][0]["bias"], jnp.full(4, 1 / jnp.sqrt(6)))
+    assert_near(u["layers"][1]["bias"], jnp.full(2, 1 / jnp.sqrt(6)))
+    chex.assert_trees_all_equal(u["embed"], params["embed"])
+    inner = masked(gx.clip_by_global_norm(1.0), "**/bias", otherwise="identity")
+    chex.assert_trees_all_equal(inner.update(params, inner.init(params))[0], u)
+
+
+def test_first_match_wins():
+    tx = partition({"layers/0/*": gx.scale(1), "**/bias": gx.scale(2), "**": gx.scale(3)}, default=gx.scale(4))
+    assert factors(tx) == {"embed": 3, "layers/0/w": 1, "layers/0/bias": 1, "layers/1/w": 3, "layers/1/bias": 2}
+    with pytest.raises(ValueError, match=r"the rule 'embed' chooses no parameter; earlier rules have embed$"):
+        partition({"**": gx.scale(1), "embed": gx.scale(2)}).init(params)
+
+
+@pytest.mark.parametrize(
+    "pattern, chosen",
+    [
+        ("embed", {"embed"}),
+        ("*", {"embed"}),
+        ("**", paths(params)),
+        ("**/bias", {"layers/0/bias", "layers/1/bias"}),
+        ("*/0/*", {"layers/0/w", "layers/0/bias"}),
+        ("layers/**", paths(params) - {"embed"}),
+        ("layers/**/w", {"layers/0/w", "layers/1/w"}),
+        ("layers/1/b*", {"layers/1/bias"}),
+        ("l*/*/*s", {"layers/0/bias", "layers/1/bias"}),
+        (gx.is_matrix, {"embed", "layers/0/w", "layers/1/w"}),
+        (lambda path, leaf: leaf.size > 9, {"embed", "layers/0/w"}),
+        (lambda path, leaf: np.bool_(leaf.shape == (2,)), {"layers/1/bias"}),
+    ],
+)
+def test_what_a_rule_chooses(pattern, chosen):
+    for tx in (
+        partition({pattern: gx.scale(2)}, default=gx.scale(0)),
+        masked(gx.scale(2), pattern, otherwise="zero"),
+        gx.chain(gx.scale(-1), gx.add(freeze(pattern), gx.scale(-1)), gx.scale(2)),
+    ):
+        assert {path for path, factor in factors(tx).items() if factor == 2} == chosen
+
+
+def test_labels_may_stand_for_branches_and_leave_the_rest_to_the_default():
+    rules = {"a": gx.scale(1), "b": gx.scale(2)}
+    expected = {"embed": 2, "layers/0/w": 1, "layers/0/bias": 1, "layers/1/w": 2, "layers/1/bias": 1}
+    whole = partition(rules, labels={"embed": "b", "layers": ["a", {"w": "b", "bias": "a"}]})
+    assert factors(whole) == expected
+    part = partition(rules, gx.scale(9), labels={"embed": None, "layers": ["a", {"w": "b"}]})
+    assert factors(part) == expected | {"embed": 9, "layers/1/bias": 9}
+
+
+def test_an_optional_rule_may_choose_nothing():
+    for optional in ("**/gate", ("**/gate",), ["**/gate"]):
+        tx = partition({"**/gate": adam}, default=sgd, optional=optional)
+        gradients = list(stream(params))
+        chex.assert_trees_all_equal(follow(tx, params, gradients)[0], follow(sgd, params, gradients)[0])
+    with pytest.raises(ValueError, match="chooses no parameter"):
+        partition({"**/gate": adam}, default=sgd).init(params)
+    tx = partition({"a": adam, "b": sgd}, labels="b", optional="a")
+    assert_near(follow(tx, params, [params])[0], follow(sgd, params, [params])[0])
+
+
+# ---------------------------------------------------------------- freezing
+def test_frozen_parameters_stay_and_take_no_memory():
+    tx = partition({"embed": freeze()}, default=adam)
+    new, state, update, u = params, tx.init(params), jax.jit(tx.update), None
+    for g in stream(params):
+        u, state = update(g, state, new)
+        new = gx.apply_updates(new, u)
+    chex.assert_trees_all_equal(new["embed"], params["embed"])
+    alone = {"layers": params["layers"]}
+    expected, slots = follow(adam, alone, [{"layers": g["layers"]} for g in stream(params)])
+    assert not any("embed" in path for path in paths(state.slots))
+    memory = lambda s: sum(x.nbytes for x in jax.tree.leaves(s))  # noqa: E731
+    assert memory(state) == memory(slots)
+    assert u and not u["embed"].any()
+    assert_near(u["layers"], expected[-1]["layers"])
+    other = masked(adam, "layers/**", otherwise="zero")
+    chex.assert_trees_all_equal(follow(other, params, stream(params))[0][-1], u)
+
+
+def test_freeze_is_zero_there_even_for_nan_and_the_same_elsewhere():
+    g = jax.tree.map(lambda x: x * jnp.nan, params)
+    u, state = freeze("embed").update(g, freeze("embed").init(params))
+    assert state.slots == {} and (u["embed"] == 0).all() and jnp.isnan(u["layers"][0]["w"]).all()
+
+
+# ---------------------------------------------------------------- against Optax
+def test_optax_partition_and_masked(x64):
+    p = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
+    gradients = list(stream(p, 8))
+    labels = {"embed": "e", "layers": [{"w": "w", "bias": "b"}] * 2}
+    theirs = optax.partition(
+        {
+            "e": optax.set_to_zero(),
+            "w": optax.adamw(0.1),
+            "b": optax.chain(optax.clip_by_global_norm(0.3), optax.sgd(1)),
+        },
+        labels,
+    )
+    rules = {"embed": freeze(), "**/w": gx.adamw(0.1, weight_decay=1e-4)}
+    biases = gx.chain(gx.clip_by_global_norm(0.3), gx.sgd(1.0))
+    expected, _ = follow(theirs, p, gradients, jax.jit(theirs.update))
+    assert_near(follow(partition(rules, default=biases), p, gradients)[0], expected, 1e-12)
+    by_labels = partition({"e": freeze(), "w": rules["**/w"], "b": biases}, labels=labels)
+    assert_near(follow(by_labels, p, gradients)[0], expected, 1e-12)
+
+    mask = {"embed": False, "layers": [{"w": True, "bias": False}] * 2}
+    theirs = optax.masked(optax.chain(optax.clip_by_global_norm(0.3), optax.scale_by_adam()), mask)
+    adam_without_rate = gx.precondition(gx.momentum(), by=gx.rms())
+    tx = masked(gx.chain(gx.clip_by_global_norm(0.3), adam_without_rate), mask, otherwise="identity")
+    assert_near(follow(tx, p, gradients)[0], follow(theirs, p, gradients)[0], 1e-12)
+
+
+def test_optaxs_transformations_as_members():
+    theirs, pattern = optax.chain(optax.clip_by_global_norm(0.3), optax.scale_by_adam()), "**/bias"
+    gradients = list(stream(params))
+    got, _ = follow(partition({pattern: theirs}, default=gx.identity()), params, gradients)
+    mask = {"embed": False, "layers": [{"w": False, "bias": True}] * 2}
+    masking = optax.masked(theirs, mask)
+    assert_near(got, follow(masking, params, gradients)[0])
+
+
+# ---------------------------------------------------------------- what a member is given
+def test_extra_arguments_shaped_like_the_parameters_are_cut():
+    curvature = jax.tree.map(lambda x: 2 * x, params)
+    tx = gx.chain(partition({"**/bias": reads_extra()}, default=gx.scale(3)), freeze("embed"))
+    u, _ = tx.update(params, tx.init(params), params, curvature=curvature, value=5.0)
+    assert factors(gx.pair(lambda p: (), lambda *_: (u, ()))) == {
+        "embed": 0,
+        "layers/0/w": 3,
+        "layers/0/bias": 2.5,
+        "layers/1/w": 3,
+        "layers/1/bias": 2.5,
+    }
+    nested = masked(partition({"**/bias": reads_extra()}, default=gx.scale(3)), "layers/0/*", otherwise="zero")
+    absent = curvature | {"embed": None}
+    gradients = params | {"embed": None}
+    u, _ = nested.update(gradients, nested.init(params), params, curvature=absent, value=5.0)
+    assert u["embed"] is None and u["layers"][0]["bias"][0] == 2.5 and u["layers"][1]["bias"][0] == 0
+    with pytest.raises(TypeError, match="no piece reads the argument 'speed'"):
+        tx.update(params, tx.init(params), params, speed=1.0)
+
+
+@pytest.mark.parametrize("value", [5.0, jnp.float32(5), np.float64(5)])
+def test_a_number_is_not_cut_though_the_parameters_are_one_array(value):
+    w = jnp.ones(3)
+    tx = partition({"x": reads_extra(), "**": reads_extra()}, optional="x")
+    u, _ = tx.update(w, tx.init(w), w, curvature=2 * w, value=value)
+    assert (u == 2.5).all()
+
+
+def test_members_see_their_parameters():
+    tx = partition({"**/bias": gx.scale(1)}, default=gx.add_weight_decay(0.5, where=gx.is_matrix))
+    assert factors(tx) == {path: 1.0 if "bias" in path else 1.5 for path in paths(params)}
+    with pytest.raises(ValueError, match=r"^add_weight_decay needs the parameters"):
+        tx.update(params, tx.init(params))
+
+
+def test_groups_within_groups():
+    inner = partition({"**/bias": gx.scale(2), "**/w": gx.scale(3)})
+    tx = partition({"layers/1/w": gx.scale(1), "layers/**": inner, "*": freeze()})
+    assert factors(tx) == {"embed": 0, "layers/0/w": 3, "layers/0/bias": 2, "layers/1/w": 1, "layers/1/bias": 2}
+    # a pattern may choose what another group has; one that is nowhere is refused still
+    tx = partition({"**/bias": masked(gx.scale(2), "embed", otherwise="zero")}, default=gx.scale(1))
+    assert factors(tx)["layers/0/bias"] == 0
+    with pytest.raises(ValueError, match="where='embedding' chooses no parameter"):
+        partition({"**/bias": masked(gx.scale(2), "embedding", otherwise="zero")}, default=gx.scale(1)).init(params)
+
+
+# ---------------------------------------------------------------- slots
+def test_slots_are_keyed_by_the_rules():
+    def named(path, leaf):
+        return path == "embed"
+
+    tx = partition(
+        {"**/bias": gx.scale_by_ema(), named: sgd, lambda path, leaf: path == "layers/0/w": sgd}, default=sgd
+    )
+    slots = tx.init(params).slots["partition"]
+    assert list(slots) == ["**/bias", "named", "<lambda>", "default"]
+    assert paths(slots["**/bias"]) == {"scale_by_ema/mean/layers/0/bias", "scale_by_ema/mean/layers/1/bias"}
+    assert paths(slots["default"]) == {"add_momentum/velocity/layers/1/w"}
+    assert paths(masked(sgd, "embed", otherwise="zero").init(params).slots) == {
+        "masked/inner/add_momentum/velocity/embed"
+    }
+    assert partition({"embed": gx.scale(2), "layers/**": freeze()}).init(params).slots == {}
+    two = partition({"default": sgd}, default=sgd, labels={"embed": "default"})
+    assert list(two.init(params).slots["partition"]) == ["default", "default_2"]
+    assert [name for name, _ in two.named_members()] == ["default", "default_2"]
+
+
+@pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
+def test_the_state_is_a_fixed_point(param_dtype, strict):
+    small = params_of(param_dtype)
+    tx = partition({"b": adam}, default=gx.chain(gx.clip_by_global_norm(1.0), sgd))
+    state = tx.init(small)
+    for g in stream(small):
+        u, after = tx.update(g, state, small)
+        assert types(after) == types(state) and types(u) == types(g)
+        state = after
+
+
+# ---------------------------------------------------------------- trees
+class Layer(NamedTuple):
+    w: Any
+    bias: Any
+
+
+def test_any_tree_absent_leaves_integers_and_complex_numbers():
+    tree = {"a": Layer(jnp.ones((2, 2)), None), "n": jnp.arange(3), "z": (jnp.ones(2, jnp.complex64), 2.0, ())}
+    tx = partition({"**/w": adam, "z/0": sgd, gx.is_matrix: adam, "**/bias": adam}, default=sgd, optional=gx.is_matrix)
+    g = jax.tree.map(lambda x: np.zeros(3, jax.dtypes.float0) if x is tree["n"] else jnp.ones_like(x), tree)
+    u, state = tx.update(g, tx.init(tree), tree)
+    assert u["n"].dtype == jax.dtypes.float0 and u["a"].bias is None and u["z"][0].dtype == jnp.complex64
+    assert not any(path.endswith("/n") for path in paths(state.slots))
+    chex.assert_trees_all_equal_structs(tx.update(u, state, tree)[1], state)
+    # a complex leaf is seen as pairs at init and at update alike
+    z = {"z": jnp.ones(2, jnp.complex64), "w": jnp.ones(2)}
+    tx = partition({gx.is_matrix: sgd}, default=gx.scale(1.0))
+    assert paths(tx.init(z).slots) == {"partition/is_matrix/add_momentum/velocity/z"}
+    assert_near(tx.update(z, tx.init(z), z)[0]["w"], z["w"])
+
+
+@pytest.mark.parametrize("empty", [{}, {"a": None}, ()])
+def test_trees_without_leaves(empty):
+    for tx in (
+        partition({"x": adam, gx.is_matrix: sgd}),
+        masked(adam, "x", otherwise="zero"),
+        freeze("x"),
+        partition({"x": adam}, labels={"a": "x"}),
+    ):
+        u, state = tx.update(empty, tx.init(empty), empty)
+        assert u == empty and state.step == 1
+
+
+@pytest.mark.parametrize("absent", [{"layers": None}, {"embed": None}, {"embed": None, "layers": None}])
+def test_none_for_a_gradient_leaves_the_leaf_and_its_slots_alone(absent):
+    tx = partition({"layers/0/w": adam, "**/bias": adam, "embed": sgd}, default=sgd)
+    first, second = stream(params, 2)
+    _, state = follow(tx, params, [first])
+    u, after = tx.update(second | absent, state, params)
+    whole, _ = tx.update(second, state, params)
+    assert_near(u, whole | absent)
+    chex.assert_trees_all_equal_structs(after, state)
+    old, new = leaves_by_path(state.slots), leaves_by_path(after.slots)
+    for path in old:
+        leaf = next((leaf for leaf in paths(params) if path.endswith(f"/{leaf}")), "")  # none for a bias correction's
+        assert not leaf or (new[path] == old[path]).all() == (leaf.split("/")[0] in absent)
+
+
+def test_none_for_a_gradient_without_parameters():
+    tx = partition({"embed": gx.clip(1.0), gx.is_matrix: sgd}, default=gx.scale(1.0))
+    u, _ = tx.update(params | {"embed": None}, tx.init(params))
+    assert u["embed"] is None
+
+
+# ---------------------------------------------------------------- jax's transformations
+tx = partition({"b": gx.chain(gx.clip_by_global_norm(0.5), adam)}, default=masked(sgd, gx.is_matrix, otherwise="zero"))
+
+
+def test_eager_jit_scan_and_disable_jit_agree():
+    small = params_of()
+    gradients = list(stream(small))
+
+    def step(state, g):
+        u, state = tx.update(g, state, small)
+        return state, u
+
+    eager, state = follow(tx, small, gradients)
+    jitted, _ = follow(tx, small, gradients, jax.jit(tx.update))
+    chex.assert_trees_all_equal(jitted, eager)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
+    last, scanned = jax.lax.scan(step, jax.jit(tx.init)(small), stacked)
+    assert_near(scanned, jax.tree.map(lambda *x: jnp.stack(x), *eager))
+    assert_near(last, state)
+    with jax.disable_jit():
+        assert_near(follow(tx, small, gradients[:2])[0], eager[:2])
+    assert jax.eval_shape(tx.init, small) == jax.eval_shape(lambda: state)
+    shapes = jax.eval_shape(tx.update, small, state, small)[0]
+    assert shapes == jax.eval_shape(lambda: small)
+
+
+def test_vmap_over_parameters_and_over_optimizers():
+    small = params_of()
+    gradients = list(stream(small))
+
+    def last(tx, params, gradients):
+        return follow(tx, params, gradients)[0][-1]
+
+    many = jax.tree.map(lambda x: jnp.stack([x, -2 * x]), (small, gradients))
+    got = jax.jit(jax.vmap(partial(last, tx)))(*many)
+    for i in range(2):
+        assert_near(member(got, i), last(tx, *member(many, i)))
+
+    def make(rate, decay):
+        return partition({"b": gx.adam(rate, b1=decay)}, default=gx.sgd(rate, momentum=decay))
+
+    rates, decays = jnp.array([0.1, 0.2, 0.3]), jnp.array([0.5, 0.7, 0.9])
+    batch = jax.vmap(make)(rates, decays)
+    got = jax.jit(jax.vmap(lambda tx: last(tx, small, gradients)))(batch)
+    for i in range(3):
+        assert_near(member(got, i), last(make(rates[i], decays[i]), small, gradients), 3e-6)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_sharded_is_single_device(axis_type):
+    big = {"w": jnp.arange(64.0).reshape(16, 4) / 64, "b": jnp.ones(3)}
+    gradients = list(stream(big, 2))
+    single, _ = follow(tx, big, gradients)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
+    with jax.set_mesh(mesh):
+        spec = {"w": NamedSharding(mesh, PartitionSpec("x")), "b": NamedSharding(mesh, PartitionSpec())}
+        put = partial(jax.device_put, device=spec)
+        for init in (tx.init, jax.jit(tx.init)):
+            slots = [slot for slot in jax.tree.leaves(init(put(big)).slots) if slot.shape == (16, 4)]
+            assert len(slots) == 1 and slots[0].sharding.is_equivalent_to(spec["w"], 2)
+        assert_near(follow(tx, put(big), map(put, gradients))[0], single, 3e-6)
+
+
+def test_hyperparameters_of_members_are_leaves_may_be_schedules_and_compile_once():
+    traces = 0
+
+    class count(gx.PerLeaf):
+        def update_leaf(self, g, slots, context):
+            nonlocal traces
+            traces += 1
+            return g, slots
+
+    small, make = params_of(), lambda rate: partition({"b": gx.scale(rate)}, default=gx.chain(count(), gx.sgd(rate)))
+    assert jax.tree.leaves(make(0.5)) == [0.5, 0.5]
+    assert [type(x) for x in jax.tree.leaves(tx)] == [float] * len(jax.tree.leaves(tx))
+    for rate in (0.5, 0.25, 1):
+        make(rate).update(small, make(rate).init(small), small)
+    assert traces == 1
+    halving = gx.of_step(lambda step: 0.5 * 0.5**step)
+    (first, second), state = follow(make(halving), small, [small, small])
+    assert_near(second, jax.tree.map(lambda x: x / 2, first))
+    assert make(halving).at(1) == make(0.25)
+    chex.assert_trees_all_equal_structs(state, make(0.5).init(small))
+
+
+# ---------------------------------------------------------------- records
+RECORDS = [
+    tx,
+    partition({"embed": adam, gx.is_matrix: sgd}, default=gx.adamw(), optional=gx.is_matrix),
+    partition({"x": gx.scale(2), "y": gx.scale(3)}, labels={"a": {"b": "x", "c": "y"}}),
+    partition({"x": gx.scale(2), "y": gx.scale(3)}, gx.scale(4), labels="x", optional=["y"]),
+    partition({}, default=adam),
+    masked(adam, {"a": [True, False]}, otherwise="identity"),
+    masked(adam, "embed", otherwise="zero"),
+    freeze("embed"),
+    freeze(),
+    freeze({"a": True}),
+]
+
+
+@pytest.mark.parametrize("tx", RECORDS)
+def test_a_record_prints_as_its_call_and_equal_ones_are_alike(tx):
+    again = eval(repr(tx), dict(NAMES))
+    for twin in (again, pickle.loads(pickle.dumps(tx)), copy.deepcopy(tx), dataclasses.replace(tx)):
+        assert twin == tx and hash(twin) == hash(tx) and jax.tree.structure(twin) == jax.tree.structure(tx)
+    assert tx not in [other for other in RECORDS if other is not tx] and len(list(walk(tx))) >= 1
+    assert max(map(len, repr(tx).splitlines())) <= 100
+    assert jax.tree.map(lambda x: x, tx) == tx
+
+
+def test_the_text_of_a_partition():
+    assert repr(partition({"b": gx.scale(1), gx.is_matrix: freeze()}, gx.scale(3), optional="b")) == (
+        "partition(\n    {'b': scale(1.0), is_matrix: freeze()},\n    default=scale(3.0),\n    optional=('b',),\n)"
+    )
+
+
+# ---------------------------------------------------------------- explain
+def test_explain():
+    tx = gx.chain(
+        gx.clip(1.0),
+        partition({"**/bias": masked(gx.scale(2), "layers/0/*", otherwise="zero")}, default=gx.sgd(0.5)),
+        freeze("embed"),
+    )
+    shapes = jax.eval_shape(lambda: {**params, "n": jnp.arange(2), "absent": None})
+    text = """\
+parameter      type          group
+embed          float32[5,2]  partition.default, freeze.frozen
+layers/0/bias  float32[4]    partition.**/bias.masked.inner, freeze.otherwise
+layers/0/w     float32[3,4]  partition.default, freeze.otherwise
+layers/1/bias  float32[2]    partition.**/bias.masked.otherwise, freeze.otherwise
+layers/1/w     float32[4,2]  partition.default, freeze.otherwise
+n              int32[2]      not floating
+
+partition.default, freeze.frozen = chain(clip(1.0), identity(), scale_by_learning_rate(0.5), zero())
+partition.**/bias.masked.inner, freeze.otherwise = chain(clip(1.0), scale(2.0), identity())
+partition.default, freeze.otherwise = chain(clip(1.0), identity(), scale_by_learning_rate(0.5), identity())
+partition.**/bias.masked.otherwise, freeze.otherwise = chain(clip(1.0), zero(), identity())
+not floating = identity()"""
+    assert str(explain(tx, shapes)) == text and repr(explain(tx, shapes)) == text
+    rows = explain(tx, params).rows
+    assert [row[:3] for row in rows] == [row[:3] for row in explain(tx, shapes).rows[:-1]]
+    assert (
+        str(explain(gx.scale(1), {"w": 2.0}))
+        == "parameter  type       group\nw          float32[]  all\n\nall = scale(1.0)"
+    )
+
+
+def test_explain_says_what_runs():
+    """The transformation that is said to run on a leaf, run on it alone, gives its update."""
+    inner = partition({"**/bias": gx.momentum(0.8)}, default=masked(gx.rms(0.9), "*/0/*", otherwise="identity"))
+    tx = gx.precondition(gx.add(inner, freeze(gx.is_matrix)), by=gx.rms(), eps=0.1)
+    gradients = list(stream(params))
+    got, _ = follow(tx, params, gradients)
+    for row in explain(tx, params).rows:
+        alone, _ = follow(row.tx, params, gradients)
+        assert_near(leaves_by_path(got[-1])[row.parameter], leaves_by_path(alone[-1])[row.parameter])
+        assert not {partition, masked, freeze} & set(map(type, walk(row.tx)))
+
+
+# ---------------------------------------------------------------- errors
+BAD: dict[str, tuple[Any, type[Exception], str]] = {
+    "unmatched leaves": (
+        lambda: partition({"**/bias": adam}).init(params),
+        ValueError,
+        "^partition: no rule is for embed, layers/0/w, layers/1/w: give a default$",
+    ),
+    "a rule that chooses nothing": (
+        lambda: partition({"**/gate": adam}, default=sgd).init(params),
+        ValueError,
+        r"^partition: the rule '\*\*/gate' chooses no parameter; there are embed, layers/0/bias, layers/0/w, ",
+    ),
+    "a function that chooses nothing": (
+        lambda: partition({gx.is_matrix: adam}, default=sgd).init({"b": jnp.ones(2)}),
+        ValueError,
+        "^partition: the rule is_matrix chooses no parameter; there are b$",
+    ),
+    "a rule of labels that chooses nothing": (
+        lambda: partition({"a": adam, "b": sgd}, labels="a").init(params),
+        ValueError,
+        "^partition: the rule 'b' chooses no parameter",
+    ),
+    "labels of another structure": (
+        lambda: partition({"a": adam}, labels={"embed": "a", "layers": ["a", "a", "a"]}).init(params),
+        ValueError,
+        r"^partition: labels\['layers/2'\] is of no parameter; there are embed, ",
+    ),
+    "labels that lack a leaf": (
+        lambda: partition({"a": adam}, labels={"embed": "a", "layers": ["a", {"w": "a"}]}).init(params),
+        ValueError,
+        "^partition: no rule is for layers/1/bias: give a default",
+    ),
+    "an unknown label": (
+        lambda: partition({"a": adam, "b": sgd}, labels={"x": "a", "y": "c"}),
+        ValueError,
+        "^partition: labels has 'c', which is no rule; the rules are 'a', 'b'$",
+    ),
+    "labels of numbers": (
+        lambda: partition({"a": adam}, labels={"x": 1}),
+        TypeError,
+        "^partition: labels must be a tree of strings, got {'x': 1}",
+    ),
+    "an unknown optional rule": (
+        lambda: partition({"a": adam}, sgd, optional="b"),
+        ValueError,
+        "^partition: optional has 'b', which is no rule; the rules are 'a'$",
+    ),
+    "a function that answers no boolean": (
+        lambda: partition({lambda path, leaf: "no": adam}, default=sgd).init(params),
+        TypeError,
+        "^partition: the rule <lambda> must answer True or False for 'embed', answered 'no'$",
+    ),
+    "a mask that answers no boolean": (
+        lambda: masked(adam, lambda path, leaf: 1, otherwise="zero").init(params),
+        TypeError,
+        "^masked: where=<lambda> must answer True or False for 'embed', answered 1$",
+    ),
+    "a function of the dtype": (
+        lambda: partition({lambda path, leaf: leaf.dtype == "float32": adam}, default=sgd).init(params),
+        AttributeError,
+        "chosen by path and shape: a leaf has shape, ndim and size, not 'dtype'",
+    ),
+    "a rule that is no rule": (
+        lambda: partition({3: adam}),
+        TypeError,
+        "^partition: a rule must be a pattern, a function, or one of labels, got 3",
+    ),
+    "a function with labels": (
+        lambda: partition({gx.is_matrix: adam}, labels="x"),
+        TypeError,
+        "^partition: a rule must be a pattern, a function, or one of labels, got <function is_matrix",
+    ),
+    "pairs": (lambda: partition([("*", adam)]), TypeError, "^partition: rules must be a dict of transformations, got"),
+    "a number": (lambda: partition(3), TypeError, "^partition: rules must be a dict of transformations, got 3"),
+    "a member that is none": (
+        lambda: partition({"*/b": 0.1}),
+        TypeError,
+        r"^partition: rules\['\*/b'\] must be a transformation",
+    ),
+    "a default that is none": (lambda: partition({}, 0.1), TypeError, "^partition: default must be a transformation"),
+    "otherwise": (
+        lambda: masked(adam, "w", "keep"),  # pyright: ignore[reportArgumentType]
+        ValueError,
+        "^masked: otherwise must be 'identity' or 'zero', got 'keep'",
+    ),
+    "no otherwise": (lambda: masked(adam, "w"), TypeError, "missing .* 'otherwise'"),  # pyright: ignore
+    "a mask that is no mask": (
+        lambda: masked(adam, {"w": 1}, "zero"),
+        TypeError,
+        "^masked: where must be .*a tree of booleans, got {'w': 1}",
+    ),
+    "a mask with a branch missing": (
+        lambda: masked(adam, {"embed": True}, "zero").init(params),
+        ValueError,
+        "has nothing for the parameter 'layers/0/bias'",
+    ),
+    "masked: a pattern that chooses nothing": (
+        lambda: masked(adam, "gate", "zero").init(params),
+        ValueError,
+        "^masked: where='gate' chooses no parameter; there are embed, ",
+    ),
+    "freeze: a pattern that chooses nothing": (
+        lambda: freeze("gate").init(params),
+        ValueError,
+        "^freeze: where='gate' chooses no parameter; there are embed, ",
+    ),
+    "explain: what is no transformation": (
+        lambda: explain(3, params),
+        TypeError,
+        "^explain: tx must be a transformation",
+    ),
+    "explain: a rule that chooses nothing": (
+        lambda: explain(gx.chain(freeze("gate")), params),
+        ValueError,
+        "^freeze: where='gate' chooses no parameter",
+    ),
+    "a state of another partition": (
+        lambda: partition({"embed": sgd}, sgd).update(params, partition({"**/w": sgd}, sgd).init(params), params),
+        ValueError,
+        "the state is not this optimizer's: slot 'partition/",
+    ),
+}
+
+
+@pytest.mark.parametrize("act, error, words", BAD.values(), ids=BAD)
+def test_bad_input(act, error, words):
+    with pytest.raises(error, match=words):
+        act()

@@ -1,0 +1,91 @@
+"""Hyperparameters by name, and the table of what an optimizer remembers."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from cases import ALL
+from streams import assert_near, follow, params_of, stream
+
+import gradtx as gx
+from gradtx.core import Schedule
+
+each_tx = pytest.mark.parametrize("tx", [case.tx for _, case in ALL], ids=[name for name, _ in ALL])
+
+
+@each_tx
+def test_every_hyperparameter_can_be_read_and_set_by_its_name(tx):
+    values = gx.hyperparameters(tx)
+    assert gx.set_hyperparameters(tx, values) == tx
+    assert len(values) <= len(jax.tree.leaves(tx))
+    assert set(values.values()) == set(jax.tree.leaves(tx))
+    for name, value in values.items():
+        other = gx.set_hyperparameters(tx, {name: value * 0.5 + 0.01})
+        assert jax.tree.structure(other) == jax.tree.structure(tx) and other != tx
+        assert gx.hyperparameters(other) == {**values, name: value * 0.5 + 0.01}
+
+
+@each_tx
+def test_the_summary_counts_the_bytes_of_the_state(tx):
+    params = params_of("bfloat16")
+    summary = gx.summary(tx, params)
+    assert summary.bytes == sum(x.nbytes for x in jax.tree.leaves(tx.init(params)))
+    assert summary.bytes == sum(row.bytes for row in summary.rows)
+    assert summary.parameters == 16
+
+
+def test_setting_the_rate_between_steps_is_the_schedule():
+    params = params_of()
+    gradients = list(stream(params, 3))
+    expected, _ = follow(gx.adam(lambda step: 0.1 / (step + 1)), params, gradients)
+    traces = []
+
+    @jax.jit
+    def step(tx, g, state):
+        traces.append(tx)
+        return tx.update(g, state, params)
+
+    tx, state = gx.adam(0.5), gx.adam().init(params)
+    for i, (g, u) in enumerate(zip(gradients, expected)):
+        tx = gx.set_hyperparameters(tx, {"learning_rate": 0.1 / (i + 1)})
+        got, state = step(tx, g, state)
+        assert_near(got, u)
+    assert len(traces) == 1
+
+
+def test_values_are_those_of_the_next_update():
+    tx, params = gx.adam(lambda step: 0.5**step), params_of()
+    _, state = follow(tx, params, stream(params, 2))
+    assert gx.hyperparameters(tx)["learning_rate"] == 1.0
+    assert gx.hyperparameters(tx, state)["learning_rate"] == 0.25
+    assert isinstance(tx, gx.Transformation) and any(
+        isinstance(x, Schedule) for x in jax.tree.leaves(tx, is_leaf=lambda x: isinstance(x, Schedule))
+    )
+
+
+BAD = {
+    "unknown": ({"rate": 1.0}, r"'rate' is unknown: .*learning_rate"),
+    "ambiguous": ({"decay": 0.5}, r"'decay' says more than one: precondition.direction.*, precondition.by"),
+    "out of range": ({"by.decay": 1.5}, "scale_by_ema: decay must be at least 0 and below 1, got 1.5"),
+    "a schedule": (
+        {"learning_rate": lambda step: 0.1},
+        "learning_rate cannot go from 0.001 to .*schedules are structure",
+    ),
+    "a vector": ({"eps": jnp.ones(2)}, "precondition: eps must be one number"),
+}
+
+
+@pytest.mark.parametrize("values, words", BAD.values(), ids=BAD)
+def test_bad_names_and_values(values, words):
+    with pytest.raises(ValueError, match=words):
+        gx.set_hyperparameters(gx.adam(), values)
+
+
+def test_a_schedule_is_not_set_to_a_number():
+    with pytest.raises(ValueError, match="schedules are structure; make a new optimizer"):
+        gx.set_hyperparameters(gx.adam(lambda step: 0.1), {"learning_rate": 0.1})
+
+
+def test_the_summary_of_seventy_billion_parameters():
+    params = {f"layer_{i}": jax.ShapeDtypeStruct((8192, 8192), "bfloat16") for i in range(1050)}
+    text = str(gx.summary(gx.adamw(), params))
+    assert "70,464,307,200 parameters" in text and "563,714,457,612" in text
