@@ -1,9 +1,10 @@
 """What XLA says that a jitted Adam costs, beside Optax's: bytes and temporaries for each parameter."""
 
-import gradtx as gx
 import jax
 import jax.numpy as jnp
 import optax
+
+import gradtx as gx
 
 
 def costs(tx, size):
