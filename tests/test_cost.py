@@ -1,5 +1,7 @@
 """What XLA says that a jitted Adam costs, beside Optax's: bytes and temporaries for each parameter."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,14 +9,14 @@ import optax
 import gradtx as gx
 
 
-def costs(tx, size):
+def costs(tx: Any, size: int) -> Any:
     params = {"w": jnp.zeros(size)}
 
     def step(g, state, params):
         updates, state = tx.update(g, state, params)
         return jax.tree.map(jnp.add, params, updates), state
 
-    compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(params, tx.init(params), params).compile()
+    compiled: Any = jax.jit(step, donate_argnums=(0, 1, 2)).lower(params, tx.init(params), params).compile()
     return compiled.cost_analysis()["bytes accessed"], compiled.memory_analysis().temp_size_in_bytes
 
 
