@@ -194,17 +194,17 @@ def summary(tx: Transformation, params: Any) -> Summary:
 
     >>> import gradtx as gx, jax
     >>> gx.summary(gx.adam(), {"w": jax.ShapeDtypeStruct((1000, 1000), "float32")})
-    piece                                    hyperparameters      remembers       bytes/parameter      bytes
-    precondition                             eps=1e-08                                       0.00          0
-    precondition.direction.scale_by_ema      decay=0.9            mean                       4.00  4,000,000
-    precondition.direction.bias_correction   decay=0.9            mean_log_decay             0.00          4
-    precondition.by.square                                                                   0.00          0
-    precondition.by.scale_by_ema             decay=0.999          mean                       4.00  4,000,000
-    precondition.by.bias_correction          decay=0.999          mean_log_decay             0.00          4
-    precondition.by.sqrt                                                                     0.00          0
-    scale_by_learning_rate                   learning_rate=0.001                             0.00          0
-    step                                                          step                       0.00          4
-    all                                      1,000,000 parameters                            8.00  8,000,012
+    piece                                   hyperparameters       remembers  bytes/parameter      bytes
+    precondition                            eps=1e-08                                   0.00          0
+    precondition.direction.scale_by_ema     decay=0.9             mean                  4.00  4,000,000
+    precondition.direction.bias_correction  decay=0.9                                   0.00          0
+    precondition.by.square                                                              0.00          0
+    precondition.by.scale_by_ema            decay=0.999           mean                  4.00  4,000,000
+    precondition.by.bias_correction         decay=0.999                                 0.00          0
+    precondition.by.sqrt                                                                0.00          0
+    scale_by_learning_rate                  learning_rate=0.001                         0.00          0
+    step                                                          step                  0.00          4
+    all                                     1,000,000 parameters                        8.00  8,000,004
     """
     state, now = jax.eval_shape(tx.init, params), tx.at(0)
     pieces = dict(_pieces(now, _root(now)))

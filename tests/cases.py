@@ -26,7 +26,7 @@ CASES: dict[str, list[Case]] = {
     "add_constant": [Case(gx.add_constant(0.5), moves_at_rest=True)],
     "add_momentum": [Case(gx.add_momentum(0.8)), Case(gx.add_momentum(0.8, nesterov=True))],
     "add_weight_decay": [Case(gx.add_weight_decay(0.1, where=gx.is_matrix), moves_at_rest=True)],
-    "bias_correction": [Case(gx.bias_correction(0.8))],
+    "bias_correction": [Case(gx.bias_correction(0.8)), Case(gx.bias_correction(0.8, remember=True))],
     "clip": [Case(gx.clip(0.5))],
     "clip_by_global_norm": [Case(gx.clip_by_global_norm(0.5), elementwise=False)],
     "decayed_max": [Case(gx.decayed_max(0.8))],

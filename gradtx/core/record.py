@@ -10,9 +10,8 @@ import math
 import numbers
 import operator
 import textwrap
-import typing
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple, dataclass_transform
+from typing import Annotated, Any, ClassVar, NamedTuple, dataclass_transform, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +77,7 @@ def _kind(hint: Any) -> Kind:
             return note
     if hasattr(hint, "coerce"):
         return Kind(hint.coerce, data=True)
-    if typing.get_origin(hint) is tuple and (inner := _kind(typing.get_args(hint)[0])).data:
+    if get_origin(hint) is tuple and (inner := _kind(get_args(hint)[0])).data:
         return Kind(lambda place, values: tuple(inner.convert(f"{place}[{i}]", v) for i, v in enumerate(values)), True)
     return Kind(_structure)
 
@@ -91,12 +90,12 @@ class Record:
     are checked by their annotation when a record is made, never when jax unflattens one: leaves may then be anything.
     """
 
-    _kinds: typing.ClassVar[dict[str, Kind]] = {}
+    _kinds: ClassVar[dict[str, Kind]] = {}
 
     def __init_subclass__(cls, init: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        dataclasses.dataclass(frozen=True, repr=False, eq=False, init=init)(cls)
-        hints = typing.get_type_hints(cls, include_extras=True)
+        dataclasses.dataclass(repr=False, eq=False, init=init)(cls)
+        hints = get_type_hints(cls, include_extras=True)
         cls._kinds = {field.name: _kind(hints[field.name]) for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
         data = [name for name, kind in cls._kinds.items() if kind.data]
         meta = [name for name, kind in cls._kinds.items() if not kind.data]
@@ -111,10 +110,16 @@ class Record:
 
         register_pytree_with_keys(cls, flatten_with_keys, unflatten)
 
+    def __setattr__(self, name: str, *value: Any) -> None:  # frozen here once: dataclass would compile it for each
+        if name not in self._kinds or name in self.__dict__:
+            raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+        (self.__dict__[name],) = value
+
+    __delattr__ = __setattr__
+
     def __post_init__(self) -> None:
         for name, kind in self._kinds.items():
-            value = kind.convert(f"{type(self).__name__}: {name}", getattr(self, name))
-            object.__setattr__(self, name, value)
+            self.__dict__[name] = kind.convert(f"{type(self).__name__}: {name}", self.__dict__[name])
 
     def _arguments(self) -> list[str]:
         """The arguments of the call that makes this record; structure at its default is left out."""

@@ -8,7 +8,6 @@ from typing import Any, TypeVar, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import Tracer
 from jax.dtypes import float0, prng_key
 from jax.tree_util import keystr, tree_flatten_with_path
@@ -56,9 +55,7 @@ def differentiable(place: str, leaf: Any) -> bool:
     """Whether a leaf is floating or complex. What is no array, or a random key, is refused."""
     dtype = getattr(leaf, "dtype", None)
     if dtype is None and not isinstance(leaf, (float, int, complex)):
-        raise TypeError(
-            f"{place} is {leaf!r}: keep arrays and None only, as equinox.filter(model, is_inexact_array) does"
-        )
+        raise TypeError(f"{place} is {leaf!r}: keep arrays and None only (equinox.filter(model, is_inexact_array))")
     if dtype is not None and jnp.issubdtype(dtype, prng_key):
         raise TypeError(f"{place} is a random key, not a parameter: put None in its place")
     return jnp.issubdtype(jnp.result_type(leaf) if dtype is None else dtype, jnp.inexact)
@@ -82,9 +79,7 @@ def check_updates(updates: Any, params: Any) -> None:
             raise ValueError(f"updates[{path!r}] has shape {jnp.shape(u)}, its parameter has {jnp.shape(p)}")
         for name, leaf in (("updates", u), ("params", p)):
             if not differentiable(f"{name}[{path!r}]", leaf):
-                raise TypeError(
-                    f"{name}[{path!r}] must be floating or complex to be updated, got {jnp.result_type(leaf)}"
-                )
+                raise TypeError(f"{name}[{path!r}] must be floating or complex, got {jnp.result_type(leaf)}")
         if jnp.iscomplexobj(u) != jnp.iscomplexobj(p):
             raise TypeError(f"updates[{path!r}] is {jnp.result_type(u)}, its parameter {jnp.result_type(p)}")
     if params is not None:
@@ -128,13 +123,13 @@ def _at_least_float32(dtype: Any) -> Any:
     return real if real.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
-def widen(x: Any, dtype: Any = None) -> Array:
+def widen(x: Any, dtype: Any = None) -> jax.Array:
     """A real array of at least float32, or of `dtype`. A complex one becomes pairs of reals: shape (…, 2)."""
     x = jnp.stack([jnp.real(x), jnp.imag(x)], -1) if jnp.iscomplexobj(x) else x
     return jnp.asarray(x, dtype or _at_least_float32(jnp.result_type(x)))
 
 
-def narrow(x: Array, like: Any) -> Array:
+def narrow(x: jax.Array, like: Any) -> jax.Array:
     """Undoes `widen`: `x` with the dtype of `like`."""
     x = jax.lax.complex(x[..., 0], x[..., 1]) if jnp.iscomplexobj(like) else x
     return jnp.asarray(x, jnp.result_type(like))

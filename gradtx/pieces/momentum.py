@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Context, Decay, NonNegative, PerLeaf, Slots, Transformation, working_dtype
+from gradtx.core import Context, Decay, NonNegative, PerLeaf, Schedule, Slots, Transformation, working_dtype
 from gradtx.pieces.formulas import lerp
 
 
@@ -70,13 +70,15 @@ class add_momentum(PerLeaf):
 
 
 class bias_correction(Transformation):
-    r"""Corrects any exponential average for its start at 0.   u = g / (1 − b₁·b₂·…·bₜ);  g / (1 − bᵗ) if b is constant
+    r"""Corrects any exponential average for its start at 0.   u = g / (1 − bᵗ);  g / (1 − b₁·b₂ ⋯ bₜ) if b changes
 
-    It remembers one number, the mean of log b over the steps: a constant decay keeps it exact at any step, a schedule
-    or a decay changed between updates is corrected for what was used.
+    A constant decay needs no memory. One that is a schedule is remembered as one number, the mean of log b over the
+    steps.
 
     Args:
       decay: b in [0, 1), that of the average.
+      remember: Whether the decays used so far are remembered, for one that you change between updates; always so for
+        a schedule. Without, the average is corrected as if the decay had always been the present one.
 
     Source: Kingma and Ba 2015, arXiv 1412.6980, section 3.
 
@@ -87,13 +89,22 @@ class bias_correction(Transformation):
     """
 
     decay: Decay = 0.9
+    remember: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "remember", self.remember or isinstance(self.decay, Schedule))
 
     def init_tree(self, params: Any) -> Slots:
-        return {"mean_log_decay": jnp.zeros((), working_dtype(params))}
+        return {"mean_log_decay": jnp.zeros((), working_dtype(params))} if self.remember else {}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        mean, log_product = _log_product(slots["mean_log_decay"], self.decay, context.step)
-        return jax.tree.map(lambda g: g / -jnp.expm1(log_product), updates), {"mean_log_decay": mean}
+        if self.remember:
+            mean, log_product = _log_product(slots["mean_log_decay"], self.decay, context.step)
+            slots = {"mean_log_decay": mean}
+        else:
+            log_product = context.step.astype(self.decay.dtype) * _log(self.decay)
+        return jax.tree.map(lambda g: g / -jnp.expm1(log_product), updates), slots
 
 
 def _log_product(mean: Array, decay: Array, step: Array) -> tuple[Array, Array]:
@@ -127,7 +138,7 @@ class nesterov_ema(Transformation):
     warm_up_rate: NonNegative = 0.004
 
     def init_tree(self, params: Any) -> Slots:
-        return scale_by_ema(self.decay).init_tree(params) | bias_correction(self.decay).init_tree(params)
+        return scale_by_ema(self.decay).init_tree(params) | bias_correction(remember=True).init_tree(params)
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         of_ema = {name: slot for name, slot in slots.items() if name != "mean_log_decay"}  # none without leaves

@@ -3,6 +3,7 @@
 Ratios within one process, interleaved, medians; Optax beside it. Nothing here is a test: machines differ.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -74,13 +75,12 @@ def accesses() -> None:
 
 def imports() -> None:
     """What `import gradtx` adds to `import jax`, over fresh processes."""
-    took: dict[str, list[float]] = {"jax": [], "gradtx": []}
-    for _ in range(9):
-        for name, several in took.items():
-            code = f"import time; t = time.perf_counter(); import {name}; print(time.perf_counter() - t)"
-            several.append(float(subprocess.check_output([sys.executable, "-c", code])))
-    jax_time, gradtx_time = (median(several) for several in took.values())
-    print(f"  jax {jax_time:.3f} s, gradtx {gradtx_time:.3f} s: {gradtx_time / jax_time - 1:+.1%}   (bar: +10%)")
+    code = "import time; a = time.perf_counter(); import jax; b = time.perf_counter(); import gradtx; "
+    code += "print(b - a, time.perf_counter() - b)"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    ran = [subprocess.check_output([sys.executable, "-c", code], env=environment) for _ in range(15)]
+    jax_time, own_time = (median(several) for several in zip(*(map(float, line.split()) for line in ran)))
+    print(f"  jax {jax_time:.3f} s, gradtx {own_time:.3f} s: {own_time / jax_time:+.1%}   (bar: +10%)")
 
 
 def summary() -> None:

@@ -126,7 +126,7 @@ BAD = {
     "integer parameters": (
         lambda: tx.update(params, tx.init(with_leaf("b", jnp.ones(4, int))), with_leaf("b", jnp.ones(4, int))),
         TypeError,
-        r"params\['layer/b'\] must be floating or complex to be updated, got int32",
+        r"params\['layer/b'\] must be floating or complex, got int32",
     ),
     "boolean updates": (update(with_leaf("b", jnp.ones(4, bool))), TypeError, "must be floating"),
     "a complex update of a real parameter": (

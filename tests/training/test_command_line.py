@@ -162,7 +162,7 @@ def test_show_prints_the_composition_and_its_state(capsys):
     assert eval(composition, dict(vars(gx))) == gx.adam()
     assert "step: int32[]" in state
     assert state.count("mean/w: float32[3,4]") == 2
-    assert "8 bytes per parameter, plus 12 bytes" in state
+    assert "8 bytes per parameter, plus 4 bytes" in state
 
 
 @pytest.mark.parametrize("name", sorted({*TEXTBOOK} - {"adam_uncorrected"}))
