@@ -19,7 +19,9 @@ from gradtx.combinators import (
     explain,
     freeze,
     masked,
+    measurements,
     momentum,
+    monitor,
     partition,
     precondition,
     rms,
@@ -40,7 +42,7 @@ from gradtx.core import (
     pair,
 )
 
-# Other libraries.
+# Hyperparameters by name, and other libraries.
 from gradtx.inspection import hyperparameters, set_hyperparameters, summary
 from gradtx.interop import as_optax
 
@@ -75,11 +77,16 @@ from gradtx.pieces import (
     bias_correction,
     clip,
     clip_by_global_norm,
+    cosine,
     decayed_max,
+    delay,
+    emit_params,
     global_norm,
     identity,
     is_matrix,
     nesterov_ema,
+    norm_ratio,
+    reduce_on_plateau,
     running_max,
     running_sum,
     running_variance,
@@ -92,3 +99,6 @@ from gradtx.pieces import (
     sqrt,
     square,
 )
+
+# Many optimizers at once.
+from gradtx.training.sweeps import Sweep, grid, stack, sweep

@@ -1,7 +1,7 @@
 """What an optimizer holds, by the names that a person would type: read it, change it, and see what it remembers."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,8 @@ from jax.core import Tracer
 
 from gradtx.combinators.chain import Links
 from gradtx.combinators.partition import partition
-from gradtx.core import Schedule, State, Transformation
+from gradtx.core import Schedule, State, Transformation, leaves_by_path
+from gradtx.tables import aligned
 
 
 class Hyperparameter(NamedTuple):
@@ -87,7 +88,7 @@ def set_hyperparameters(tx: Transformation, values: Mapping[str, Any]) -> Any:
 def _parts(tx: Transformation, field: str) -> list[tuple[tuple[str, ...], Transformation]]:
     """What a field holds of transformations, with the names under which the slots keep them."""
     value = getattr(tx, field)
-    if isinstance(tx, Links):
+    if isinstance(tx, Links) and field == "links":
         return [((name,), link) for name, link in tx.named_links()]
     if isinstance(tx, partition) and field == "members":
         return [((name,) if m.flat else (name, type(m).__name__), m) for name, m in tx.named_members()]
@@ -135,15 +136,39 @@ def _short(h: Hyperparameter, groups: list[list[Hyperparameter]]) -> str:
     return h.names[-1] if sum(g[0].names[-1] == h.names[-1] for g in groups) == 1 else h.path
 
 
+def labels(tx: Transformation) -> dict[str, Any]:
+    """Every number of every hyperparameter, those within schedules too, by the shortest name that says which.
+
+    >>> import gradtx as gx
+    >>> list(labels(gx.adam(gx.schedules.cosine(0.1, steps=100))))
+    ['direction.decay', 'by.decay', 'eps', 'peak', 'floor']
+    """
+    every = [
+        ((*group[0].names, *path.split("/")) if path else group[0].names, value)
+        for group in _groups(tx)
+        for path, value in leaves_by_path(group[0].value).items()
+    ]
+    return {_shortest(names, [other for other, _ in every]): value for names, value in every}
+
+
+def _shortest(names: tuple[str, ...], every: list[tuple[str, ...]]) -> str:
+    for first in range(len(names) - 1, -1, -1):
+        says = names[-1:] if first == len(names) - 1 else (names[first], names[-1])
+        if sum(_says(says, other) for other in every) == 1:
+            return ".".join(says)
+    return ".".join(names)
+
+
+def _says(parts: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether the parts are in the names, in order, to the end."""
+    rest = iter(names)
+    return names[-1] == parts[-1] and all(part in rest for part in parts)
+
+
 def _find(name: str, groups: list[list[Hyperparameter]]) -> list[Hyperparameter]:
-    """The one hyperparameter whose path the name's parts are in, in order, to the end."""
-
-    def says(h: Hyperparameter) -> bool:
-        rest = iter(h.names)
-        parts = name.split(".")
-        return h.names[-1] == parts[-1] and all(part in rest for part in parts)
-
-    found = [g for g in groups if g[0].path == name] or [g for g in groups if any(map(says, g))]
+    """The one hyperparameter whose path the name says."""
+    parts = name.split(".")
+    found = [g for g in groups if g[0].path == name] or [g for g in groups if any(_says(parts, h.names) for h in g)]
     if len(found) != 1:
         problem = "says more than one" if found else "is unknown"
         listed = ", ".join(g[0].path for g in found or groups) or "none"
@@ -177,12 +202,7 @@ class Summary(NamedTuple):
         table = [("piece", "hyperparameters", "remembers", "bytes/parameter", "bytes")]
         table += [(piece, values, slots, per(n), f"{n:,}") for piece, values, slots, n in self.rows]
         table += [("all", f"{self.parameters:,} parameters", "", per(self.bytes), f"{self.bytes:,}")]
-        widths = [max(map(len, column)) for column in zip(*table)]
-        aligned = (
-            "  ".join(f"{cell:{'<' if i < 3 else '>'}{width}}" for i, (cell, width) in enumerate(zip(row, widths)))
-            for row in table
-        )
-        return "\n".join(line.rstrip() for line in aligned)
+        return aligned(table, left=3)
 
     __repr__ = __str__
 

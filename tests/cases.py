@@ -18,6 +18,8 @@ class Case(NamedTuple):
     """Whether a zero gradient gives an update that is not zero, from the start."""
     elementwise: bool = True
     """Whether a coordinate's update depends on that coordinate alone."""
+    reads_updates: bool = True
+    """Whether the first update depends on what comes in."""
 
 
 CASES: dict[str, list[Case]] = {
@@ -30,9 +32,12 @@ CASES: dict[str, list[Case]] = {
     "clip": [Case(gx.clip(0.5))],
     "clip_by_global_norm": [Case(gx.clip_by_global_norm(0.5), elementwise=False)],
     "decayed_max": [Case(gx.decayed_max(0.8))],
+    "delay": [Case(gx.delay(), reads_updates=False)],
+    "emit_params": [Case(gx.emit_params(), moves_at_rest=True, reads_updates=False)],
     "identity": [Case(gx.identity())],
     "nesterov_ema": [Case(gx.nesterov_ema(0.8)), Case(gx.nesterov_ema(0.8, warm_up=True, warm_up_rate=0.1))],
     "pair": [Case(gx.pair(*optax.scale_by_adam(b1=0.8)))],
+    "reduce_on_plateau": [Case(gx.reduce_on_plateau(0.5, patience=1)), Case(gx.reduce_on_plateau(every=2))],
     "running_max": [Case(gx.running_max())],
     "running_variance": [Case(gx.running_variance(0.8))],
     "running_sum": [Case(gx.running_sum(0.0)), Case(gx.running_sum(0.5), moves_at_rest=True)],
@@ -51,6 +56,11 @@ CASES: dict[str, list[Case]] = {
     "masked": [
         Case(gx.masked(gx.adam(), gx.is_matrix, otherwise="identity")),
         Case(gx.masked(gx.clip_by_global_norm(0.5), None, otherwise="zero"), elementwise=False),
+    ],
+    "monitor": [
+        Case(gx.monitor("size", gx.global_norm), elementwise=False),
+        Case(gx.monitor("turn", gx.cosine, gx.momentum(0.8), gx.delay()), elementwise=False),
+        Case(gx.monitor("step", gx.norm_ratio, gx.adam(), gx.emit_params()), elementwise=False),
     ],
     "partition": [
         Case(gx.partition({gx.is_matrix: gx.adam()}, default=gx.sgd(momentum=0.9), optional=gx.is_matrix)),

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import gradtx as gx
+from gradtx.core import walk
 
 
 def params_of(dtype=jnp.float32, seed=0):
@@ -25,11 +26,17 @@ def stream(tree, steps=5, seed=1):
         yield jax.tree.map(gradient, tree)
 
 
+def extra(tx):
+    """The extra arguments that an update of `tx` needs."""
+    needs = {name for piece in walk(tx) for name in piece.reads}
+    return {"value": 1.0} if "value" in needs else {}
+
+
 def follow(tx, params, gradients, update=None):
     """The updates and the last state, of an update after another."""
     state, out = tx.init(params), []
     for g in gradients:
-        u, state = (update or tx.update)(g, state, params)
+        u, state = (update or tx.update)(g, state, params, **extra(tx))
         out.append(u)
     return out, state
 
@@ -43,11 +50,12 @@ def types(tree):
 
 
 def assert_near(a, b, bound=1e-6):
-    """Leaves within `bound` of the largest coordinate."""
+    """Leaves within `bound` of the largest finite coordinate; infinities are equal."""
     chex.assert_trees_all_equal_structs(a, b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-        assert np.max(np.abs(x - y), initial=0) <= bound * max(np.max(np.abs(y), initial=0), 1e-30)
+        away = np.abs(np.subtract(x, y, where=x != y, out=np.zeros_like(x)))
+        assert np.max(away, initial=0) <= bound * max(np.max(np.abs(y[np.isfinite(y)]), initial=0), 1e-30)
 
 
 def evaluate(text):

@@ -2,6 +2,7 @@
 
 from gradtx.combinators.averages import momentum, rms, scale_by_rms
 from gradtx.combinators.chain import add, chain
+from gradtx.combinators.monitor import measurements, monitor
 from gradtx.combinators.partition import explain, freeze, masked, partition
 from gradtx.combinators.precondition import precondition
 
@@ -11,7 +12,9 @@ __all__ = [
     "explain",
     "freeze",
     "masked",
+    "measurements",
     "momentum",
+    "monitor",
     "partition",
     "precondition",
     "rms",

@@ -17,6 +17,7 @@ from gradtx.core.record import describe
 from gradtx.core.trees import differentiable, is_none
 from gradtx.pieces.scaling import identity
 from gradtx.pieces.where import Paths, Where, chooser
+from gradtx.tables import aligned
 
 
 class Rule(NamedTuple):
@@ -337,10 +338,8 @@ class Explanation(NamedTuple):
 
     def __str__(self) -> str:
         table = [("parameter", "type", "group"), *(row[:3] for row in self.rows)]
-        a, b = (max(len(row[i]) for row in table) for i in (0, 1))
-        lines = [f"{path:{a}}  {kind:{b}}  {group}" for path, kind, group in table]
         groups = {row.group: row.tx for row in self.rows}
-        return "\n".join([*lines, "", *(f"{group} = {tx!r}" for group, tx in groups.items())])
+        return "\n".join([aligned(table, left=3), "", *(f"{group} = {tx!r}" for group, tx in groups.items())])
 
     __repr__ = __str__
 

@@ -1,8 +1,10 @@
 """Transformations that do one thing each."""
 
-from gradtx.pieces.clipping import clip, clip_by_global_norm, global_norm
+from gradtx.pieces.clipping import clip, clip_by_global_norm
 from gradtx.pieces.decay import add_weight_decay
+from gradtx.pieces.measures import cosine, global_norm, norm_ratio
 from gradtx.pieces.momentum import add_momentum, bias_correction, nesterov_ema, scale_by_ema
+from gradtx.pieces.plateau import reduce_on_plateau
 from gradtx.pieces.scaling import (
     absolute,
     add_constant,
@@ -14,6 +16,7 @@ from gradtx.pieces.scaling import (
     square,
 )
 from gradtx.pieces.size import decayed_max, running_max, running_sum, running_variance, scale_by_own_rms, sign_steps
+from gradtx.pieces.sources import delay, emit_params
 from gradtx.pieces.where import is_matrix
 
 __all__ = [
@@ -24,11 +27,16 @@ __all__ = [
     "bias_correction",
     "clip",
     "clip_by_global_norm",
+    "cosine",
     "decayed_max",
+    "delay",
+    "emit_params",
     "global_norm",
     "identity",
     "is_matrix",
     "nesterov_ema",
+    "norm_ratio",
+    "reduce_on_plateau",
     "running_max",
     "running_sum",
     "running_variance",

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Context, PerLeaf, Positive, Slots, Transformation, working_dtype
-from gradtx.pieces.formulas import safe_sqrt
+from gradtx.core import Context, PerLeaf, Positive, Slots, Transformation
+from gradtx.pieces.measures import global_norm
 
 
 class clip(PerLeaf):
@@ -47,31 +47,3 @@ class clip_by_global_norm(Transformation):
         factor = jnp.where(norm > self.max_norm, self.max_norm / jnp.where(norm > 0, norm, 1), 1)
         factor = jnp.where(jnp.isfinite(norm), factor, jnp.nan)
         return jax.tree.map(lambda g: factor * g, updates), slots
-
-
-def global_norm(tree: Any) -> Array:
-    r"""The Euclidean norm of all leaves as one vector, √Σ g², in at least float32.
-
-    Where the plain sum of squares overflows or underflows, it is taken again of the coordinates divided by the largest.
-
-    >>> import jax.numpy as jnp
-    >>> float(global_norm({"w": jnp.full((2, 2), 1e30), "b": None})) == jnp.float32(2e30)
-    Array(True, dtype=bool)
-    """
-    dtype = working_dtype(tree)
-    leaves = [jnp.abs(x).astype(dtype) for x in jax.tree.leaves(tree) if x.size]
-    if not leaves:
-        return jnp.zeros((), dtype)
-
-    def of(divisor):
-        return safe_sqrt(sum(jnp.sum(jnp.square(x / divisor)) for x in leaves))
-
-    def scaled():
-        largest = jnp.max(jnp.stack([jnp.max(x) for x in leaves]))
-        usable = (largest > 0) & jnp.isfinite(largest)
-        return jnp.where(usable, largest * of(jnp.where(usable, largest, 1)), largest)
-
-    squares = sum(jnp.sum(jnp.square(x)) for x in leaves)
-    low, high = jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps, jnp.finfo(dtype).max
-    plain = (squares > low) & (squares < high)
-    return jax.lax.cond(plain, lambda: jnp.sqrt(jnp.where(plain, squares, 1)), scaled)

@@ -32,8 +32,8 @@ class reduce_on_plateau(Transformation):
 
     Source: the textbook's threshold rule; torch.optim.lr_scheduler.ReduceLROnPlateau.
 
-    >>> import jax.numpy as jnp
-    >>> tx = reduce_on_plateau(factor=0.5, patience=1)
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.reduce_on_plateau(factor=0.5, patience=1)
     >>> state = tx.init(jnp.zeros(()))
     >>> for loss in (3.0, 2.0, 2.0, float("nan"), 2.0, 1.0):
     ...     update, state = tx.update(jnp.array(1.0), state, value=loss)
@@ -57,14 +57,14 @@ class reduce_on_plateau(Transformation):
     reads = ("value",)
 
     def init_tree(self, params: Any) -> Slots:
-        one, none = jnp.ones((), working_dtype(params)), jnp.zeros((), jnp.int32)
+        dtype = working_dtype(params)
         return {
-            "scale": one,
-            "best": one * jnp.inf,
-            "mean": one * 0,  # of the values that are judged next
-            "seen": none,  # how many they are
-            "worse": none,  # how many in a row were no better
-            "wait": none,  # how many will not be counted
+            "scale": jnp.ones((), dtype),
+            "best": jnp.full((), jnp.inf, dtype),
+            "mean": jnp.zeros((), dtype),  # of the values that are judged next
+            "seen": jnp.zeros((), jnp.int32),  # how many they are
+            "worse": jnp.zeros((), jnp.int32),  # how many in a row were no better
+            "wait": jnp.zeros((), jnp.int32),  # how many will not be counted
         }
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:

@@ -1,0 +1,38 @@
+"""Pieces that emit something other than what they are given."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import Context, PerLeaf, Slots
+
+
+class delay(PerLeaf):
+    """The updates of the step before, from 0.   u = l;  l ← g
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.delay()
+    >>> first, state = tx.update(jnp.array(1.0), tx.init(jnp.zeros(())))
+    >>> float(first), float(tx.update(jnp.array(2.0), state)[0])
+    (0.0, 1.0)
+    """
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"last": jnp.zeros_like(param)}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        return slots["last"], {"last": g}
+
+
+class emit_params(PerLeaf):
+    """The parameters, whatever the updates are.   u = θ
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.emit_params(), jnp.array([3.0])
+    >>> tx.update(jnp.zeros(1), tx.init(params), params)[0]
+    Array([3.], dtype=float32)
+    """
+
+    needs_params = True
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        return context.params, slots

@@ -1,0 +1,19 @@
+"""Text tables."""
+
+from collections.abc import Sequence
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int) -> str:
+    """Rows of cells as lines: the first `left` columns begin together, the others end together.
+
+    >>> print(aligned([("piece", "bytes"), ("scale_by_ema", "4"), ("scale", "0")], left=1))
+    piece         bytes
+    scale_by_ema      4
+    scale             0
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = (
+        "  ".join(f"{cell:{'<' if i < left else '>'}{width}}" for i, (cell, width) in enumerate(zip(row, widths)))
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
