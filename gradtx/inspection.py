@@ -154,7 +154,8 @@ def labels(tx: Transformation) -> dict[str, Any]:
 def _shortest(names: tuple[str, ...], every: list[tuple[str, ...]]) -> str:
     for first in range(len(names) - 1, -1, -1):
         says = names[-1:] if first == len(names) - 1 else (names[first], names[-1])
-        if sum(_says(says, other) for other in every) == 1:
+        exactly = [other for other in every if other[-len(says) :] == says] == [names] and len(says) == 2
+        if exactly or sum(_says(says, other) for other in every) == 1:
             return ".".join(says)
     return ".".join(names)
 

@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ def stack(txs: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *numbers: jnp.stack([jnp.asarray(x, float) for x in numbers]), *several)
 
 
-def grid(make: Callable[..., Any], **values: Sequence[Any]) -> Any:
+def grid(make: Callable[..., Any], **values: Iterable[Any]) -> Any:
     """Every combination of the values, as one record; the last name varies fastest, as in `itertools.product`.
 
     Args:

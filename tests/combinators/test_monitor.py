@@ -1,0 +1,137 @@
+"""`monitor`: it changes nothing, keeps its state's structure, and measures what NumPy measures."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+from streams import assert_near, follow, params_of, stream, types
+
+import gradtx as gx
+
+
+def flat(tree):
+    return np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(tree)])
+
+
+def test_what_passes_is_what_came_and_the_numbers_are_numpys():
+    plain = gx.adam(0.1)
+    tx = gx.chain(
+        gx.monitor("gradient", gx.global_norm),
+        plain,
+        gx.monitor("ratio", gx.norm_ratio, gx.identity(), gx.emit_params()),
+        gx.monitor("turn", gx.cosine, gx.identity(), gx.delay()),
+        gx.monitor("largest", lambda u: jnp.max(jnp.abs(u["w"]))),
+        gx.monitor("smoothed", gx.global_norm, gx.momentum(0.5)),
+    )
+    params = params_of()
+    gradients = list(stream(params))
+    expected, _ = follow(plain, params, gradients)
+    state, last, average = tx.init(params), 0 * flat(params), 0 * flat(params)
+    kinds = types(state)
+    assert set(map(float, gx.measurements(state).values())) == {0.0}
+    for i, (g, e) in enumerate(zip(gradients, expected)):
+        u, state = tx.update(g, state, params)
+        assert_near(u, e)
+        assert types(state) == kinds
+        now, theta = flat(u), flat(params)
+        average = 0.5 * average + 0.5 * now
+        assert {name: float(x) for name, x in gx.measurements(state).items()} == pytest.approx(
+            {
+                "gradient": np.linalg.norm(flat(g)),
+                "ratio": np.linalg.norm(now) / np.linalg.norm(theta),
+                "turn": now @ last / np.linalg.norm(now) / np.linalg.norm(last) if i else 0.0,
+                "largest": np.abs(np.asarray(u["w"])).max(),
+                "smoothed": np.linalg.norm(average) / (1 - 0.5 ** (i + 1)),
+            },
+            rel=1e-5,
+            abs=1e-6,
+        )
+        last = now
+
+
+def test_measurements_are_read_inside_a_scan_and_in_many_at_once():
+    params = params_of()
+    tx = gx.chain(gx.monitor("gradient", gx.global_norm), gx.sgd(0.1))
+    gradients = jax.tree.map(lambda *x: jnp.stack(x), *stream(params))
+
+    def step(state, g):
+        _, state = tx.update(g, state)
+        return state, gx.measurements(state)
+
+    _, history = jax.lax.scan(step, tx.init(params), gradients)
+    norms = [np.linalg.norm(flat(g)) for g in stream(params)]
+    np.testing.assert_allclose(history["gradient"], norms, rtol=1e-6)
+    many = jax.vmap(lambda g: gx.measurements(tx.update(g, tx.init(params))[1]))(gradients)
+    np.testing.assert_allclose(many["gradient"], norms, rtol=1e-6)
+
+
+def test_two_of_one_name_are_told_apart_by_their_paths():
+    params = params_of()
+    tx = gx.partition(
+        {"b": gx.monitor("norm", gx.global_norm)},
+        default=gx.chain(gx.monitor("norm", gx.global_norm), gx.scale(2.0), gx.monitor("norm", gx.global_norm)),
+    )
+    _, state = tx.update(params, tx.init(params))
+    b, w = (float(np.linalg.norm(params[name])) for name in "bw")
+    assert {name: float(x) for name, x in gx.measurements(state).items()} == pytest.approx(
+        {"partition.b.monitor.norm": b, "partition.default.monitor.norm": w, "partition.default.monitor_2.norm": 2 * w}
+    )
+
+
+def test_a_measure_within_optax_is_found():
+    params = params_of()
+    tx = optax.chain(optax.scale(2.0), gx.as_optax(gx.monitor("norm", gx.global_norm)))
+    _, state = tx.update(params, tx.init(params), params)
+    assert float(gx.measurements(state)["norm"]) == pytest.approx(2 * np.linalg.norm(flat(params)))
+    assert gx.measurements(gx.adam().init(params)) == {}
+
+
+def test_across_devices_a_measure_may_sum():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    tx = gx.monitor("norm", lambda u: jnp.sqrt(jax.lax.psum(gx.global_norm(u) ** 2, "x")))
+    g = jnp.arange(64.0).reshape(16, 4)
+    rows, whole = PartitionSpec("x"), PartitionSpec()
+    update = jax.shard_map(tx.update, mesh=mesh, in_specs=(rows, whole), out_specs=(rows, whole))
+    _, state = jax.jit(update)(g, tx.init(g))
+    assert float(gx.measurements(state)["norm"]) == pytest.approx(np.linalg.norm(g))
+
+
+BAD_MEASURES = {
+    "a vector": lambda u: u["w"],
+    "a complex number": lambda u: jnp.sum(u["w"]) * 1j,
+    "nothing": lambda u: None,
+    "a text": lambda u: "norm",
+}
+
+
+@pytest.mark.parametrize("measure", BAD_MEASURES.values(), ids=BAD_MEASURES)
+def test_a_measure_gives_one_real_number(measure):
+    params = params_of()
+    tx = gx.monitor("what", measure)
+    with pytest.raises(ValueError, match="monitor 'what': the measure must give one real number, got "):
+        tx.update(params, tx.init(params))
+
+
+def test_bad_arguments():
+    with pytest.raises(TypeError, match="monitor: name must be a text, got 1"):
+        gx.monitor(1, gx.global_norm)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="monitor 'norm': measure must be a function of trees, got 'norm'"):
+        gx.monitor("norm", "norm")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"links\[0\] must be a transformation or a pair"):
+        gx.monitor("norm", gx.global_norm, 3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_measures_at_any_scale(scale):
+    a, b = params_of(seed=1), params_of(seed=2)
+    x, y = flat(a), flat(b)
+    a = jax.tree.map(lambda z: z * scale, a)
+    assert float(gx.cosine(a, b)) == pytest.approx(x @ y / np.linalg.norm(x) / np.linalg.norm(y), rel=1e-5)
+    assert float(gx.norm_ratio(a, b)) == pytest.approx(scale * np.linalg.norm(x) / np.linalg.norm(y), rel=1e-5)
+    zero = jax.tree.map(jnp.zeros_like, a)
+    assert gx.cosine(a, zero) == gx.cosine(zero, zero) == gx.norm_ratio(zero, b) == gx.norm_ratio(zero, zero) == 0
+    assert np.isinf(gx.norm_ratio(a, zero)) and gx.cosine({}, {}) == 0
+    slopes = jax.grad(lambda a, b: gx.cosine(a, b) + gx.norm_ratio(a, b), argnums=(0, 1))(zero, b)
+    assert all(bool(jnp.isfinite(s).all()) for s in jax.tree.leaves(slopes))
