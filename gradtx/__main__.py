@@ -3,6 +3,7 @@
 import argparse
 import csv
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -57,11 +58,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     try:
         options.run(options)
+        sys.stdout.flush()
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in ("matplotlib", "rich", "sklearn"):
             raise
         parser.error(f'{package} is missing; pip install "gradtx[race]"')
+    except BrokenPipeError:  # the reader has what it wants, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
     except OSError as error:
         parser.error(f"{error.strerror}: {error.filename}" if error.filename else str(error))
     except ValueError as error:

@@ -84,6 +84,12 @@ def measurements(state: Any) -> dict[str, Array]:
 
     Args:
       state: The optimizer's, or any tree that holds it, such as Optax's; inside or outside a trace.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.chain(gx.monitor("before", gx.global_norm), gx.clip(1.0), gx.monitor("after", gx.global_norm))
+    >>> _, state = tx.update(jnp.array([3.0]), tx.init(jnp.zeros(1)))
+    >>> gx.measurements(state)
+    {'before': Array(3., dtype=float32), 'after': Array(1., dtype=float32)}
     """
     leaves, _ = tree_flatten_with_path(state, is_leaf=_is)
     found = [([str(key.key) for key in path if hasattr(key, "key")], x.value) for path, x in leaves if _is(x)]

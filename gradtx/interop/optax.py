@@ -10,6 +10,12 @@ def as_optax(tx: Transformation) -> Any:
 
     `optax.chain`, `MultiSteps` and `partition` take `tx` as it is unless a piece of it reads extra arguments, which
     Optax passes to that type alone. As is Optax's rule, arguments that no piece reads are left out silently.
+
+    >>> import gradtx as gx, optax, jax.numpy as jnp
+    >>> tx = optax.chain(optax.clip(1.0), gx.as_optax(gx.sgd(0.5)))
+    >>> params = jnp.array([3.0])
+    >>> tx.update(params, tx.init(params), params)[0]
+    Array([-0.5], dtype=float32)
     """
     import optax
 

@@ -28,6 +28,17 @@ def adagrad(learning_rate: Any = 1e-2, eps: Any = 1e-8, eps_in_sqrt: bool = Fals
       start: s at the start, of `running_sum`.
 
     Source: Duchi, Hazan and Singer 2011.
+
+    >>> import gradtx as gx
+    >>> gx.adagrad(0.1)
+    chain(
+        precondition(
+            identity(),
+            by=chain(square(), running_sum(0.0), sqrt()),
+            eps=1e-08,
+        ),
+        scale_by_learning_rate(0.1),
+    )
     """
     return chain(
         precondition(identity(), by=chain(square(), running_sum(start), sqrt()), eps=eps, eps_in_sqrt=eps_in_sqrt),
@@ -60,6 +71,18 @@ def rmsprop(
       corrected: Whether s is corrected for its start at 0 (`bias_correction`).
 
     Source: Hinton, Srivastava and Swersky 2012, lecture 6e; centred, Graves 2013, arXiv 1308.0850.
+
+    >>> import gradtx as gx
+    >>> gx.rmsprop()
+    chain(
+        precondition(
+            identity(),
+            by=chain(square(), scale_by_ema(0.9), sqrt()),
+            eps=1e-08,
+        ),
+        identity(),
+        scale_by_learning_rate(0.001),
+    )
     """
     if centered and corrected:
         raise ValueError("rmsprop: centered=True has no corrected form; choose one of the two")
@@ -83,6 +106,19 @@ def adadelta(learning_rate: Any = 1.0, decay: Any = 0.9, eps: Any = 1e-6) -> Tra
       eps: ε, of `precondition` and `scale_by_own_rms`.
 
     Source: Zeiler 2012, arXiv 1212.5701.
+
+    >>> import gradtx as gx
+    >>> gx.adadelta()
+    chain(
+        precondition(
+            identity(),
+            by=chain(square(), scale_by_ema(0.9), sqrt()),
+            eps=1e-06,
+            eps_in_sqrt=True,
+        ),
+        scale_by_own_rms(0.9, eps=1e-06),
+        scale_by_learning_rate(1.0),
+    )
     """
     return chain(
         precondition(identity(), by=rms(decay, corrected=False), eps=eps, eps_in_sqrt=True),

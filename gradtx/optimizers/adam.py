@@ -75,6 +75,18 @@ def adamw(
       where: Which parameters decay, of `add_weight_decay`.
 
     Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
+
+    >>> import gradtx as gx
+    >>> gx.adamw(0.001, weight_decay=0.1)
+    chain(
+        precondition(
+            chain(scale_by_ema(0.9), bias_correction(0.9)),
+            by=chain(square(), scale_by_ema(0.999), bias_correction(0.999), sqrt()),
+            eps=1e-08,
+        ),
+        add_weight_decay(0.1),
+        scale_by_learning_rate(0.001),
+    )
     """
     return chain(
         precondition(momentum(b1), by=rms(b2), eps=eps),
@@ -93,6 +105,17 @@ def adamax(learning_rate: Any = 2e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any =
       eps: ε, in units of the gradient.
 
     Source: Kingma and Ba 2015, arXiv 1412.6980, algorithm 2.
+
+    >>> import gradtx as gx
+    >>> gx.adamax()
+    chain(
+        precondition(
+            chain(scale_by_ema(0.9), bias_correction(0.9)),
+            by=chain(absolute(), add_constant(1e-08), decayed_max(0.999)),
+            eps=0.0,
+        ),
+        scale_by_learning_rate(0.002),
+    )
     """
     return chain(
         precondition(momentum(b1), by=chain(absolute(), add_constant(eps), decayed_max(b2)), eps=0.0),
@@ -121,6 +144,17 @@ def nadam(
       warm_up_rate: Of `nesterov_ema`.
 
     Source: Dozat 2016.
+
+    >>> import gradtx as gx
+    >>> gx.nadam()
+    chain(
+        precondition(
+            nesterov_ema(0.9, warm_up_rate=0.004),
+            by=chain(square(), scale_by_ema(0.999), bias_correction(0.999), sqrt()),
+            eps=1e-08,
+        ),
+        scale_by_learning_rate(0.002),
+    )
     """
     return chain(
         precondition(nesterov_ema(b1, warm_up, warm_up_rate), by=rms(b2), eps=eps),
@@ -142,6 +176,23 @@ def amsgrad(
         corrected, as in PyTorch.
 
     Source: Reddi, Kale and Kumar 2018, arXiv 1904.09237, algorithm 2.
+
+    >>> import gradtx as gx
+    >>> gx.amsgrad()
+    chain(
+        precondition(
+            chain(scale_by_ema(0.9), bias_correction(0.9)),
+            by=chain(
+                square(),
+                scale_by_ema(0.999),
+                bias_correction(0.999),
+                running_max(),
+                sqrt(),
+            ),
+            eps=1e-08,
+        ),
+        scale_by_learning_rate(0.001),
+    )
     """
     largest = (bias_correction(b2), running_max()) if correct_first else (running_max(), bias_correction(b2))
     return chain(

@@ -33,6 +33,10 @@ def averaged_momentum(learning_rate: Any = 1e-1, decay: Any = 0.9) -> Transforma
     Args:
       learning_rate: η, of `scale_by_learning_rate`.
       decay: β, of `scale_by_ema`.
+
+    >>> import gradtx as gx
+    >>> gx.averaged_momentum(0.1)
+    chain(scale_by_ema(0.9), scale_by_learning_rate(0.1))
     """
     return chain(scale_by_ema(decay), scale_by_learning_rate(learning_rate))
 
@@ -45,6 +49,10 @@ def heavy_ball(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
       decay: β, of `add_momentum`.
 
     Source: Polyak 1964.
+
+    >>> import gradtx as gx
+    >>> gx.heavy_ball(0.1)
+    chain(add_momentum(0.9), scale_by_learning_rate(0.1))
     """
     return chain(add_momentum(decay), scale_by_learning_rate(learning_rate))
 
@@ -57,6 +65,10 @@ def rate_inside_momentum(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transfo
     Args:
       learning_rate: η, of `scale_by_learning_rate`.
       decay: β, of `add_momentum`.
+
+    >>> import gradtx as gx
+    >>> gx.rate_inside_momentum(0.1)
+    chain(scale_by_learning_rate(0.1), add_momentum(0.9))
     """
     return chain(scale_by_learning_rate(learning_rate), add_momentum(decay))
 
@@ -71,6 +83,10 @@ def rolling_ball(time_step: Any = 1e-1, friction: Any = 1.0, mass: Any = 1.0) ->
       time_step: Δt, with Δt·η/m at most 1.
       friction: η.
       mass: m.
+
+    >>> import gradtx as gx
+    >>> gx.rolling_ball()
+    chain(add_momentum(0.9), scale(-1.0), scale(0.1))
     """
     return chain(add_momentum(1 - time_step * friction / mass), scale(-1.0), scale(time_step))
 
@@ -85,6 +101,10 @@ def nesterov(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
       decay: β, of `add_momentum`.
 
     Source: Nesterov 1983; in this form, Bengio, Boulanger-Lewandowski and Pascanu 2012, arXiv 1212.0901.
+
+    >>> import gradtx as gx
+    >>> gx.nesterov(0.1)
+    chain(add_momentum(0.9, nesterov=True), scale_by_learning_rate(0.1))
     """
     return chain(add_momentum(decay, nesterov=True), scale_by_learning_rate(learning_rate))
 
@@ -108,5 +128,12 @@ def rprop(
       smallest: Of `sign_steps`.
       largest: Of `sign_steps`.
       wait_on_flip: Of `sign_steps`.
+
+    >>> import gradtx as gx
+    >>> gx.rprop()
+    chain(
+        sign_steps(0.01, grow=1.2, shrink=0.6, smallest=1e-06, largest=50.0),
+        scale(-1.0),
+    )
     """
     return chain(sign_steps(learning_rate, grow, shrink, smallest, largest, wait_on_flip), scale(-1.0))

@@ -80,5 +80,12 @@ def choose(place: str, where: Any, params: Any) -> set[str]:
 
 
 def is_matrix(path: str, leaf: Any) -> bool:
-    """Whether a parameter has two axes or more: weights, but not biases or scales."""
+    """Whether a parameter has two axes or more: weights, but not biases or scales.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> gx.is_matrix("layer/bias", jnp.zeros(3))
+    False
+    >>> gx.adamw(0.001, where=gx.is_matrix).links[1]
+    add_weight_decay(0.01, where=is_matrix)
+    """
     return jnp.ndim(leaf) >= 2

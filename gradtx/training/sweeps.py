@@ -96,7 +96,17 @@ def _name(function: Any) -> str:
 
 
 class Sweep(NamedTuple):
-    """What a sweep found; prints as a table, a row for each optimizer."""
+    """What a sweep found; prints as a table, a row for each optimizer.
+
+    >>> import gradtx as gx
+    >>> found = gx.sweep(lambda tx: tx.factor**2, gx.grid(gx.scale, factor=[2.0, -1.0]))
+    >>> found
+    factor  result
+         2       4
+        -1       1
+    >>> found.best()
+    scale(-1.0)
+    """
 
     results: Any  # what `train` returned, with a leading axis
     hyperparameters: dict[str, np.ndarray]  # those that vary, by name

@@ -242,3 +242,11 @@ def test_list_and_show_need_no_extra():
     for command in (["list"], ["show", "adam"]):
         done = python("-c", code + "from gradtx.__main__ import main; main()", *command)
         assert done.returncode == 0 and "√ŝ" in done.stdout, done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = subprocess.Popen([sys.executable, "-m", "gradtx", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert command.stdout and command.stderr
+    command.stdout.close()
+    assert (command.stderr.read(), command.wait(timeout=300)) == (b"", 0)
+    command.stderr.close()
