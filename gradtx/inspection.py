@@ -80,7 +80,8 @@ def set_hyperparameters(tx: Transformation, values: Mapping[str, Any]) -> Any:
                     f"{hyperparameter.path} cannot go from {hyperparameter.value!r} to {value!r}: schedules are "
                     "structure; make a new optimizer, whose state is the same"
                 )
-            leaves[place[hyperparameter.names]] = hyperparameter.convert(hyperparameter.owner, value)
+            new = hyperparameter.convert(hyperparameter.owner, value)
+            leaves[place[hyperparameter.names]] = _as(hyperparameter.value, new)
     structure = jax.tree.structure(tx, is_leaf=lambda x: isinstance(x, Schedule))
     return jax.tree.unflatten(structure, leaves)
 
@@ -175,6 +176,13 @@ def _find(name: str, groups: list[list[Hyperparameter]]) -> list[Hyperparameter]
         listed = ", ".join(g[0].path for g in found or groups) or "none"
         raise ValueError(f"the hyperparameter {name!r} {problem}: {listed}")
     return found[0]
+
+
+def _as(old: Any, new: Any) -> Any:
+    """The new number in the type of the old, so that nothing compiles again; what is traced has its own."""
+    if isinstance(old, jax.Array) and not isinstance(new, Tracer):
+        return jnp.asarray(new, old.dtype)
+    return _plain(new) if isinstance(old, float) else new
 
 
 def _plain(value: Any) -> Any:

@@ -3,9 +3,10 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from cases import ALL
-from streams import assert_near, follow, params_of, stream
+from streams import assert_near, extra, follow, params_of, stream
 
 import gradtx as gx
 from gradtx.core import Schedule
@@ -32,6 +33,24 @@ def test_the_summary_counts_the_bytes_of_the_state(tx):
     assert summary.bytes == sum(x.nbytes for x in jax.tree.leaves(tx.init(params)))
     assert summary.bytes == sum(row.bytes for row in summary.rows)
     assert summary.parameters == 16
+
+
+@each_tx
+def test_no_value_between_steps_compiles_again(tx):
+    params = params_of()
+    g = next(stream(params))
+    step = jax.jit(lambda tx, state: tx.update(g, state, params, **extra(tx)))
+    state = tx.init(params)
+    for i, kind in enumerate((float, np.float32, jnp.asarray)):
+        values = {name: kind(value * (1 - 0.1 * i)) for name, value in gx.hyperparameters(tx).items()}
+        tx = gx.set_hyperparameters(tx, values)
+        _, state = step(tx, state)
+    assert step._cache_size() == 1
+    batch = gx.stack([tx]) if jax.tree.leaves(tx) else tx
+    one = jax.tree.map(lambda x: x[0], batch)
+    names = list(gx.hyperparameters(one))
+    same = gx.set_hyperparameters(one, dict.fromkeys(names, 0.5))
+    assert jax.tree.map(lambda x: (x.dtype, x.weak_type), same) == jax.tree.map(lambda x: (x.dtype, x.weak_type), one)
 
 
 def test_setting_the_rate_between_steps_is_the_schedule():
