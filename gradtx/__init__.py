@@ -8,6 +8,28 @@
 ...     )
 >>> adam() == gx.adam()
 True
+
+A piece of your own is a class, and so is a schedule; the annotations of its fields say what may stand there. A pair of
+functions is a transformation too.
+
+>>> import jax.numpy as jnp
+>>> class halving(gx.Schedule):  # start · 2^(−t/steps)
+...     start: gx.NonNegative
+...     steps: gx.Positive
+...     def __call__(self, step):
+...         return self.start * 0.5 ** (step / self.steps)
+>>> gx.sgd(halving(0.1, steps=100)).at(200)
+chain(identity(), scale_by_learning_rate(0.025))
+
+>>> class pull(gx.PerLeaf):  # u = g + c·θ/t
+...     factor: gx.Scalar
+...     needs_params = True
+...     def update_leaf(self, g, slots, context: gx.Context):
+...         return g + self.factor * context.params / context.step, slots
+>>> halved = gx.pair(lambda params: (), lambda updates, state, params: (updates / 2, state))
+>>> tx, params = gx.chain(pull(0.5), halved), jnp.array([4.0])
+>>> tx.update(jnp.array([1.0]), tx.init(params), params)
+(Array([1.5], dtype=float32), State(step=Array(1, dtype=int32), slots={'pair': {'state': ()}}))
 """
 
 # The core: what a transformation is, and what its parts may be.
@@ -42,7 +64,8 @@ from gradtx.core import (
     pair,
 )
 
-# Hyperparameters by name, and other libraries.
+# Hyperparameters by name, the formula, and other libraries.
+from gradtx.display import formula
 from gradtx.inspection import hyperparameters, set_hyperparameters, summary
 from gradtx.interop import as_optax
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from gradtx.combinators.chain import Links
@@ -182,12 +183,13 @@ def _as(old: Any, new: Any) -> Any:
     """The new number in the type of the old, so that nothing compiles again; what is traced has its own."""
     if isinstance(old, jax.Array) and not isinstance(new, Tracer):
         return jnp.asarray(new, old.dtype)
-    return _plain(new) if isinstance(old, float) else new
+    return float(new) if isinstance(old, float) and not isinstance(new, Tracer) else new
 
 
 def _plain(value: Any) -> Any:
+    """A concrete array of shape () as the shortest number that it holds: 0.1, not 0.10000000149."""
     concrete = isinstance(value, jax.Array) and not isinstance(value, Tracer) and not value.shape
-    return float(value) if concrete else value
+    return float(str(np.asarray(value)[()])) if concrete else value
 
 
 class Row(NamedTuple):

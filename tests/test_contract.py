@@ -5,7 +5,9 @@ import dataclasses
 import inspect
 import io
 import pickle
+import re
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import chex
@@ -47,6 +49,21 @@ def test_every_public_transformation_is_registered():
         if inspect.isfunction(thing) and inspect.signature(thing).return_annotation is Transformation:
             public.add(name)
     assert public == set(CASES)
+
+
+def test_every_public_name_is_in_an_example_that_runs():
+    """In its own docstring; of the protocol in the core, in the package's or the README."""
+    examples = (gx.__doc__ or "") + (Path(__file__).parents[1] / "README.md").read_text()
+    for module in (gx, gx.schedules):
+        for name, thing in vars(module).items():
+            own = inspect.getmodule(thing)
+            mine = own is module or (module is gx and own and own.__name__.startswith("gradtx"))
+            if name.startswith("_") or inspect.ismodule(thing) or not (own and mine):
+                continue
+            in_core = own.__name__.startswith("gradtx.core") and re.search(rf"\b{name}\b", examples)
+            assert ">>>" in (thing.__doc__ or "") or in_core, name
+    for name in ("Decay", "NonNegative", "Positive", "Scalar"):
+        assert f"gx.{name}" in examples
 
 
 def test_the_registry_is_of_what_it_names():

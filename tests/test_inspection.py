@@ -1,5 +1,7 @@
 """Hyperparameters by name, and the table of what an optimizer remembers."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -39,7 +41,7 @@ def test_the_summary_counts_the_bytes_of_the_state(tx):
 def test_no_value_between_steps_compiles_again(tx):
     params = params_of()
     g = next(stream(params))
-    step = jax.jit(lambda tx, state: tx.update(g, state, params, **extra(tx)))
+    step: Any = jax.jit(lambda tx, state: tx.update(g, state, params, **extra(tx)))
     state = tx.init(params)
     for i, kind in enumerate((float, np.float32, jnp.asarray)):
         values = {name: kind(value * (1 - 0.1 * i)) for name, value in gx.hyperparameters(tx).items()}

@@ -47,6 +47,7 @@ class monitor(Links, init=False):
     name: str
     measure: Callable[..., Any]
     flat = False
+    formula = "u = g"
 
     def __init__(self, name: str, measure: Callable[..., Any], *streams: Any, links: tuple[Any, ...] = ()) -> None:
         object.__setattr__(self, "name", name)

@@ -258,6 +258,8 @@ class partition(Groups, init=False):
 class zero(PerLeaf):
     """Emits 0, for NaN too."""
 
+    formula = "u = 0"
+
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         return jnp.zeros_like(g), slots
 

@@ -33,6 +33,8 @@ class precondition(Transformation):
     eps: NonNegative = 1e-8
     eps_in_sqrt: bool = False
 
+    formula = "u = direction(g) / (sqrt(by(g) ** 2 + eps) if eps_in_sqrt else by(g) + eps)"
+
     def init_tree(self, params: Any) -> Slots:
         slots = {"direction": init_slots(self.direction, params), "by": init_slots(self.by, params)}
         return {name: kept for name, kept in slots.items() if kept}

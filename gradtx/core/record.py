@@ -72,9 +72,8 @@ def _structure(place: str, value: Any) -> Any:
 
 def _kind(hint: Any) -> Kind:
     """What a field with this annotation holds."""
-    for note in getattr(hint, "__metadata__", ()):
-        if isinstance(note, Kind):
-            return note
+    if notes := [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Kind)]:
+        return notes[0]
     if hasattr(hint, "coerce"):
         return Kind(hint.coerce, data=True)
     if get_origin(hint) is tuple and (inner := _kind(get_args(hint)[0])).data:
@@ -143,6 +142,11 @@ class Record:
 
     def __hash__(self) -> int:
         return hash((jax.tree.structure(self), *map(_value, jax.tree.leaves(self))))
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:  # for notebooks, beside the repr
+        from gradtx.display import mimebundle
+
+        return mimebundle(self)
 
 
 def _value(leaf: Any) -> Any:

@@ -51,6 +51,7 @@ class Transformation(Record):
     needs_params: ClassVar[bool] = False  # whether `update` must be given the parameters
     reads: ClassVar[tuple[str, ...]] = ()  # the extra arguments of `update` that the piece reads; "**" is any
     flat: ClassVar[bool] = False  # whether the slots are keyed by pieces already, as a chain's are
+    formula: ClassVar[str] = ""  # the mathematics, for display: "m = decay * m + (1 - decay) * g; u = m"
 
     def init_tree(self, params: Any) -> Slots:
         """The slots at the start, a dict of trees; {} if the piece remembers nothing."""
@@ -102,10 +103,8 @@ def walk(tx: Any) -> Iterator[Transformation]:
     """The transformation and all that it is made of, outermost first."""
     if isinstance(tx, Transformation):
         yield tx
-        for name, kind in tx._kinds.items():
-            value = getattr(tx, name) if kind.data else ()
-            for inner in value if isinstance(value, tuple) else (value,):
-                yield from walk(inner)
+        for inner in jax.tree.leaves(tx, is_leaf=lambda x: x is not tx and isinstance(x, Transformation)):
+            yield from walk(inner)
 
 
 def init_slots(tx: Transformation, params: Any) -> Slots:
@@ -187,8 +186,7 @@ class PerLeaf(Transformation):
                 g, row = self.update_leaf(g, row, context._replace(params=p, path=trees.path_of(path)))
             out.append(g)
             rows.append(row)
-        names = rows[0] if rows else slots
-        return tree.unflatten(out), {n: tree.unflatten([row[n] for row in rows]) for n in names}
+        return tree.unflatten(out), {n: tree.unflatten([row[n] for row in rows]) for n in (rows[0] if rows else slots)}
 
 
 def _sharded(slot: Any, param: Any) -> Any:

@@ -66,8 +66,7 @@ def check_updates(updates: Any, params: Any) -> None:
     have = leaves_by_path(updates, is_none)
     need = have if params is None else leaves_by_path(params)
     absent = [path for path, u in have.items() if u is None]
-    missing = [p for p in need if p not in have and not any(p.startswith(f"{a}/") or not a for a in absent)]
-    if missing:
+    if missing := [p for p in need if p not in have and not any(p.startswith(f"{a}/") or not a for a in absent)]:
         raise ValueError(f"params[{missing[0]!r}] has no update: put None there to leave it as it is")
     for path, u in have.items():
         if u is None or is_float0(u):
@@ -119,8 +118,7 @@ def working_dtype(*trees: Any) -> Any:
 
 
 def _at_least_float32(dtype: Any) -> Any:
-    real = jnp.finfo(dtype).dtype
-    return real if real.itemsize >= 4 else jnp.dtype(jnp.float32)
+    return max(jnp.dtype(jnp.float32), jnp.finfo(dtype).dtype, key=lambda dtype: dtype.itemsize)
 
 
 def widen(x: Any, dtype: Any = None) -> jax.Array:

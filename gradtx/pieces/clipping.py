@@ -15,9 +15,16 @@ class clip(PerLeaf):
 
     Args:
       limit: c, above 0, in units of the updates.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.clip(2.0)
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([ 2., -1.], dtype=float32)
     """
 
     limit: Positive
+
+    formula = "u = clip(g, -limit, limit)"
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         return jnp.clip(g, -self.limit, self.limit), slots
@@ -41,6 +48,8 @@ class clip_by_global_norm(Transformation):
     """
 
     max_norm: Positive
+
+    formula = "u = g * min(1, max_norm / norm(g))"
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         norm = global_norm(updates)

@@ -32,6 +32,7 @@ class add_weight_decay(PerLeaf):
     weight_decay: NonNegative = 1e-2
     where: Where = None
 
+    formula = "u = g + weight_decay * θ * among(where)"
     needs_params = True
 
     def init_tree(self, params: Any) -> Slots:

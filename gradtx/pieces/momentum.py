@@ -36,6 +36,8 @@ class scale_by_ema(PerLeaf):
     decay: Decay = 0.9
     from_first: bool = False
 
+    formula = "m0 = g if from_first else 0; m = decay * m + (1 - decay) * g; u = m"
+
     def init_leaf(self, param: Array) -> Slots:
         return {"mean": jnp.zeros_like(param)}
 
@@ -56,10 +58,18 @@ class add_momentum(PerLeaf):
       nesterov: Whether to look one step ahead.
 
     Source: Polyak 1964; Nesterov 1983; Sutskever et al. 2013.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx = gx.add_momentum(0.5)
+    >>> gradients, start = jnp.array([1.0, 1.0, 1.0]), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1]
+    Array([1.  , 1.5 , 1.75], dtype=float32)
     """
 
     decay: Decay = 0.9
     nesterov: bool = False
+
+    formula = "v = decay * v + g; u = g + decay * v if nesterov else v"
 
     def init_leaf(self, param: Array) -> Slots:
         return {"velocity": jnp.zeros_like(param)}
@@ -90,6 +100,8 @@ class bias_correction(Transformation):
 
     decay: Decay = 0.9
     remember: bool = False
+
+    formula = "p0 = 1; p = decay * p if remember else decay**t; hat = g / (1 - p); u = hat"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,11 +143,24 @@ class nesterov_ema(Transformation):
 
     Source: Dozat 2016, Incorporating Nesterov momentum into Adam, algorithm 2, with m decayed by b at every step, as in
     PyTorch and Keras.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx = gx.nesterov_ema(0.5)
+    >>> gradients, start = jnp.array([1.0, 1.0]), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1].round(4)
+    Array([1.3333, 1.0952], dtype=float32)
     """
 
     decay: Decay = 0.9
     warm_up: bool = False
     warm_up_rate: NonNegative = 0.004
+
+    formula = (
+        "m = decay * m + (1 - decay) * g; "
+        "μ = decay * (1 - 0.96 ** (warm_up_rate * t) / 2) if warm_up else decay; "
+        "ν = decay * (1 - 0.96 ** (warm_up_rate * (t + 1)) / 2) if warm_up else decay; "
+        "p0 = 1; p = μ * p; u = ν * m / (1 - ν * p) + (1 - μ) * g / (1 - p)"
+    )
 
     def init_tree(self, params: Any) -> Slots:
         return scale_by_ema(self.decay).init_tree(params) | bias_correction(remember=True).init_tree(params)

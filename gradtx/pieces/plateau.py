@@ -54,6 +54,7 @@ class reduce_on_plateau(Transformation):
     every: Count = 1
     absolute: Flag = False
 
+    formula = "u = c * g"
     reads = ("value",)
 
     def init_tree(self, params: Any) -> Slots:

@@ -10,7 +10,15 @@ from gradtx.pieces.formulas import safe_sqrt
 
 
 class identity(Transformation):
-    """Leaves the updates as they are: the unit of `chain`.   u = g"""
+    """Leaves the updates as they are: the unit of `chain`.   u = g
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.identity()
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([ 4., -1.], dtype=float32)
+    """
+
+    formula = "u = g"
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         return updates, slots
@@ -18,6 +26,8 @@ class identity(Transformation):
 
 class Map(PerLeaf):
     """A function of each coordinate, without memory: a subclass defines `map`."""
+
+    init_tree = Transformation.init_tree  # nothing, and not leaf by leaf
 
     def map(self, g: Array) -> Array:
         raise NotImplementedError(f"{type(self).__name__} must define map")
@@ -40,6 +50,8 @@ class scale(Map):
 
     factor: Scalar
 
+    formula = "u = factor * g"
+
     def map(self, g: Array) -> Array:
         return self.factor * g
 
@@ -49,9 +61,16 @@ class scale_by_learning_rate(Map):
 
     Args:
       learning_rate: η, 0 or more, in units of the parameters for one unit of the incoming updates.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.scale_by_learning_rate(0.5)
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([-2. ,  0.5], dtype=float32)
     """
 
     learning_rate: NonNegative = 1e-3
+
+    formula = "u = -learning_rate * g"
 
     def map(self, g: Array) -> Array:
         return -self.learning_rate * g
@@ -62,30 +81,61 @@ class add_constant(Map):
 
     Args:
       constant: c, in units of the updates.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.add_constant(0.5)
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([ 4.5, -0.5], dtype=float32)
     """
 
     constant: Scalar
+
+    formula = "u = g + constant"
 
     def map(self, g: Array) -> Array:
         return g + self.constant
 
 
 class square(Map):
-    """u = g²"""
+    """u = g²
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.square()
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([16.,  1.], dtype=float32)
+    """
+
+    formula = "u = g**2"
 
     def map(self, g: Array) -> Array:
         return g * g
 
 
 class sqrt(Map):
-    """u = √g, and 0 where g ≤ 0; its derivative at 0 is taken as 0, so that hypergradients stay finite."""
+    """u = √g, and 0 where g ≤ 0; its derivative at 0 is taken as 0, so that hypergradients stay finite.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.sqrt()
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([2., 0.], dtype=float32)
+    """
+
+    formula = "u = sqrt(g)"
 
     def map(self, g: Array) -> Array:
         return safe_sqrt(g)
 
 
 class absolute(Map):
-    """u = |g|"""
+    """u = |g|
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.absolute()
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([4., 1.], dtype=float32)
+    """
+
+    formula = "u = abs(g)"
 
     def map(self, g: Array) -> Array:
         return jnp.abs(g)
@@ -95,7 +145,14 @@ class sign(Map):
     """u = sign(g): −1, 0 or 1.
 
     Source: Bernstein et al. 2018, arXiv 1802.04434 (signSGD).
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.sign()
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([ 1., -1.], dtype=float32)
     """
+
+    formula = "u = sign(g)"
 
     def map(self, g: Array) -> Array:
         return jnp.sign(g)

@@ -16,6 +16,8 @@ class delay(PerLeaf):
     (0.0, 1.0)
     """
 
+    formula = "d = l; l = g; u = d"
+
     def init_leaf(self, param: Array) -> Slots:
         return {"last": jnp.zeros_like(param)}
 
@@ -32,6 +34,7 @@ class emit_params(PerLeaf):
     Array([3.], dtype=float32)
     """
 
+    formula = "u = θ"
     needs_params = True
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:

@@ -1,0 +1,90 @@
+"""Curves of schedules: the value against the step."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradtx import schedules
+from gradtx.core import Schedule, of_step
+from gradtx.plots.curves import COLOURS
+
+
+def plot_schedule(schedule: Callable[[Any], Any], steps: int | None = None, axes: Axes | None = None) -> Axes:
+    """Draws a schedule: its value against the step, from 0. Matplotlib's global state is left alone.
+
+    Args:
+      schedule: A schedule, or any function of the step.
+      steps: How many steps; None: all in which it changes and a tenth more, three rounds of one that repeats, and 100
+        where it does not say.
+      axes: What to draw on; None: those of a new figure, which is `axes.figure`.
+
+    Raises `ValueError` if `steps` is below 1.
+
+    >>> import gradtx as gx
+    >>> axes = plot_schedule(gx.schedules.wsd(0.1, warmup=10, stable=60, decay=30))
+    >>> [round(x) for x in axes.get_xlim()]
+    [0, 110]
+    """
+    schedule = schedule if isinstance(schedule, Schedule) else of_step(schedule)
+    if steps is None:
+        steps = -(-11 * horizon(schedule) // 10) or 100
+    if steps < 1:
+        raise ValueError(f"plot_schedule: steps must be 1 or more, got {steps}")
+    if axes is None:
+        axes = Figure(figsize=(5.5, 2.6), dpi=120, layout="constrained").subplots()
+    shown = np.unique(np.linspace(0, min(steps, 2**31 - 1), 2001).astype(np.int32))
+    values = jax.vmap(lambda step: jnp.asarray(schedule(step), float))(shown)
+    axes.plot(shown, values, color=COLOURS[0], linewidth=1.8, solid_capstyle="round")
+    axes.set(xlim=(0, steps), xlabel="step", ylabel="value")
+    axes.set_ylim(*((0, None) if axes.get_ylim()[0] > 0 else ()))  # from 0, so that heights compare
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(text := repr(schedule)) <= 72 and "\n" not in text:
+        axes.set_title(text.replace("$", r"\$"), loc="left", fontsize=9)
+    return axes
+
+
+def horizon(schedule: Any) -> int:
+    """The steps in which a schedule does what it says, three rounds if it repeats; 0 if it has no counts.
+
+    >>> horizon(schedules.warmup(0.1, steps=10, then=schedules.cosine(0.1, steps=90)))
+    100
+    """
+    match schedule:
+        case schedules.warmup(steps=steps, then=then):
+            return steps + horizon(then)
+        case schedules.join(boundaries=boundaries, schedules=several):
+            return max(boundaries, default=0) + horizon(several[-1])
+        case schedules.cycle(steps=steps):
+            own = 3 * steps
+        case (
+            schedules.cosine_restarts(steps=steps, growth=growth)
+            | schedules.linear_restarts(steps=steps, growth=growth)
+        ):
+            own = steps * (1 + growth + growth**2)
+        case schedules.cyclic(rise=rise, fall=fall):
+            own = 3 * (rise + (fall or rise))
+        case schedules.wsd(warmup=warmup, stable=stable, decay=decay):
+            own = warmup + stable + decay
+        case schedules.exponential(steps=steps) | schedules.inverse_time(steps=steps):  # without an end
+            own = max(100, 5 * steps)
+        case schedules.inverse_sqrt(warmup=warmup, steps=steps):
+            own = steps or 10 * warmup
+        case _:
+            own = getattr(schedule, "steps", None) or max(getattr(schedule, "boundaries", ()), default=0)
+    inner = jax.tree.leaves(schedule, is_leaf=lambda x: x is not schedule and isinstance(x, Schedule))
+    return max([own, *(horizon(x) for x in inner if isinstance(x, Schedule))])
+
+
+def svg(schedule: Schedule) -> str:
+    """The curve as an SVG picture, as a notebook shows it."""
+    figure, picture = plot_schedule(schedule).get_figure(), io.StringIO()
+    assert isinstance(figure, Figure)
+    figure.savefig(picture, format="svg", metadata={"Date": None})
+    return picture.getvalue()
