@@ -49,16 +49,16 @@ def test_hyperparameters(figures):
     assert np.min(names["scheduled"].results) < np.min(names["found"].results)
 
     history = names["history"]
-    assert list(history) == ["gradient norm", "step / parameters", "cosine with the step before"]
+    assert history.keys() == {"gradient norm", "step / parameters", "cosine with the step before"}
     assert all(values.shape == (300,) and np.isfinite(values).all() for values in history.values())
 
     assert names["outer_losses"][-1] < 0.2 < 2.0 < names["outer_losses"][0]
     assert 0.003 < names["learned"]["learning_rate"] < 0.3
-    slope = jax.grad(names["outer_loss"])
-    for name, start in {"log rate": np.log(1e-4), "log (1 - b2)": np.log(1e-3)}.items():  # by finite differences too
-        meta = {"log rate": np.log(1e-3), "log (1 - b2)": np.log(1e-2)} | {name: start}
-        high, low = (names["outer_loss"](meta | {name: start + h}) for h in (0.02, -0.02))
-        assert float(slope(meta)[name]) == pytest.approx(float(high - low) / 0.04, rel=0.05, abs=2e-4)
+    loss_and_slope = jax.jit(jax.value_and_grad(names["outer_loss"]))
+    meta = {"log rate": np.log(1e-4), "log (1 - b2)": np.log(1e-2)}  # where the loss is smooth
+    for name, slope in loss_and_slope(meta)[1].items():  # by finite differences too
+        high, low = (loss_and_slope(meta | {name: meta[name] + h})[0] for h in (0.02, -0.02))
+        assert float(slope) == pytest.approx(float(high - low) / 0.04, rel=0.1)
 
     assert names["losses"].shape == (10, 8) and names["population"].links[1].learning_rate.shape == (10, 8)
     assert names["losses"][-1].max() < names["alone"].min()  # the worst that evolves, the best of those that do not
