@@ -37,7 +37,10 @@ chain(identity(), scale_by_learning_rate(0.025))
 from gradtx import schedules
 from gradtx.combinators import (
     add,
+    blend,
+    cautious,
     chain,
+    clipped_precondition,
     explain,
     freeze,
     masked,
@@ -71,24 +74,44 @@ from gradtx.interop import as_optax
 
 # Optimizers.
 from gradtx.optimizers import (
+    adabelief,
     adadelta,
     adagrad,
     adam,
     adamax,
+    adamaxw,
     adamw,
+    adan,
+    ademamix,
+    adopt,
+    aggmo,
     amsgrad,
     averaged_momentum,
     check_gradient,
+    grokfast,
     heavy_ball,
+    laprop,
+    lion,
     nadam,
+    nadamw,
     nesterov,
     numeric_gradient,
+    optimistic_adam,
+    optimistic_sgd,
+    qhadam,
+    qhm,
+    radam,
     random_search,
     rate_inside_momentum,
     rmsprop,
     rolling_ball,
     rprop,
     sgd,
+    sgdw,
+    sign_sgd,
+    signum,
+    stable_adamw,
+    yogi,
 )
 
 # Pieces: transformations that do one thing.
@@ -97,18 +120,23 @@ from gradtx.pieces import (
     add_constant,
     add_momentum,
     add_weight_decay,
+    additive_average,
+    at_least,
     bias_correction,
     clip,
     clip_by_global_norm,
-    cosine,
+    cosine_similarity,
     decayed_max,
     delay,
+    difference,
     emit_params,
     global_norm,
+    growing_clip,
     identity,
     is_matrix,
     nesterov_ema,
     norm_ratio,
+    rectify,
     reduce_on_plateau,
     running_max,
     running_sum,
@@ -124,4 +152,4 @@ from gradtx.pieces import (
 )
 
 # Many optimizers at once.
-from gradtx.training.sweeps import Sweep, grid, stack, sweep
+from gradtx.sweeps import Sweep, grid, stack, sweep

@@ -31,7 +31,7 @@ from gradtx.core import Record, Schedule, Transformation
 from gradtx.tex import ATOM, POWER, Tex, function, tex, typewriter, word
 
 SYMBOLS = {"learning_rate": r"\eta", "decay": r"\beta", "weight_decay": r"\lambda", "eps": r"\varepsilon"}
-SYMBOLS |= {"θ": r"\theta", "μ": r"\mu", "ν": r"\nu", "σ": r"\sigma"}
+SYMBOLS |= {"θ": r"\theta", "μ": r"\mu", "ν": r"\nu", "ρ": r"\rho", "σ": r"\sigma", "φ": r"\varphi"}
 
 
 def formula(tx: Any) -> str:

@@ -32,8 +32,8 @@ def hyperparameters(tx: Transformation, state: State | None = None) -> dict[str,
     """The values that the next update uses, by name.
 
     The name is that of the field where no other hyperparameter has it, else the whole path: the names of the pieces
-    from the outermost, as the slots have them, and the field. A `bias_correction` has the decay of the average in its
-    chain, so the two are one hyperparameter.
+    from the outermost, as the slots have them, and the field. A `bias_correction`, or a `rectify`, has the decay of
+    the average in its chain, so the two are one hyperparameter.
 
     Args:
       tx: The optimizer.
@@ -122,13 +122,19 @@ def _root(tx: Transformation) -> tuple[str, ...]:
 
 
 def _groups(tx: Transformation) -> list[list[Hyperparameter]]:
-    """The hyperparameters, the decay of a bias correction with that of the one average in its chain."""
+    """The hyperparameters; a decay that tells how an average began, with that of the one average that it follows.
+
+    That is in the same chain, or else the direction of a `precondition` there (AdaBelief).
+    """
+    averages = ("scale_by_ema: decay", "additive_average: decay")
+    followers = ("bias_correction: decay", "rectify: decay")
     groups: list[list[Hyperparameter]] = []
     for h in _walk(tx, _root(tx)):
-        in_chain = [g for g in groups if g[0].names[:-2] == h.names[:-2]]
-        averages = [g for g in in_chain if g[0].owner == "scale_by_ema: decay"]
-        if h.owner == "bias_correction: decay" and len(averages) == 1:
-            averages[0].append(h)
+        places = [g[0].names[:-2] for g in groups if g[0].owner in averages]
+        place = h.names[:-2] if h.names[:-2] in places else (*h.names[:-2], "precondition", "direction")
+        followed = [g for g in groups if g[0].names[:-2] == place and g[0].owner in averages]
+        if h.owner in followers and len(followed) == 1:
+            followed[0].append(h)
         else:
             groups.append([h])
     return groups

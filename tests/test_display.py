@@ -51,7 +51,9 @@ TOKEN = re.compile(
 )
 FUNCTIONS = {
     r"\mathrm{sign}": np.sign,
+    r"\mathrm{rms}": lambda x: np.sqrt(np.mean(x**2)),
     r"\mathrm{clip}": np.clip,
+    r"\mathrm{mean}": np.mean,
     r"\max": np.maximum,
     r"\min": np.minimum,
 }
@@ -213,6 +215,7 @@ def test_a_formula_that_is_off_is_found(x64):
     "tx",
     [
         gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(1e-3)),
+        gx.scale_by_ema(0.8, from_first=True, before=True),
         gx.chain(gx.scale_by_ema(0.5), gx.square(), gx.scale_by_ema(0.8), gx.running_sum(0.3), gx.scale(-3e-7)),
         gx.chain(gx.add(gx.scale(2.0), gx.scale_by_ema(0.5)), gx.add_momentum(0.9, nesterov=True), gx.scale(-1.0)),
         gx.precondition(
@@ -221,7 +224,7 @@ def test_a_formula_that_is_off_is_found(x64):
         gx.chain(gx.scale(-1e6), gx.square(), gx.square(), gx.scale(1 / 3), gx.clip(1e30)),
         gx.chain(*[gx.chain(gx.running_sum(0.1 * i), gx.bias_correction(0.1 * i)) for i in range(1, 6)]),
     ],
-    ids=["clipped", "reused symbols", "sums", "nested", "powers", "subscripts"],
+    ids=["clipped", "before, from first", "reused symbols", "sums", "nested", "powers", "subscripts"],
 )
 def test_compositions(tx, x64):
     assert np.any(check(tx, bound=1e-6))

@@ -28,6 +28,13 @@ def test_every_hyperparameter_can_be_read_and_set_by_its_name(tx):
         assert gx.hyperparameters(other) == {**values, name: value * 0.5 + 0.01}
 
 
+def test_the_decay_of_an_average_and_of_what_corrects_it_is_one_hyperparameter():
+    for name in ("adam", "radam", "yogi", "adabelief"):
+        recipe = getattr(gx, name)
+        made = gx.set_hyperparameters(recipe(), {"direction.decay": 0.8, "by.decay": 0.99})
+        assert made == recipe(b1=0.8, b2=0.99)
+
+
 @each_tx
 def test_the_summary_counts_the_bytes_of_the_state(tx):
     params = params_of("bfloat16")

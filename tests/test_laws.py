@@ -115,11 +115,70 @@ FAMILY = {
     "a ball that rolls is the heavy ball": (gx.rolling_ball(0.1, friction=2.0, mass=4.0), gx.heavy_ball(0.1, 0.95)),
     "sgd(momentum) is the heavy ball": (gx.sgd(rate, 0.9), gx.heavy_ball(rate, 0.9)),
     "sgd(nesterov) is nesterov": (gx.sgd(rate, 0.9, nesterov=True), gx.nesterov(rate, 0.9)),
+    "sgdw without decay is the heavy ball": (gx.sgdw(rate, 0.9, weight_decay=0.0), gx.heavy_ball(rate, 0.9)),
+    "signum that forgets is sign_sgd": (gx.signum(rate, 0.0), gx.sign_sgd(rate)),
+    "lion of one decay is signum": (gx.lion(rate, 0.9, 0.9, weight_decay=0.0), gx.signum(rate, 0.9)),
+    "qhm with all of the average is averaged momentum": (gx.qhm(rate, 0.9, 1.0), gx.averaged_momentum(rate, 0.9)),
+    "qhm with none of it is SGD": (gx.qhm(rate, 0.9, 0.0), gx.sgd(rate)),
+    "qhm with its decay for a share is Nesterov's": (
+        gx.qhm(rate, 0.9, 0.9),
+        gx.chain(gx.scale(1 - 0.9), gx.nesterov(rate, 0.9)),
+    ),
+    "lion's direction is qhm's": (
+        gx.chain(gx.blend(gx.scale_by_ema(0.8, before=True), 0.7 * 0.8), gx.scale_by_learning_rate(rate)),
+        gx.qhm(rate, 0.8, 0.7),
+    ),
+    "qhadam with all of the averages is adam": (gx.qhadam(rate, 0.9, 0.999, 1.0, 1.0), gx.adam(rate)),
+    "aggmo of one momentum is the heavy ball": (gx.aggmo(rate, (0.9,)), gx.heavy_ball(rate, 0.9)),
+    "aggmo without momenta is SGD": (gx.aggmo(rate, (0.0, 0.0)), gx.sgd(rate)),
+    "optimistic_sgd without optimism is SGD": (gx.optimistic_sgd(rate, 0.0), gx.sgd(rate)),
+    "optimistic_adam without optimism is adam": (gx.optimistic_adam(rate, 0.0), gx.adam(rate)),
+    "ademamix without its slow average is adam": (gx.ademamix(rate, alpha=0.0), gx.adam(rate)),
+    "adan without the change is adam": (gx.adan(rate, 0.9, 0.9, 0.999, gain=0.0), gx.adam(rate)),
+    "grokfast without gain is its inner": (gx.grokfast(gx.adam(rate), gain=0.0), gx.adam(rate)),
+    "cautious changes nothing of what never goes uphill": (
+        gx.cautious(gx.adam(rate, b1=0.0), floor=1.0),
+        gx.adam(rate, b1=0.0),
+    ),
     "nadam without a direction is adam without one": (gx.nadam(rate, b1=0.0), gx.adam(rate, b1=0.0)),
     "adamax that forgets is the sign": (
         gx.adamax(rate, b1=0.0, b2=0.0, eps=0.0),
         gx.chain(gx.sign(), gx.scale_by_learning_rate(rate)),
     ),
+    "laprop without a direction is adam without one": (
+        gx.laprop(rate, b1=0.0, eps=1e-8),
+        gx.adam(rate, b1=0.0),
+    ),
+    "adabelief without a memory of the mean has only ε for a size": (
+        gx.adabelief(rate, b1=0.0, eps=1.0, eps_in_average=0.0),
+        gx.sgd(rate),
+    ),
+    "adabelief of one decay divides by the running variance": (
+        gx.adabelief(rate, 0.9, 0.9, eps=0.0, eps_in_average=0.0),
+        gx.chain(
+            gx.precondition(
+                gx.momentum(0.9),
+                by=gx.chain(gx.running_variance(0.9), gx.scale(0.9), gx.bias_correction(0.9), gx.sqrt()),
+                eps=0.0,
+            ),
+            gx.scale_by_learning_rate(rate),
+        ),
+    ),
+    "radam whose squares are too few is momentum": (
+        gx.radam(rate, 0.9, b2=0.5),
+        gx.chain(gx.momentum(0.9), gx.scale_by_learning_rate(rate)),
+    ),
+    "stable_adamw whose size never lags is adamw": (gx.stable_adamw(rate, b2=0.0), gx.adamw(rate, b2=0.0, eps=1e-6)),
+    "adopt that forgets divides by the gradient before": (
+        gx.adopt(rate, b1=0.0, b2=0.0),
+        gx.chain(
+            gx.precondition(gx.identity(), by=gx.chain(gx.absolute(), gx.delay(), gx.at_least(1e-6)), eps=0.0),
+            gx.growing_clip(0.25),
+            gx.scale_by_learning_rate(rate),
+        ),
+    ),
+    "nadamw without decay is nadam": (gx.nadamw(rate, weight_decay=0.0), gx.nadam(rate)),
+    "adamaxw without decay is adamax": (gx.adamaxw(rate, weight_decay=0.0), gx.adamax(rate)),
     "rprop with fixed steps is the sign": (
         gx.rprop(rate, grow=1.0, shrink=1.0),
         gx.chain(gx.sign(), gx.scale_by_learning_rate(rate)),
@@ -155,6 +214,13 @@ def test_amsgrad_is_adam_while_the_size_grows():
     growing = [jax.tree.map(lambda p, t=t: p * t, params) for t in range(1, 8)]
     amsgrad, _ = follow(gx.amsgrad(rate, correct_first=False), params, growing)
     assert_near(amsgrad, follow(gx.adam(rate), params, growing)[0], 2e-6)
+
+
+def test_yogi_is_adagrad_while_the_squares_exceed_their_average():
+    params = params_of()
+    growing = [jax.tree.map(lambda p, t=t: p * t, params) for t in range(1, 8)]
+    yogi, _ = follow(gx.yogi(rate, b1=0.0, b2=0.75, eps=0.0, start=0.0, corrected=False), params, growing)
+    assert_near(yogi, follow(gx.adagrad(2 * rate, eps=0.0), params, growing)[0], 2e-6)
 
 
 def test_adagrad_stalls_and_rmsprop_does_not():

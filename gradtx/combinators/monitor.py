@@ -25,7 +25,7 @@ class monitor(Links, init=False):
     Args:
       name: That of the number.
       measure: A function of trees, as many as there are streams, to one real number: `global_norm`, `norm_ratio`,
-        `cosine`, or your own. A leaf without a gradient is None in them.
+        `cosine_similarity`, or your own. A leaf without a gradient is None in them.
       streams: The transformations that make these trees of the updates, `emit_params()` and `delay()` among them;
         none for the updates themselves.
 
@@ -36,7 +36,7 @@ class monitor(Links, init=False):
     ...     gx.monitor("gradient", gx.global_norm),
     ...     gx.sgd(0.5),
     ...     gx.monitor("step / parameter", gx.norm_ratio, gx.identity(), gx.emit_params()),
-    ...     gx.monitor("turn", gx.cosine, gx.identity(), gx.delay()),
+    ...     gx.monitor("turn", gx.cosine_similarity, gx.identity(), gx.delay()),
     ... )
     >>> params = jnp.array([3.0, 4.0])
     >>> _, state = tx.update(params, tx.init(params), params)

@@ -3,9 +3,11 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gradtx.core import Context, NonNegative, Slots, Transformation, init_slots, run
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
+from gradtx.pieces.scaling import identity
 
 
 class precondition(Transformation):
@@ -21,6 +23,7 @@ class precondition(Transformation):
       by: Makes s of the updates; 0 or more.
       eps: ε, what keeps a small size from making a large update; in units of the size, or of its square in the root.
       eps_in_sqrt: Whether ε stands inside the root of the size.
+      centered: Whether the size is made of g − d, what the direction did not foresee, instead of g.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.precondition(gx.identity(), by=gx.absolute(), eps=0.0)
@@ -32,8 +35,12 @@ class precondition(Transformation):
     by: Transformation
     eps: NonNegative = 1e-8
     eps_in_sqrt: bool = False
+    centered: bool = False
 
-    formula = "u = direction(g) / (sqrt(by(g) ** 2 + eps) if eps_in_sqrt else by(g) + eps)"
+    formula = (
+        "u = direction(g) / (sqrt(by(g - direction(g) if centered else g) ** 2 + eps) if eps_in_sqrt "
+        "else by(g - direction(g) if centered else g) + eps)"
+    )
 
     def init_tree(self, params: Any) -> Slots:
         slots = {"direction": init_slots(self.direction, params), "by": init_slots(self.by, params)}
@@ -41,10 +48,60 @@ class precondition(Transformation):
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         direction, of_direction = run(self.direction, updates, slots.get("direction", {}), context)
-        size, of_size = run(self.by, updates, slots.get("by", {}), context)
+        measured = jax.tree.map(jnp.subtract, updates, direction) if self.centered else updates
+        size, of_size = run(self.by, measured, slots.get("by", {}), context)
 
         def divide(d, s):
             return safe_divide(d, safe_sqrt(s * s + self.eps) if self.eps_in_sqrt else s + self.eps)
 
         new = {"direction": of_direction, "by": of_size}
         return jax.tree.map(divide, direction, size), {name: kept for name, kept in new.items() if kept}
+
+
+class clipped_precondition(Transformation):
+    r"""Divides a direction by a size, and shortens a leaf whose updates are larger than the size foresaw.
+
+    $$u = \frac{1}{k}\; \mathrm{then}\!\left(\frac{d}{s + ε}\right), \qquad k = \max(1, \mathrm{rms}(g / \max(s, ε)))$$
+
+    An average of squares lags behind when gradients grow: k is then above 1, one number for the leaf. What is done
+    within `then`, such as a decay of the weights, is shortened too, as by a smaller learning rate.
+
+    Args:
+      direction: Makes d of the updates.
+      by: Makes s of the updates; 0 or more.
+      then: What is done with the quotient before it is shortened.
+      eps: ε, of `precondition`.
+
+    Source: Wortsman et al. 2023, arXiv 2304.13013, algorithm 2; the clipping is Shazeer and Stern's 2018, arXiv
+    1804.04235.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.clipped_precondition(gx.identity(), by=gx.chain(gx.absolute(), gx.scale(0.5)), eps=0.0)
+    >>> tx.update(jnp.array([4.0, -2.0]), tx.init(jnp.zeros(2)))[0]
+    Array([ 1., -1.], dtype=float32)
+    """
+
+    direction: Transformation
+    by: Transformation
+    then: Transformation = identity()
+    eps: NonNegative = 1e-8
+
+    formula = "k = max(1, rms(g / max(by(g), eps))); u = then(direction(g) / (by(g) + eps)) / k"
+
+    def init_tree(self, params: Any) -> Slots:
+        parts = {"direction": self.direction, "by": self.by, "then": self.then}
+        slots = {name: init_slots(part, params) for name, part in parts.items()}
+        return {name: kept for name, kept in slots.items() if kept}
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        direction, of_direction = run(self.direction, updates, slots.get("direction", {}), context)
+        size, of_size = run(self.by, updates, slots.get("by", {}), context)
+        quotient = jax.tree.map(lambda d, s: safe_divide(d, s + self.eps), direction, size)
+        made, of_then = run(self.then, quotient, slots.get("then", {}), context)
+
+        def shorten(u, g, s):
+            surprise = safe_divide(g, jnp.maximum(s, self.eps))
+            return u / jnp.maximum(1, safe_sqrt(jnp.mean(surprise * surprise))) if g.size else u
+
+        new = {"direction": of_direction, "by": of_size, "then": of_then}
+        return jax.tree.map(shorten, made, updates, size), {name: kept for name, kept in new.items() if kept}

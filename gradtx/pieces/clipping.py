@@ -30,6 +30,32 @@ class clip(PerLeaf):
         return jnp.clip(g, -self.limit, self.limit), slots
 
 
+class growing_clip(PerLeaf):
+    """Bounds each coordinate ever less, and the first update to 0.   u = min(max(g, −c), c), c = (t − 1)ᵖ
+
+    For updates that have a size, of about 1, but one that is not to be trusted yet.
+
+    Args:
+      power: p, above 0.
+
+    Source: Taniguchi et al. 2024, arXiv 2411.02853, algorithm 2.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx = gx.growing_clip(0.5)
+    >>> gradients, start = jnp.array([7.0, 7.0, -0.5, 7.0, 7.0]), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1].round(2)
+    Array([ 0.  ,  1.  , -0.5 ,  1.73,  2.  ], dtype=float32)
+    """
+
+    power: Positive = 0.25
+
+    formula = "c = (t - 1) ** power; u = clip(g, -c, c)"
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        limit = (context.step - 1).astype(self.power.dtype) ** self.power
+        return jnp.clip(g, -limit, limit), slots
+
+
 class clip_by_global_norm(Transformation):
     r"""Shortens the updates, all leaves as one vector, to a norm of at most c.   u = g · min(1, c / ‖g‖)
 

@@ -48,11 +48,11 @@ def norm_ratio(a: Any, b: Any) -> Array:
     return safe_divide(global_norm(a), global_norm(b))
 
 
-def cosine(a: Any, b: Any) -> Array:
+def cosine_similarity(a: Any, b: Any) -> Array:
     """⟨a, b⟩ / (‖a‖·‖b‖), from −1 to 1, and 0 where either is 0.
 
     >>> import jax.numpy as jnp
-    >>> cosine({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 10.0])})
+    >>> cosine_similarity({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 10.0])})
     Array(0.8, dtype=float32)
     """
     of_a, of_b = global_norm(a), global_norm(b)

@@ -19,6 +19,7 @@ class scale_by_ema(PerLeaf):
     Args:
       decay: b in [0, 1).
       from_first: Whether the average starts at the first update instead of 0.
+      before: Whether it emits the average without this update, and then takes it in.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.scale_by_ema(0.5)
@@ -35,8 +36,12 @@ class scale_by_ema(PerLeaf):
 
     decay: Decay = 0.9
     from_first: bool = False
+    before: bool = False
 
-    formula = "m0 = g if from_first else 0; m = decay * m + (1 - decay) * g; u = m"
+    formula = (
+        "m0 = g if from_first else 0; l = (m * (t > 1) + g * (t <= 1) if from_first else m) if before else 0; "
+        "m = decay * m + (1 - decay) * g; u = l if before else m"
+    )
 
     def init_leaf(self, param: Array) -> Slots:
         return {"mean": jnp.zeros_like(param)}
@@ -44,7 +49,7 @@ class scale_by_ema(PerLeaf):
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         before = jnp.where(context.step == 1, g, slots["mean"]) if self.from_first else slots["mean"]
         mean = lerp(before, g, self.decay)
-        return mean, {"mean": mean}
+        return before if self.before else mean, {"mean": mean}
 
 
 class add_momentum(PerLeaf):

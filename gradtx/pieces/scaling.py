@@ -96,6 +96,26 @@ class add_constant(Map):
         return g + self.constant
 
 
+class at_least(Map):
+    """Raises each coordinate to a least one.   u = max(g, c)
+
+    Args:
+      least: c, in units of the updates.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.at_least(0.5)
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([4. , 0.5], dtype=float32)
+    """
+
+    least: Scalar
+
+    formula = "u = max(g, least)"
+
+    def map(self, g: Array) -> Array:
+        return jnp.maximum(g, self.least)
+
+
 class square(Map):
     """u = g²
 

@@ -83,6 +83,91 @@ class decayed_max(PerLeaf):
         return largest, {"max": largest}
 
 
+class additive_average(PerLeaf):
+    r"""Yogi's average of sizes: it moves by a share of g, towards g, however far away that is.
+
+    $$s ← s − (1 − b)\,\mathrm{sign}(s − g)\,g; \qquad u = s$$
+
+    Where an exponential average forgets at the same pace whatever comes, this one forgets slowly while g is small.
+
+    Args:
+      decay: b in [0, 1).
+      start: s before the first update, in units of the updates.
+
+    Source: Zaheer et al. 2018, Adaptive methods for nonconvex optimization, algorithm 2.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx = gx.additive_average(0.5)
+    >>> gradients, start = jnp.array([4.0, 1.0, 1.0]), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1]
+    Array([2. , 1.5, 1. ], dtype=float32)
+    """
+
+    decay: Decay = 0.999
+    start: NonNegative = 0.0
+
+    formula = "s0 = start; s = s - (1 - decay) * sign(s - g) * g; u = s"
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"mean": jnp.full_like(param, self.start)}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        mean = slots["mean"] - (1 - self.decay) * jnp.sign(slots["mean"] - g) * g
+        return mean, {"mean": mean}
+
+
+class rectify(PerLeaf):
+    r"""RAdam's caution: a size is enlarged while it is the average of few squares, and 1 while of too few to be one.
+
+    $$u = \frac{g}{r} \text{ if } ρ > ρ_0, \text{ else } 1; \qquad
+    r^2 = \frac{(ρ − 4)(ρ − 2)\,n}{(n − 4)(n − 2)\,ρ}, \qquad
+    ρ = n − \frac{2 t b^t}{1 − b^t}, \qquad n = \frac{2}{1 − b} − 1$$
+
+    ρ is over how many steps a plain mean would be as old as the average, from 1 at the first update to n. A direction
+    divided by 1 is a step of momentum.
+
+    Args:
+      decay: b in [0, 1), that of the average.
+      threshold: ρ₀, at least 4, below which 1/√s has no finite variance. 4 in the paper, 5 in its code and elsewhere.
+
+    Source: Liu et al. 2020, arXiv 1908.03265, equations 3 to 6.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx = gx.rectify(0.9)
+    >>> sizes, start = jnp.full(7, 0.5), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, sizes)[1].round(1)
+    Array([1. , 1. , 1. , 1. , 1. , 2. , 1.5], dtype=float32)
+    """
+
+    decay: Decay = 0.999
+    threshold: Positive = 5.0
+
+    formula = (
+        "n = 2 / (1 - decay) - 1; ρ = n - 2 * t * decay**t / (1 - decay**t); "
+        "r = sqrt((ρ - 4) * (ρ - 2) * n / ((n - 4) * (n - 2) * ρ)); u = (g / r) ** (ρ > threshold)"
+    )
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        now, most = 1 + 2 * _mean_age(self.decay, context.step), 1 + 2 * self.decay / (1 - self.decay)
+        enough = now > jnp.maximum(self.threshold, 4)
+        now, most = jnp.where(enough, now, 5), jnp.where(enough, most, 5)
+        square = (now - 4) * (now - 2) * most / ((most - 4) * (most - 2) * now)
+        return jnp.where(enough, g / jnp.sqrt(square), 1), slots
+
+
+def _mean_age(decay: Array, step: Array) -> Array:
+    """The mean of 0 … t − 1, weighted by bⁱ: b/(1 − b) − t·bᵗ/(1 − bᵗ), without its cancellation for small t·log b."""
+    rate, steps = -jnp.log(jnp.maximum(decay, jnp.finfo(decay.dtype).tiny)), step.astype(decay.dtype)
+    small = rate * steps < 0.1
+
+    def curve(x):  # 1/(eˣ − 1) − 1/x + 1/2
+        return x / 12 * (1 - x * x / 60 * (1 - x * x / 42))
+
+    early = (steps - 1) / 2 + curve(jnp.minimum(rate, 0.1)) - steps * curve(jnp.minimum(rate * steps, 0.1))
+    late = decay / (1 - decay) + steps * jnp.exp(-rate * steps) / jnp.expm1(-rate * steps)
+    return jnp.where(small, early, late)
+
+
 class running_variance(PerLeaf):
     r"""The exponential average of the squared distance from the average, ema(g²) − ema(g)², without its cancellation.
 

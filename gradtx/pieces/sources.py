@@ -25,6 +25,31 @@ class delay(PerLeaf):
         return slots["last"], {"last": g}
 
 
+class difference(PerLeaf):
+    """How the updates change from one step to the next.   u = g − l;  l ← g
+
+    Args:
+      from_first: Whether the first difference is 0 instead of the first update.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.difference()
+    >>> first, state = tx.update(jnp.array(1.0), tx.init(jnp.zeros(())))
+    >>> float(first), float(tx.update(jnp.array(3.0), state)[0])
+    (1.0, 2.0)
+    """
+
+    from_first: bool = False
+
+    formula = "d = (g - l) * (t > 1) if from_first else g - l; l = g; u = d"
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"last": jnp.zeros_like(param)}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        last = jnp.where(context.step == 1, g, slots["last"]) if self.from_first else slots["last"]
+        return g - last, {"last": g}
+
+
 class emit_params(PerLeaf):
     """The parameters, whatever the updates are.   u = θ
 

@@ -2,7 +2,6 @@
 
 from gradtx.training.problems import PROBLEMS, Batch, Problem, digits, line, xor
 from gradtx.training.race import ENTRIES, Entry, Result, check_options, race
-from gradtx.training.sweeps import Sweep, grid, stack, sweep
 
 __all__ = [
     "ENTRIES",
@@ -11,13 +10,9 @@ __all__ = [
     "Entry",
     "Problem",
     "Result",
-    "Sweep",
     "check_options",
     "digits",
-    "grid",
     "line",
     "race",
-    "stack",
-    "sweep",
     "xor",
 ]

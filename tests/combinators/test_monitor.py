@@ -21,7 +21,7 @@ def test_what_passes_is_what_came_and_the_numbers_are_numpys():
         gx.monitor("gradient", gx.global_norm),
         plain,
         gx.monitor("ratio", gx.norm_ratio, gx.identity(), gx.emit_params()),
-        gx.monitor("turn", gx.cosine, gx.identity(), gx.delay()),
+        gx.monitor("turn", gx.cosine_similarity, gx.identity(), gx.delay()),
         gx.monitor("largest", lambda u: jnp.max(jnp.abs(u["w"]))),
         gx.monitor("smoothed", gx.global_norm, gx.momentum(0.5)),
     )
@@ -128,10 +128,11 @@ def test_the_measures_at_any_scale(scale):
     a, b = params_of(seed=1), params_of(seed=2)
     x, y = flat(a), flat(b)
     a = jax.tree.map(lambda z: z * scale, a)
-    assert float(gx.cosine(a, b)) == pytest.approx(x @ y / np.linalg.norm(x) / np.linalg.norm(y), rel=1e-5)
+    assert float(gx.cosine_similarity(a, b)) == pytest.approx(x @ y / np.linalg.norm(x) / np.linalg.norm(y), rel=1e-5)
     assert float(gx.norm_ratio(a, b)) == pytest.approx(scale * np.linalg.norm(x) / np.linalg.norm(y), rel=1e-5)
     zero = jax.tree.map(jnp.zeros_like, a)
-    assert gx.cosine(a, zero) == gx.cosine(zero, zero) == gx.norm_ratio(zero, b) == gx.norm_ratio(zero, zero) == 0
-    assert np.isinf(gx.norm_ratio(a, zero)) and gx.cosine({}, {}) == 0
-    slopes = jax.grad(lambda a, b: gx.cosine(a, b) + gx.norm_ratio(a, b), argnums=(0, 1))(zero, b)
+    assert gx.cosine_similarity(a, zero) == gx.cosine_similarity(zero, zero) == 0
+    assert gx.norm_ratio(zero, b) == gx.norm_ratio(zero, zero) == 0
+    assert np.isinf(gx.norm_ratio(a, zero)) and gx.cosine_similarity({}, {}) == 0
+    slopes = jax.grad(lambda a, b: gx.cosine_similarity(a, b) + gx.norm_ratio(a, b), argnums=(0, 1))(zero, b)
     assert all(bool(jnp.isfinite(s).all()) for s in jax.tree.leaves(slopes))

@@ -5,8 +5,10 @@ Where Optax has no configuration of the same definition:
 | Optax | gradtx | cause |
 |---|---|---|
 | rprop | rprop | Optax emits the step of the update before, and on a flip nothing: while no sign flips, one step late |
+| adan | adan(gain=1 − b2) | Optax adds 1 − β₂ of the change where the paper and its code add β₂ |
 | adagrad | adagrad | only the form with ε in the root |
 | nadam | nadam(warm_up=True) | Optax does not warm β₁ up |
+| yogi | yogi | Optax starts the average of gradients at 1e-6 too, so that it moves where no gradient ever came |
 | amsgrad(bias_correction_nu=False) | amsgrad(correct_first=False) | Optax then leaves the largest uncorrected |
 """
 
@@ -55,9 +57,38 @@ PAIRS: dict[str, tuple[gx.Transformation, Any]] = {
     "adam": (gx.adam(0.01, 0.8, 0.99, 1e-6), optax.adam(0.01, 0.8, 0.99, 1e-6)),
     "adam, ε in the root": (gx.adam(0.01, eps=1e-4, eps_in_sqrt=True), optax.adam(0.01, eps=0, eps_root=1e-4)),
     "adamw": (gx.adamw(0.01, weight_decay=0.1, where=WHERE), optax.adamw(0.01, weight_decay=0.1, mask=WHERE)),
+    "sgdw": (
+        gx.sgdw(0.1, 0.8, 0.1, WHERE),
+        optax.chain(optax.trace(0.8), optax.add_decayed_weights(0.1, WHERE), optax.scale(-0.1)),
+    ),
+    "sign_sgd": (gx.sign_sgd(0.1), optax.sign_sgd(0.1)),
+    "signum": (gx.signum(0.1, 0.8), optax.signum(0.1, 0.8)),
+    "lion": (gx.lion(0.1, 0.8, 0.9, 0.1, WHERE), optax.lion(0.1, 0.8, 0.9, weight_decay=0.1, mask=WHERE)),
+    "optimistic_sgd": (gx.optimistic_sgd(0.1, 0.5), optax.optimistic_gradient_descent(0.1, 1.0, 0.5)),
+    "optimistic_adam": (
+        gx.optimistic_adam(0.1, 0.5, eps=1e-6),
+        optax.optimistic_adam_v2(0.1, alpha=1.0, beta=0.5, eps=1e-6, nesterov=False),
+    ),
+    "ademamix": (
+        gx.ademamix(0.1, b3=0.99, alpha=2.0, eps=1e-6, weight_decay=0.1, where=WHERE),
+        optax.contrib.ademamix(0.1, b3=0.99, alpha=2.0, eps=1e-6, weight_decay=0.1, mask=WHERE),
+    ),
+    "adan": (gx.adan(0.1, gain=1 - 0.92, eps=1e-6), optax.adan(0.1, eps=1e-6, eps_root=0.0)),
     "adamax": (gx.adamax(0.01, 0.8, 0.99), optax.adamax(0.01, 0.8, 0.99)),
     "nadam": (gx.nadam(0.01, 0.8, 0.99), optax.nadam(0.01, 0.8, 0.99)),
     "amsgrad": (gx.amsgrad(0.01, 0.8, 0.9), optax.amsgrad(0.01, 0.8, 0.9)),
+    "adabelief": (
+        gx.adabelief(0.01, 0.8, 0.99, 1e-6, eps_in_average=1e-4),
+        optax.adabelief(0.01, 0.8, 0.99, 1e-6, eps_root=1e-6),
+    ),
+    "yogi": (
+        gx.yogi(0.01, 0.8, 0.99, start=0.0),
+        optax.chain(optax.scale_by_yogi(0.8, 0.99, initial_accumulator_value=0.0), optax.scale(-0.01)),
+    ),
+    "radam": (gx.radam(0.01, 0.8, 0.99, 1e-6), optax.radam(0.01, 0.8, 0.99, 1e-6)),
+    "adopt": (gx.adopt(0.01, 0.8, 0.99, 1e-4), optax.contrib.adopt(0.01, 0.8, 0.99, 1e-4)),
+    "nadamw": (gx.nadamw(0.01, weight_decay=0.1, where=WHERE), optax.nadamw(0.01, weight_decay=0.1, mask=WHERE)),
+    "adamaxw": (gx.adamaxw(0.01, weight_decay=0.1, where=WHERE), optax.adamaxw(0.01, weight_decay=0.1, mask=WHERE)),
 }
 
 

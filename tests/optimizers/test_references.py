@@ -62,6 +62,50 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
         {"weight_decay": 1.0, "where": {"bias": False, "kernel": True}},
         {"weight_decay": 0.0},
     ],
+    "sgdw": [
+        {},
+        {"learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.3},
+        {"weight_decay": 1.0, "where": {"bias": False, "kernel": True}},
+    ],
+    "sign_sgd": [{}, {"learning_rate": 1.0}, {"learning_rate": 1e-5}],
+    "signum": [{}, {"learning_rate": 1.0, "decay": 0.5}, {"learning_rate": 1e-5, "decay": 0.99}],
+    "lion": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "weight_decay": 0.3},
+        {"weight_decay": 1.0, "where": {"bias": False, "kernel": True}},
+    ],
+    "qhm": [
+        {},
+        {"learning_rate": 0.1, "decay": 0.9, "share": 1.0},
+        {"learning_rate": 3e-3, "decay": 0.5, "share": 0.2},
+    ],
+    "qhadam": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "share1": 0.3, "share2": 0.8, "eps": 1e-3},
+        {"share1": 1.0, "share2": 0.5, "eps": 0.0},
+    ],
+    "aggmo": [{}, {"learning_rate": 1.0, "decays": (0.5,)}, {"learning_rate": 1e-3, "decays": (0.0, 0.5, 0.9, 0.999)}],
+    "optimistic_sgd": [{}, {"learning_rate": 1.0, "optimism": 0.5}, {"learning_rate": 1e-3, "optimism": 2.0}],
+    "optimistic_adam": [
+        {},
+        {"learning_rate": 0.1, "optimism": 0.5, "b1": 0.5, "b2": 0.9, "eps": 1e-3},
+        {"optimism": 2.0, "b2": 0.99, "eps": 0.0},
+    ],
+    "ademamix": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "b3": 0.99, "alpha": 2.0, "eps": 1e-3, "weight_decay": 0.3},
+        {"b1": 0.8, "b3": 0.999, "weight_decay": 1.0, "where": {"bias": False, "kernel": True}},
+    ],
+    "adan": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.8, "b3": 0.9, "gain": 0.2, "eps": 1e-3, "weight_decay": 0.3},
+        {"b3": 0.999, "eps": 0.0, "weight_decay": 1.0, "where": {"bias": False, "kernel": True}},
+    ],
+    "grokfast": [
+        {"inner": gx.sgd(0.1)},
+        {"inner": gx.sgd(1e-3), "decay": 0.5, "gain": 5.0},
+        {"inner": gx.sgd(1.0), "decay": 0.999, "gain": 0.1},
+    ],
     "rprop": [
         {},
         {"wait_on_flip": True},
@@ -86,6 +130,47 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
         {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3},
         {"b1": 0.8, "b2": 0.99, "eps": 1e-6, "correct_first": False},
     ],
+    "laprop": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3},
+        {"b1": 0.99, "b2": 0.99, "eps": 0.0},
+    ],
+    "nadamw": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "eps": 1e-3, "weight_decay": 0.3, "warm_up": True},
+        {"weight_decay": 1.0, "where": {"bias": False, "kernel": True}},
+    ],
+    "adamaxw": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "weight_decay": 0.3},
+        {"weight_decay": 1.0, "where": {"bias": False, "kernel": True}},
+    ],
+    "adabelief": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "eps_in_average": 1e-4},
+        {"b1": 0.99, "b2": 0.99, "eps": 1e-8, "eps_in_average": 0.0},
+    ],
+    "yogi": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-6, "start": 0.1},
+        {"start": 0.0, "corrected": False},
+    ],
+    "radam": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "threshold": 4.0},
+        {"b1": 0.99, "b2": 0.99, "eps": 0.0},
+        {"b2": 0.5},
+    ],
+    "stable_adamw": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.999, "eps": 1e-3, "weight_decay": 0.3},
+        {"b2": 0.9, "eps": 0.0, "weight_decay": 1.0, "where": {"bias": False, "kernel": True}},
+    ],
+    "adopt": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "clip_power": 0.5},
+        {"b1": 0.99, "b2": 0.99, "eps": 1e-12},
+    ],
 }
 CASES = [
     pytest.param(name, configuration, id=f"{name}-{i}")
@@ -105,6 +190,15 @@ def expected_steps(name: str, configuration: dict[str, Any], curvature: Any = 0.
 def test_recipe_is_its_formula(x64, name: str, configuration: dict[str, Any]):
     steps = run(getattr(optimizers, name)(**configuration), NOISE)
     assert worst_error(steps, expected_steps(name, configuration)) <= 1e-12
+
+
+@pytest.mark.parametrize("arguments", [{}, {"learning_rate": 1.0, "decay": 0.5, "floor": 0.5}, {"decay": 0.99}])
+def test_cautious_is_its_formula(x64, arguments: dict[str, Any]):
+    floor = {name: x for name, x in arguments.items() if name == "floor"}
+    inner = gx.averaged_momentum(**{name: x for name, x in arguments.items() if name != "floor"})
+    expected = reference_steps(references.cautious, NOISE, **arguments)
+    steps = np.asarray(run(gx.cautious(inner, **floor), NOISE))
+    assert np.max(np.abs(steps - expected)) <= 1e-12 * np.max(np.abs(expected))
 
 
 def test_every_recipe_has_three_configurations():
@@ -150,14 +244,14 @@ def test_keras_place_of_eps_is_a_schedule(x64, b2: float):
     assert worst_error(run(tx, NOISE), expected) <= 1e-12
 
 
-def error_in_float32(tx: Any, b2: float) -> float:
+def error_in_float32(tx: Any, b2: float, reference: Any = references.adam) -> float:
     """Over 10,000 steps with rate 0.01 and b1 = 0.9, against float64 with the same, rounded, hyperparameters."""
     gradients = np.random.default_rng(1).standard_normal((10_000, 32)).astype(np.float32)
     learning_rate, b1, rounded_b2, eps = (float(np.float32(x)) for x in (0.01, 0.9, b2, 1e-8))
     step = lambda state, g: tx.update(g, state)[::-1]  # noqa: E731
     steps = jax.jit(lambda state: jax.lax.scan(step, state, gradients)[1])(tx.init(jnp.zeros(32)))
     assert steps.dtype == jnp.float32
-    return worst_error(steps, list(references.adam(gradients.astype(np.float64), learning_rate, b1, rounded_b2, eps)))
+    return worst_error(steps, list(reference(gradients.astype(np.float64), learning_rate, b1, rounded_b2, eps)))
 
 
 @pytest.mark.parametrize("b2", [0.99, 0.999, 0.9999, 0.99999])
@@ -168,3 +262,8 @@ def test_adam_in_float32(b2: float):
 @pytest.mark.parametrize("b2", [0.999, 0.9999, 0.99999])
 def test_adam_in_float32_is_no_easy_bar(b2: float):
     assert error_in_float32(optax.adam(0.01, b2=b2), b2) > 5e-6
+
+
+def test_radam_in_float32():
+    assert error_in_float32(gx.radam(0.01), 0.999, references.radam) <= 4e-6
+    assert error_in_float32(optax.radam(0.01), 0.999, references.radam) > 1e-3

@@ -1,0 +1,75 @@
+"""What a transformation makes of the updates, and the updates themselves, in one."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.core import Context, Positive, Scalar, Slots, Transformation, init_slots, run
+from gradtx.pieces.formulas import lerp
+
+
+class blend(Transformation):
+    r"""A weighted mean of what a transformation makes of the updates and the updates.   u = c·a(g) + (1 − c)·g
+
+    Args:
+      inner: Makes a(g).
+      share: c: 1 is the transformation alone, 0 the updates as they are.
+
+    Source: Ma and Yarats 2019, arXiv 1810.06801 (quasi-hyperbolic momentum, of an average).
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.blend(gx.scale(3.0), 0.5)
+    >>> tx.update(jnp.array([1.0]), tx.init(jnp.zeros(1)))[0]
+    Array([2.], dtype=float32)
+    """
+
+    inner: Transformation
+    share: Scalar
+
+    formula = "u = share * inner(g) + (1 - share) * g"
+
+    def init_tree(self, params: Any) -> Slots:
+        return {name: kept for name, kept in {"inner": init_slots(self.inner, params)}.items() if kept}
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        made, new = run(self.inner, updates, slots.get("inner", {}), context)
+        return jax.tree.map(lambda a, g: lerp(a, g, self.share), made, updates), {"inner": new} if new else {}
+
+
+class cautious(Transformation):
+    r"""Steps only where an optimizer goes downhill, and there further.   u = a·φ / max(mean φ, floor), φ = [a·g < 0]
+
+    The mean is over the leaf, so that the step as a whole is about as long as it was. A decay of the weights inside is
+    held back too; put it behind to keep it.
+
+    Args:
+      inner: The optimizer: makes a of g, which is added to the parameters.
+      floor: The least mean to divide by.
+
+    Source: Liang et al. 2024, arXiv 2411.16085, with the mean and the floor of its published code.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.cautious(gx.heavy_ball(1.0, decay=0.5))
+    >>> _, state = tx.update(jnp.array([4.0, 4.0]), tx.init(jnp.zeros(2)))
+    >>> tx.update(jnp.array([-1.0, 1.0]), state)[0]
+    Array([ 0., -6.], dtype=float32)
+    """
+
+    inner: Transformation
+    floor: Positive = 1e-3
+
+    formula = "a = inner(g); φ = (a * g < 0); u = a * φ / max(mean(φ), floor)"
+
+    def init_tree(self, params: Any) -> Slots:
+        return {name: kept for name, kept in {"inner": init_slots(self.inner, params)}.items() if kept}
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        made, new = run(self.inner, updates, slots.get("inner", {}), context)
+
+        def masked(a, g):
+            uphill = a * g >= 0  # NaN is not, and stays
+            share = jnp.mean(jnp.where(uphill, 0, jnp.ones_like(a)))
+            return jnp.where(uphill, 0, a) / jnp.maximum(share, self.floor) if a.size else a
+
+        return jax.tree.map(masked, made, updates), {"inner": new} if new else {}
