@@ -3,8 +3,13 @@
 import os
 
 # Compiling is what the tests wait for: thousands of small programs, each run a few times.
-flags = " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + flags
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=1",
+    )
+)
 
 import jax
 import pytest
