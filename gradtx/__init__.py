@@ -196,7 +196,6 @@ from gradtx.pieces import (
     identity,
     is_matrix,
     l1_ball,
-    l2_ball,
     narrowing_clip,
     nesterov_ema,
     norm_ratio,

@@ -63,7 +63,6 @@ CASES: dict[str, list[Case]] = {
     ],
     "identity": [Case(gx.identity())],
     "l1_ball": [Case(gx.l1_ball(0.5), elementwise=False)],
-    "l2_ball": [Case(gx.l2_ball(0.5), elementwise=False)],
     "narrowing_clip": [Case(gx.narrowing_clip(0.1, speed=0.5), moves_at_rest=True)],
     "nesterov_ema": [Case(gx.nesterov_ema(0.8)), Case(gx.nesterov_ema(0.8, warm_up=True, warm_up_rate=0.1))],
     "normalize": [Case(gx.normalize(), elementwise=False)],

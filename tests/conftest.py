@@ -20,6 +20,14 @@ import pytest
 SAMPLED = {"test_contract": 12, "test_display": 9, "test_inspection": 12, "test_sweeps": 12, "test_training": 9}
 
 
+def pytest_configure(config):
+    """What one worker, run or command has compiled serves all others: most programs are met more than once."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
 def pytest_addoption(parser):
     parser.addoption("--whole", action="store_true", help="every test on every transformation of the registry")
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from gradtx.combinators.combinator import Combinator
 from gradtx.core import Context, Positive, Slots, Transformation
 from gradtx.pieces.directions import Axis, all_but
-from gradtx.pieces.formulas import cosine, norm, safe_divide, tangent
+from gradtx.pieces.formulas import cosine, norm, tangent, unit
 
 
 class graft(Combinator):
@@ -37,7 +37,7 @@ class graft(Combinator):
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         magnitude = self.part("magnitude", updates, slots, context, new := {})
         direction = self.part("direction", updates, slots, context, new)
-        return jax.tree.map(lambda m, d: norm(m) * safe_divide(d, norm(d)), magnitude, direction), new
+        return jax.tree.map(lambda m, d: norm(m) * unit(d), magnitude, direction), new
 
 
 class project_if_orthogonal(Combinator):

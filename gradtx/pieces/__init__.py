@@ -14,13 +14,13 @@ from gradtx.pieces.decay import add_weight_decay
 from gradtx.pieces.directions import centralize, project_out
 from gradtx.pieces.displacement import emit_displacement
 from gradtx.pieces.lengths import normalize, shrink, trust_ratio
-from gradtx.pieces.matrix import orthogonalize, scale_by_shape, unit_rms
+from gradtx.pieces.matrix import orthogonalize, scale_by_shape
 from gradtx.pieces.measures import cosine_similarity, global_norm, norm_ratio
 from gradtx.pieces.momentum import add_momentum, bias_correction, nesterov_ema, scale_by_ema
 from gradtx.pieces.noise import add_noise
 from gradtx.pieces.norms import polyak_step, scale_by_total_norm
 from gradtx.pieces.plateau import reduce_on_plateau
-from gradtx.pieces.rms import clip_by_rms, scale_by_param_rms
+from gradtx.pieces.rms import clip_by_rms, scale_by_param_rms, unit_rms
 from gradtx.pieces.scaling import (
     absolute,
     add_constant,
@@ -36,7 +36,7 @@ from gradtx.pieces.scaling import (
     sqrt,
     square,
 )
-from gradtx.pieces.sets import box, l1_ball, l2_ball, simplex
+from gradtx.pieces.sets import box, l1_ball, simplex
 from gradtx.pieces.size import (
     additive_average,
     decayed_max,
@@ -83,7 +83,6 @@ __all__ = [
     "identity",
     "is_matrix",
     "l1_ball",
-    "l2_ball",
     "narrowing_clip",
     "nesterov_ema",
     "norm_ratio",

@@ -44,13 +44,19 @@ def norm(x: Array, axes: tuple[int, ...] | None = None) -> Array:
     return unit * safe_sqrt(jnp.sum(jnp.square(x / unit), axis=axes, keepdims=keep))
 
 
+def unit(x: Array, axes: tuple[int, ...] | None = None) -> Array:
+    """x / ‖x‖ over all axes or over some, at any scale; 0 for 0, with derivative 0 there."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0))
+    x = x / jnp.where(largest > 0, largest, 1)  # which the quotient does not depend on
+    return safe_divide(x, safe_sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True)))
+
+
 def tangent(u: Array, x: Array, axes: tuple[int, ...] | None = None) -> Array:
     """What of u is orthogonal to x, over all axes or over some: u − x̂⟨x̂, u⟩, x̂ = x/‖x‖."""
-    unit = safe_divide(x, norm(x, axes))
-    return u - unit * jnp.sum(unit * u, axis=axes, keepdims=axes is not None)
+    along = unit(x, axes)
+    return u - along * jnp.sum(along * u, axis=axes, keepdims=axes is not None)
 
 
 def cosine(a: Array, b: Array, axes: tuple[int, ...] | None = None) -> Array:
     """⟨a, b⟩ / (‖a‖·‖b‖), over all axes or over some; 0 where either is 0."""
-    units = safe_divide(a, norm(a, axes)) * safe_divide(b, norm(b, axes))
-    return jnp.sum(units, axis=axes, keepdims=axes is not None)
+    return jnp.sum(unit(a, axes) * unit(b, axes), axis=axes, keepdims=axes is not None)

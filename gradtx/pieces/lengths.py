@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, Kind, NonNegative, PerLeaf, Positive, Slots
-from gradtx.pieces.formulas import norm, safe_divide
+from gradtx.pieces.formulas import norm, unit
 from gradtx.pieces.scaling import Map
 from gradtx.pieces.where import Where, choose, chooser
 
@@ -41,7 +41,7 @@ class normalize(Map):
     formula = "u = g / norm(g)"
 
     def map(self, g: Array) -> Array:
-        return safe_divide(g, norm(g))
+        return unit(g)
 
 
 class trust_ratio(PerLeaf):

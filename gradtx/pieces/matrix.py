@@ -13,7 +13,7 @@ from jax.tree_util import tree_flatten_with_path
 
 from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, leaves_by_path, path_of
 from gradtx.core.trees import differentiable
-from gradtx.pieces.formulas import safe_sqrt
+from gradtx.pieces.formulas import unit
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of Muon: the same at every step
 POLAR_EXPRESS = (  # the best for singular values from 1e-3 to 1, one after another; then the last for ever
@@ -77,14 +77,6 @@ def _refuse_what_is_no_matrix(tx: Any, params: Any) -> Slots:
                 raise TypeError(f"{type(tx).__name__}: {path!r} is complex, seen as pairs and not as a matrix: {what}")
             _view(tx, path, jnp.shape(p))
     return {}
-
-
-def _unit(x: Array, axis: Any = None) -> Array:
-    """x / ‖x‖ over the axes, at any scale, and 0 for 0."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True))  # of which the quotient does not depend
-    x = x / jnp.where(largest > 0, largest, 1)
-    squares = jnp.sum(x * x, axis, keepdims=True)
-    return x / safe_sqrt(jnp.where(squares == 0, 1, squares))
 
 
 def _iterate(x: Array, coefficients: Any, dtype: Any) -> Array:
@@ -224,7 +216,7 @@ class orthogonalize(Transformation):
 
     def _orthogonal(self, x: Array) -> Array:
         """Of each of a stack of matrices with no more rows than columns."""
-        x = _unit(x, (-2, -1))
+        x = unit(x, (-2, -1))
         if self.method == "svd":
             return _exact(x)
         x = x / SAFETY if self.method == "polar_express" else x
@@ -313,20 +305,3 @@ class scale_by_shape(PerLeaf):
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         view = _view(self, context.path, g.shape)
         return FACTORS[self.rule](view.inputs, view.outputs) * g if g.size else g, slots
-
-
-class unit_rms(PerLeaf):
-    """Divides each leaf by the root of its mean square.   u = g / rms(g), and 0 for 0
-
-    Source: Pethick et al. 2025, arXiv 2502.07529 (biases).
-
-    >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.unit_rms()
-    >>> tx.update(jnp.array([1.0, -7.0]), tx.init(jnp.zeros(2)))[0]
-    Array([ 0.2, -1.4], dtype=float32)
-    """
-
-    formula = "u = g / rms(g)"
-
-    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        return sqrt(g.size) * _unit(g) if g.size else g, slots

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, NonNegative, PerLeaf, Positive, Slots
-from gradtx.pieces.formulas import norm
+from gradtx.pieces.formulas import norm, unit
+from gradtx.pieces.scaling import Map
 
 
 def root_mean_square(x: Array) -> Array:
@@ -39,6 +40,23 @@ class clip_by_rms(PerLeaf):
         rms = root_mean_square(g)
         factor = jnp.where(rms > self.max_rms, self.max_rms / jnp.where(rms > 0, rms, 1), 1)
         return jnp.where(jnp.isfinite(rms), factor, jnp.nan) * g, slots
+
+
+class unit_rms(Map):
+    """Divides each leaf by its root mean square.   u = g / rms(g), and 0 for 0
+
+    Source: Pethick et al. 2025, arXiv 2502.07529 (biases).
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.unit_rms()
+    >>> tx.update(jnp.array([1.0, -7.0]), tx.init(jnp.zeros(2)))[0]
+    Array([ 0.2, -1.4], dtype=float32)
+    """
+
+    formula = "u = g / rms(g)"
+
+    def map(self, g: Array) -> Array:
+        return math.sqrt(g.size) * unit(g)
 
 
 class scale_by_param_rms(PerLeaf):

@@ -26,7 +26,7 @@ class identity(Transformation):
 
 
 class Map(PerLeaf):
-    """A function of each coordinate, without memory: a subclass defines `map`."""
+    """A function of each leaf, without memory: a subclass defines `map`."""
 
     init_tree = Transformation.init_tree  # nothing, and not leaf by leaf
 

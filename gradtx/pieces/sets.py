@@ -1,7 +1,7 @@
 """Projections, each leaf by itself: the nearest point of a set.
 
 As pieces they map the updates; `retract` keeps the parameters in the set. `at_least(0.0)` is the projection onto what
-is not negative, `clip` that onto a box around 0.
+is not negative, `clip` that onto a box around 0, `clip_by_norm` that onto a ball.
 """
 
 import jax
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Positive, Scalar
-from gradtx.pieces.formulas import norm
 from gradtx.pieces.scaling import Map
 
 
@@ -40,27 +39,6 @@ class box(Map):
 
     def map(self, g: Array) -> Array:
         return jnp.clip(g, self.low, self.high)
-
-
-class l2_ball(Map):
-    """The nearest point of a norm of at most r: a longer leaf is shortened.   u = g · min(1, r / ‖g‖)
-
-    Args:
-      radius: r, above 0.
-
-    >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.l2_ball(1.0)
-    >>> tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))[0]
-    Array([0.6, 0.8], dtype=float32)
-    """
-
-    radius: Positive = 1.0
-
-    formula = "u = g * min(1, radius / norm(g))"
-
-    def map(self, g: Array) -> Array:
-        size = norm(g)
-        return g * jnp.where(size <= self.radius, 1, self.radius / jnp.where(size > 0, size, 1))
 
 
 class simplex(Map):

@@ -18,7 +18,7 @@ class retract(Combinator):
     Args:
       inner: The optimizer: makes a(g), which is added to the parameters.
       projection: P, on each leaf, or on all: `at_least(0.0)` for what is not negative, `box`, `simplex`, `l1_ball`,
-        `l2_ball`, `clip_by_global_norm`, or any other transformation.
+        `clip_by_norm`, `clip_by_global_norm`, or any other transformation.
 
     Source: Goldstein 1964; Levitin and Polyak 1966.
 

@@ -44,11 +44,11 @@ def test_the_nearest_point(x, size):
     inside = np.abs(x).sum() <= size
     expected = x if inside else np.sign(x) * by_bisection(np.abs(x), size)
     assert np.allclose(onto_ball, expected, rtol=0, atol=1e-11 * size)
-    assert np.allclose(project(gx.l2_ball(size), x), x * min(1, size / np.linalg.norm(x)), rtol=1e-14)
+    assert np.allclose(project(gx.clip_by_norm(size), x), x * min(1, size / np.linalg.norm(x)), rtol=1e-14)
     assert (project(gx.box(-size, 2 * size), x) == np.clip(x, -size, 2 * size)).all()
 
 
-SETS = [gx.simplex(0.7), gx.l1_ball(0.7), gx.l2_ball(0.7), gx.box(-0.25, 0.7)]
+SETS = [gx.simplex(0.7), gx.l1_ball(0.7), gx.clip_by_norm(0.7), gx.box(-0.25, 0.7)]
 
 
 @pytest.mark.parametrize("tx", SETS)
@@ -98,7 +98,7 @@ def test_many_at_once(tx):
         (lambda: gx.box(1.0, 0.0), "box: low must be at most high, got 1.0 and 0.0"),
         (lambda: gx.simplex(0.0), "simplex: total must be a finite number above 0"),
         (lambda: gx.l1_ball(-1.0), "l1_ball: radius must be a finite number above 0"),
-        (lambda: gx.l2_ball(float("inf")), "l2_ball: radius must be a finite number above 0"),
+        (lambda: gx.clip_by_norm(float("inf")), "clip_by_norm: max_norm must be a finite number above 0"),
     ],
 )
 def test_bad_input(act, words):

@@ -24,7 +24,7 @@ def descend(tx, gradient, params, steps):
         (gx.box(-0.5, 1.0), [1.0, -0.5, 0.25]),
         (gx.simplex(1.0), [1.0, 0.0, 0.0]),
         (gx.l1_ball(2.0), [1.5, -0.5, 0.0]),
-        (gx.l2_ball(1.0), np.array([2.0, -1.0, 0.25]) / np.sqrt(5.0625)),
+        (gx.clip_by_norm(1.0), np.array([2.0, -1.0, 0.25]) / np.sqrt(5.0625)),
     ],
     ids=repr,
 )
@@ -35,7 +35,9 @@ def test_projected_descent_finds_the_nearest_point(projection, nearest):
         assert np.allclose(found, nearest, atol=1e-5)
 
 
-@pytest.mark.parametrize("projection", [gx.at_least(0.0), gx.box(-0.25, 0.5), gx.simplex(), gx.l1_ball(), gx.l2_ball()])
+@pytest.mark.parametrize(
+    "projection", [gx.at_least(0.0), gx.box(-0.25, 0.5), gx.simplex(), gx.l1_ball(), gx.clip_by_norm(1.0)]
+)
 @pytest.mark.parametrize("dtype, bound", [("float32", 2e-7), ("bfloat16", 8e-3)])
 def test_after_each_update_every_leaf_is_in_the_set_but_for_rounding(projection, dtype, bound):
     tx, params = gx.retract(gx.adam(0.3), projection), params_of(dtype)
@@ -50,10 +52,10 @@ def test_after_each_update_every_leaf_is_in_the_set_but_for_rounding(projection,
 
 def test_each_keeps_its_slots_and_groups_see_their_own_parameters():
     params = params_of()
-    tx = gx.partition({"w": gx.retract(gx.adam(0.1), gx.l2_ball(0.5))}, default=gx.sgd(0.1))
+    tx = gx.partition({"w": gx.retract(gx.adam(0.1), gx.clip_by_norm(0.5))}, default=gx.sgd(0.1))
     alone = {"w": params["w"]}
     got, _ = follow(tx, params, stream(params))
-    expected, _ = follow(gx.retract(gx.adam(0.1), gx.l2_ball(0.5)), alone, ({"w": g["w"]} for g in stream(params)))
+    expected, _ = follow(gx.retract(gx.adam(0.1), gx.clip_by_norm(0.5)), alone, ({"w": g["w"]} for g in stream(params)))
     assert_near([{"w": u["w"]} for u in got], expected)
     assert list(gx.retract(gx.adam(), gx.scale_by_ema(0.5)).init(params).slots["retract"]) == ["inner", "projection"]
     assert gx.retract(gx.sgd(0.1), gx.simplex()).init(params).slots == {}
