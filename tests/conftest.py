@@ -1,19 +1,22 @@
 """Eight devices, so that sharding is tested on any machine, and the strict modes of JAX for gradtx's own arithmetic."""
 
 import os
+import subprocess
+import sys
 from zlib import crc32
-
-# Compiling is what the tests wait for: thousands of small programs, each run a few times.
-os.environ["XLA_FLAGS"] = " ".join(
-    (
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        "--xla_backend_optimization_level=0",
-    )
-)
 
 import jax
 import pytest
+
+# Compiling is what the tests wait for: thousands of small programs, each run a few times. XLA's former emitters compile
+# them in a third of the time; a jaxlib that has them no more ends at the flag.
+DEVICES = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have from the process that starts them
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}"
+    start = [sys.executable, "-c", "import jax; jax.devices()"]
+    known = not subprocess.run(start, env=os.environ | {"XLA_FLAGS": QUICK}, capture_output=True).returncode
+    os.environ["XLA_FLAGS"] = f"{flags} {QUICK}" if known else flags
 
 # Of what is tested for the whole registry, each test takes one case in so many, another share for each test: every case
 # meets some of the tests, and every test some of the cases. `pytest --whole` runs all. References are never sampled.
@@ -22,7 +25,7 @@ SAMPLED = {"test_contract": 12, "test_display": 9, "test_inspection": 12, "test_
 
 def pytest_configure(config):
     """What one worker, run or command has compiled serves all others: most programs are met more than once."""
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.rootpath / ".pytest_cache" / "jax")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

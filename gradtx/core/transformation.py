@@ -230,9 +230,10 @@ def apply_updates(params: Any, updates: Any) -> Any:
     {'frozen': Array([1.], dtype=float32), 'w': Array([0., 0.], dtype=float32)}
     """
     trees.check_updates(updates, params)
-    dtype = trees.working_dtype(updates, params)
 
     def add(u, p):
-        return p if u is None or is_float0(u) else trees.narrow(trees.widen(p, dtype) + trees.widen(u, dtype), p)
+        if u is None or is_float0(u):
+            return p
+        return trees.narrow(trees.widen(p, dtype := trees.working_dtype(u, p)) + trees.widen(u, dtype), p)
 
     return jax.tree.map(add, updates, params, is_leaf=is_none)

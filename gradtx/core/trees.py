@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.dtypes import float0, prng_key
-from jax.tree_util import keystr, tree_flatten_with_path
+from jax.tree_util import DictKey, GetAttrKey, keystr, tree_flatten_with_path
 
 from gradtx.core.record import describe
 
@@ -43,8 +43,9 @@ def is_float0(x: Any) -> bool:
 
 
 def path_of(path: Any) -> str:
-    """A leaf's path as a person types it: `layers/0/weight`."""
-    return keystr(path, simple=True, separator="/")
+    """A leaf's path as a person types it: `layers/0/weight`. What a dict holds in a box, as Flax does, has its name."""
+    boxed = path[-1:] == (GetAttrKey("value"),) and isinstance((None, *path)[-2], DictKey)  # some updates are unboxed
+    return keystr(path[:-1] if boxed else path, simple=True, separator="/")
 
 
 def leaves_by_path(tree: Any, is_leaf: Any = None) -> dict[str, Any]:
@@ -63,8 +64,7 @@ def differentiable(place: str, leaf: Any) -> bool:
 
 def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
     """Refuses updates (their `name`) that do not fit the parameters: structure, shape, dtype. None or float0 fits."""
-    have = leaves_by_path(updates, is_none)
-    need = leaves_by_path(updates if params is None else params)
+    have, need = leaves_by_path(updates, is_none), leaves_by_path(updates if params is None else params)
     absent = [path for path, u in have.items() if u is None]
     if missing := [p for p in need if p not in have and not any(p.startswith(f"{a}/") or not a for a in absent)]:
         raise ValueError(f"params[{missing[0]!r}] has no update: put None there to leave it as it is")
@@ -111,9 +111,8 @@ def _listed(paths: Any, most: int = 6) -> str:
 
 def working_dtype(*trees: Any) -> Any:
     """The widest real dtype of the trees' floating leaves, at least float32."""
-    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(trees) if not is_float0(leaf)}
-    widths = [jnp.finfo(dtype).dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
-    return max([jnp.dtype(jnp.float32), *widths], key=lambda dtype: dtype.itemsize)
+    dtypes = {jnp.dtype("float32"), *(jnp.result_type(leaf) for leaf in jax.tree.leaves(trees) if not is_float0(leaf))}
+    return max((jnp.finfo(d).dtype for d in dtypes if jnp.issubdtype(d, jnp.inexact)), key=lambda d: d.itemsize)
 
 
 def widen(x: Any, dtype: Any = None) -> jax.Array:

@@ -1,11 +1,14 @@
 """Patterns of paths, masks, and apply_updates."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import pytest
 from streams import evaluate
 
 import gradtx as gx
+from gradtx.core import leaves_by_path
 from gradtx.pieces.where import choose
 
 tree = {"layers": [{"attn": {"q": 1.0, "bias": 1.0}}, {"attn": {"q": 1.0}, "bias": 1.0}], "bias": 1.0}
@@ -56,3 +59,28 @@ def test_apply_updates_adds_in_the_wider_precision():
     assert gx.apply_updates(1.0, jnp.array(2.0)).dtype == jnp.float32
     kept = gx.apply_updates({"i": jnp.arange(2), "z": jnp.zeros((0, 1))}, {"i": None, "z": jnp.zeros((0, 1))})
     assert (kept["i"] == jnp.arange(2)).all() and kept["z"].shape == (0, 1)
+
+
+class Box(NamedTuple):
+    value: float
+
+
+@pytest.mark.parametrize(
+    "tree, paths",
+    [
+        ({"a": {"kernel": Box(1.0)}, "b": [Box(2.0)]}, {"a/kernel", "b/0/value"}),  # as Flax boxes what a dict holds
+        (Box(1.0), {"value"}),
+        ({"value": 1.0}, {"value"}),
+        ({"a": {"value": 1.0}}, {"a/value"}),
+        (Box({"a": Box(1.0)}), {"value/a"}),
+        (1.0, {""}),
+    ],
+)
+def test_what_a_dict_holds_in_a_box_has_its_name(tree, paths):
+    assert leaves_by_path(tree).keys() == paths
+
+
+def test_what_has_no_update_need_not_be_an_array():
+    params = {"w": jnp.ones(2), "activation": jnp.tanh}
+    new = gx.apply_updates(params, {"w": jnp.ones(2), "activation": None})
+    assert (new["w"] == 2).all() and new["activation"] is jnp.tanh
