@@ -204,14 +204,21 @@ FAMILY = {
 
 
 FAMILY |= collected("LAWS")
+IN_THE_LIMIT = {  # of a number that can only be made large
+    "adabound with narrow bounds is momentum",
+    "asam of one width is sam",
+    "came that is sure of all is adafactor's direction, averaged",
+    "cocob of the first bets is the mean gradient",
+}
 
 
-@pytest.mark.parametrize("made, parent", FAMILY.values(), ids=FAMILY)
+@pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.usefixtures("eager")
-def test_the_family(made, parent):
-    params = params_of()
+def test_the_family(x64, name):
+    params = params_of("float64")
     gradients = list(stream(params, 8))
-    assert_near(follow(made, params, gradients)[0], follow(parent, params, gradients)[0], 2e-6)
+    made, parent = (follow(tx, params, gradients)[0] for tx in FAMILY[name])
+    assert_near(made, parent, 2e-6 if name in IN_THE_LIMIT else 1e-12)
 
 
 def test_amsgrad_is_adam_while_the_size_grows():

@@ -94,8 +94,8 @@ def check_slots(slots: Any, expected: Any, exact: bool) -> None:
     for path in (*need, *(have if exact else ())):
         if path not in have or path not in need:
             raise ValueError(
-                f"the state is not this optimizer's: slot {path!r} is {'missing' if path in need else 'unknown'}, it "
-                f"keeps {_listed(need)}. Make the state with init of this optimizer and these parameters"
+                f"the state is not this optimizer's: slot {path!r} is {'missing' if path in need else 'unknown'}. This "
+                f"optimizer keeps {_listed(need)}: make the state with init of this optimizer and these parameters"
             )
         a, b = jnp.asarray(have[path]), need[path]
         if a.shape != b.shape or (exact and a.dtype != b.dtype):

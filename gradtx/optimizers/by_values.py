@@ -65,14 +65,14 @@ def numeric_gradient(
     or a larger step, where that matters. Each coordinate is divided by the step that its rounding left of h.
 
     Args:
-          loss: A function from parameters to a number.
-          params: A tree of float32 or float64 arrays.
-          step: h, above 0, in units of the parameters.
-          method: `"forward"` costs one value of the function per coordinate, `"central"` two.
+      loss: A function from parameters to a number.
+      params: A tree of float32 or float64 arrays.
+      step: h, above 0, in units of the parameters.
+      method: `"forward"` costs one value of the function per coordinate, `"central"` two.
 
-        >>> import jax.numpy as jnp
-        >>> numeric_gradient(lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.array([1.0, 2.0])}, step=0.5, method="central")
-        {'a': Array([2., 4.], dtype=float32)}
+    >>> import jax.numpy as jnp
+    >>> numeric_gradient(lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.array([1.0, 2.0])}, step=0.5, method="central")
+    {'a': Array([2., 4.], dtype=float32)}
     """
     if not step > 0:
         raise ValueError(f"numeric_gradient: step must be above 0, got {step!r}")
@@ -144,7 +144,8 @@ def check_gradient(
     ranked = sorted(leaves_by_path(errors).items(), key=lambda item: (item[1] == item[1], -item[1]))
     if ranked and not ranked[0][1] <= tolerance:
         path, worst = ranked[0]
-        raise ValueError(f"check_gradient: the gradient at {path!r} is off by {worst:.3g}, more than {tolerance:g}")
+        place = f" at {path!r}" if path else ""
+        raise ValueError(f"check_gradient: the gradient{place} is off by {worst:.3g}, more than {tolerance:g}")
     return errors
 
 

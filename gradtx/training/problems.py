@@ -61,8 +61,8 @@ def digits() -> Problem:
 def xor() -> Problem:
     """The textbook's XOR network, 2 → 4 (ReLU) → 1 (sigmoid), with binary cross-entropy, tested on its four examples.
 
-    Four hidden units are few: from about four starts in ten every optimizer ends with an accuracy of 75% or less,
-    because units die. Seed 0 is made a start from which all learn.
+    Four hidden units are few: from three or four starts in ten an optimizer ends with an accuracy of 75% or less,
+    because units die. Seed 0 of a race is made a start from which all learn.
     """
     examples = Batch(np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32), np.array([0, 1, 1, 0], np.int32))
 

@@ -35,7 +35,9 @@ class train_step(Record):
     `state`: the arrays handed in are gone afterwards (`donate=False` keeps them). The optimizer is an argument of the
     program, so that one with other hyperparameters, `step(…, tx=other)`, does not compile again. Within `jax.jit` or
     `jax.lax.scan` it is a plain function. What the pieces of the optimizer need is given to them: the loss as `value`,
-    the `key`, and of the same batch the gradient as `grad_fn` and products with the Hessian as `hvp`.
+    the `key`, and of the same batch the gradient as `grad_fn` and products with the Hessian as `hvp`. Clipping is a
+    piece of the optimizer, `gx.chain(gx.clip_by_global_norm(1.0), tx)`; the parameters to evaluate are
+    `gx.eval_params(step.tx, state, params)`.
 
     Args:
       loss: `loss(params, batch)`, one number; then, in this order, what is asked for below.
@@ -81,7 +83,7 @@ class train_step(Record):
         """One step. `key` is a random key, `model_state` that of the model; `tx` an optimizer in place of the own."""
         step = self if tx is None else dataclasses.replace(self, tx=tx)
         step._check(batch, key, model_state)
-        if _traced((params, state, batch, key, model_state, step.tx)):
+        if step._tx_is_traced or _traced((params, state, batch, key, model_state)):
             return _step(step, params, state, batch, key, model_state)
         program, hyperparameters = step._program
         return program(hyperparameters, params, state, batch, key, model_state)
@@ -94,6 +96,10 @@ class train_step(Record):
         """
         leaves, structure = jax.tree.flatten(self)
         return _compiled(structure, self.donate, jax.default_backend()), jnp.array(leaves, float)
+
+    @cached_property
+    def _tx_is_traced(self) -> bool:
+        return _traced(self.tx)
 
     @cached_property
     def _needs_key(self) -> bool:

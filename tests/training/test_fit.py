@@ -207,8 +207,16 @@ def test_callbacks_see_the_run_and_can_stop_it():
     assert steps[-1] == (10, 10, "steps")
 
 
+@pytest.fixture
+def interruptible():
+    """As in a terminal; what is started in the background may ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("how", ["signal", "exception", "signal twice"])
-def test_ctrl_c_keeps_what_there_is(how, tmp_path):
+def test_ctrl_c_keeps_what_there_is(interruptible, how, tmp_path):
     def callback(run):
         if len(run.history["loss"]) == 12:
             if how == "exception":
