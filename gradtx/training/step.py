@@ -83,23 +83,19 @@ class train_step(Record):
         """One step. `key` is a random key, `model_state` that of the model; `tx` an optimizer in place of the own."""
         step = self if tx is None else dataclasses.replace(self, tx=tx)
         step._check(batch, key, model_state)
-        if step._tx_is_traced or _traced((params, state, batch, key, model_state)):
-            return _step(step, params, state, batch, key, model_state)
-        program, hyperparameters = step._program
-        return program(hyperparameters, params, state, batch, key, model_state)
+        return step._program(params, state, batch, key, model_state)
 
     @cached_property
-    def _program(self) -> tuple[Any, Array]:
-        """The compiled step, one for all of this structure, and its hyperparameters: once, and not in every step.
+    def _program(self) -> Callable[..., Any]:
+        """The compiled step, one for all of this structure, and its hyperparameters; with traced ones, the plain one.
 
-        These are one vector, because a small model's step takes as long as handing over its arguments.
+        They are one vector, made once, because a small model's step takes as long as handing over its arguments.
         """
         leaves, structure = jax.tree.flatten(self)
-        return _compiled(structure, self.donate, jax.default_backend()), jnp.array(leaves, float)
-
-    @cached_property
-    def _tx_is_traced(self) -> bool:
-        return _traced(self.tx)
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return partial(_step, self)
+        with jax.ensure_compile_time_eval():  # what is kept must not be of a trace
+            return partial(_compiled(structure, self.donate), jnp.array(leaves, float))
 
     @cached_property
     def _needs_key(self) -> bool:
@@ -206,14 +202,9 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
 
 
 @cache
-def _compiled(structure: Any, donate: bool, backend: str) -> Any:
+def _compiled(structure: Any, donate: bool) -> Any:
     def program(hyperparameters, params, state, batch, key, model_state):
         step = jax.tree.unflatten(structure, list(hyperparameters))
         return _step(step, params, state, batch, key, model_state)
 
-    options = {"xla_cpu_copy_insertion_use_region_analysis": True} if backend == "cpu" else None
-    return jax.jit(program, donate_argnames=("params", "state") if donate else None, compiler_options=options)
-
-
-def _traced(tree: Any) -> bool:
-    return any(issubclass(kind, Tracer) for kind in set(map(type, jax.tree.leaves(tree))))
+    return jax.jit(program, donate_argnames=("params", "state") if donate else None)

@@ -1,6 +1,6 @@
 """Patterns of paths, masks, and apply_updates."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def test_apply_updates_adds_in_the_wider_precision():
 
 
 class Box(NamedTuple):
-    value: float
+    value: Any
 
 
 @pytest.mark.parametrize(
