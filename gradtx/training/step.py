@@ -83,7 +83,8 @@ class train_step(Record):
         """One step. `key` is a random key, `model_state` that of the model; `tx` an optimizer in place of the own."""
         step = self if tx is None else dataclasses.replace(self, tx=tx)
         step._check(batch, key, model_state)
-        return step._program(params, state, batch, key, model_state)
+        traced = any(map(_traced, (params, getattr(state, "step", None), batch, key, model_state)))
+        return (partial(_step, step) if traced else step._program)(params, state, batch, key, model_state)
 
     @cached_property
     def _program(self) -> Callable[..., Any]:
@@ -208,3 +209,12 @@ def _compiled(structure: Any, donate: bool) -> Any:
         return _step(step, params, state, batch, key, model_state)
 
     return jax.jit(program, donate_argnames=("params", "state") if donate else None)
+
+
+def _traced(tree: Any) -> bool:
+    """By its first leaf: to look at all takes as long as the gradient of a small model."""
+    while isinstance(tree, (dict, list, tuple)):
+        tree = next(iter(tree.values() if isinstance(tree, dict) else tree), None)
+    if not isinstance(tree, (Array, np.ndarray, type(None))):
+        tree = next(iter(jax.tree.leaves(tree)), None)  # a container of another kind
+    return isinstance(tree, Tracer)

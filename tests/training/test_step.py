@@ -1,4 +1,5 @@
 import pickle
+import warnings
 from functools import partial
 
 import jax
@@ -168,6 +169,19 @@ def test_another_learning_rate_does_not_compile_again():
     np.testing.assert_allclose([end[0] for end in ends], [0.9, 0.8, 0.5], rtol=1e-6)
     step(jnp.ones(2), gx.adam().init(jnp.ones(2)), jnp.ones(2), tx=gx.adam())
     assert len(traces) == 2
+
+
+@pytest.mark.parametrize("traced", ["params", "state", "batch"])
+def test_a_vmapped_step_takes_no_memory(traced):
+    step, params = gx.train_step(loss, gx.adam(0.1)), copy(PARAMS)
+    given = {"params": params, "state": step.tx.init(params), "batch": BATCH}
+    expected = gx.train_step(loss, step.tx, donate=False)(**given)[0]
+    twice = jax.tree.map(lambda x: jnp.stack([x, x]), given[traced])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of donated buffers too
+        got = jax.vmap(lambda x: step(**given | {traced: x})[0])(twice)
+    assert_near(jax.tree.map(lambda x: x[1], got), expected)
+    jax.block_until_ready((given, twice))  # which are still there
 
 
 def test_within_scan_and_vmap_it_is_a_plain_function():
