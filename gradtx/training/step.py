@@ -83,8 +83,9 @@ class train_step(Record):
         """One step. `key` is a random key, `model_state` that of the model; `tx` an optimizer in place of the own."""
         step = self if tx is None else dataclasses.replace(self, tx=tx)
         step._check(batch, key, model_state)
-        traced = any(map(_traced, (params, getattr(state, "step", None), batch, key, model_state)))
-        return (partial(_step, step) if traced else step._program)(params, state, batch, key, model_state)
+        if _traced(params) or _traced(batch) or _traced(getattr(state, "step", None)) or _traced((key, model_state)):
+            return _step(step, params, state, batch, key, model_state)
+        return step._program(params, state, batch, key, model_state)
 
     @cached_property
     def _program(self) -> Callable[..., Any]:
@@ -120,9 +121,10 @@ class train_step(Record):
         return value, (model_state, beside)
 
     def _check(self, batch: Any, key: Any, model_state: Any) -> None:
-        for name, given, needed in (("key", key, self._needs_key), ("model_state", model_state, self.has_model_state)):
-            if (given is None) == needed:
-                raise ValueError(f"train_step: {name} is {'missing' if needed else 'not asked for'}")
+        if (key is None) == self._needs_key:
+            raise ValueError(f"train_step: key is {'missing' if key is None else 'not asked for'}")
+        if (model_state is None) == self.has_model_state:
+            raise ValueError(f"train_step: model_state is {'missing' if model_state is None else 'not asked for'}")
         if self.micro_batches > 1:
             for leaf in jax.tree.leaves(batch):
                 if not jnp.ndim(leaf) or jnp.shape(leaf)[0] % self.micro_batches:
@@ -215,6 +217,6 @@ def _traced(tree: Any) -> bool:
     """By its first leaf: to look at all takes as long as the gradient of a small model."""
     while isinstance(tree, (dict, list, tuple)):
         tree = next(iter(tree.values() if isinstance(tree, dict) else tree), None)
-    if not isinstance(tree, (Array, np.ndarray, type(None))):
+    if tree is not None and not hasattr(tree, "dtype"):
         tree = next(iter(jax.tree.leaves(tree)), None)  # a container of another kind
     return isinstance(tree, Tracer)
