@@ -83,21 +83,23 @@ class train_step(Record):
         """One step. `key` is a random key, `model_state` that of the model; `tx` an optimizer in place of the own."""
         step = self if tx is None else dataclasses.replace(self, tx=tx)
         step._check(batch, key, model_state)
-        if _traced(params) or _traced(batch) or _traced(getattr(state, "step", None)) or _traced((key, model_state)):
+        if step._tx_is_traced or _traced((params, state, batch, key, model_state)):
             return _step(step, params, state, batch, key, model_state)
         return step._program(params, state, batch, key, model_state)
 
     @cached_property
     def _program(self) -> Callable[..., Any]:
-        """The compiled step, one for all of this structure, and its hyperparameters; with traced ones, the plain one.
+        """The compiled step, one for all of this structure, and its hyperparameters.
 
         They are one vector, made once, because a small model's step takes as long as handing over its arguments.
         """
         leaves, structure = jax.tree.flatten(self)
-        if any(isinstance(leaf, Tracer) for leaf in leaves):
-            return partial(_step, self)
         with jax.ensure_compile_time_eval():  # what is kept must not be of a trace
             return partial(_compiled(structure, self.donate), jnp.array(leaves, float))
+
+    @cached_property
+    def _tx_is_traced(self) -> bool:
+        return _traced(self.tx)
 
     @cached_property
     def _needs_key(self) -> bool:
@@ -214,9 +216,4 @@ def _compiled(structure: Any, donate: bool) -> Any:
 
 
 def _traced(tree: Any) -> bool:
-    """By its first leaf: to look at all takes as long as the gradient of a small model."""
-    while isinstance(tree, (dict, list, tuple)):
-        tree = next(iter(tree.values() if isinstance(tree, dict) else tree), None)
-    if tree is not None and not hasattr(tree, "dtype"):
-        tree = next(iter(jax.tree.leaves(tree)), None)  # a container of another kind
-    return isinstance(tree, Tracer)
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))

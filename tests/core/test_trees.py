@@ -84,3 +84,10 @@ def test_what_has_no_update_need_not_be_an_array():
     params = {"w": jnp.ones(2), "activation": jnp.tanh}
     new = gx.apply_updates(params, {"w": jnp.ones(2), "activation": None})
     assert (new["w"] == 2).all() and new["activation"] is jnp.tanh
+
+
+def test_parameters_keep_digits_that_updates_lack(x64):
+    params = {"w": jnp.array([1 + 1e-12]), "low": jnp.ones(1, jnp.float32)}
+    new = gx.apply_updates(params, {"w": jnp.zeros(1, jnp.float32), "low": jnp.full(1, 1e-3)})
+    assert new["w"] == params["w"] and new["w"].dtype == jnp.float64
+    assert new["low"] == jnp.float32(1.001) and new["low"].dtype == jnp.float32

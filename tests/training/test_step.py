@@ -171,17 +171,22 @@ def test_another_learning_rate_does_not_compile_again():
     assert len(traces) == 2
 
 
-@pytest.mark.parametrize("traced", ["params", "state", "batch"])
-def test_a_vmapped_step_takes_no_memory(traced):
+@pytest.mark.parametrize(
+    "several",
+    [{"params": 0}, {"params": {"w": 0, "b": None}}, {"state": 0}, {"state": gx.State(None, 0)}, {"batch": 0}],  # pyright: ignore[reportArgumentType]
+    ids=["params", "a parameter", "state", "slots", "batch"],
+)
+def test_a_vmapped_step_takes_no_memory(several):
     step, params = gx.train_step(loss, gx.adam(0.1)), copy(PARAMS)
     given = {"params": params, "state": step.tx.init(params), "batch": BATCH}
-    expected = gx.train_step(loss, step.tx, donate=False)(**given)[0]
-    twice = jax.tree.map(lambda x: jnp.stack([x, x]), given[traced])
+    axes = dict.fromkeys(given) | several
+    twice = jax.vmap(lambda given, i: given, (None, 0), axes)(given, jnp.arange(2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of donated buffers too
-        got = jax.vmap(lambda x: step(**given | {traced: x})[0])(twice)
+        got = jax.vmap(lambda given: step(**given)[0], (axes,))(twice)
+    jax.block_until_ready(twice)  # which is still there
+    expected, _, _ = gx.train_step(loss, step.tx, donate=False)(**given)
     assert_near(jax.tree.map(lambda x: x[1], got), expected)
-    jax.block_until_ready((given, twice))  # which are still there
 
 
 def test_within_scan_and_vmap_it_is_a_plain_function():
