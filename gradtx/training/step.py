@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
+from jax.extend.core import get_opaque_trace_state
 
 from gradtx.core import Record, State, Transformation, apply_updates, walk
 from gradtx.core.trees import is_float0
+
+with jax.ensure_compile_time_eval():
+    _EAGER = get_opaque_trace_state()  # outside of any trace
 
 
 class Metrics(NamedTuple):
@@ -82,10 +85,9 @@ class train_step(Record):
     ) -> tuple[Any, State, Metrics]:
         """One step. `key` is a random key, `model_state` that of the model; `tx` an optimizer in place of the own."""
         step = self if tx is None else dataclasses.replace(self, tx=tx)
-        step._check(batch, key, model_state)
-        if step._tx_is_traced or _traced((params, state, batch, key, model_state)):
-            return _step(step, params, state, batch, key, model_state)
-        return step._program(params, state, batch, key, model_state)
+        if get_opaque_trace_state() == _EAGER:
+            return step._program(params, state, batch, key, model_state)
+        return _step(step, params, state, batch, key, model_state)
 
     @cached_property
     def _program(self) -> Callable[..., Any]:
@@ -96,10 +98,6 @@ class train_step(Record):
         leaves, structure = jax.tree.flatten(self)
         with jax.ensure_compile_time_eval():  # what is kept must not be of a trace
             return partial(_compiled(structure, self.donate), jnp.array(leaves, float))
-
-    @cached_property
-    def _tx_is_traced(self) -> bool:
-        return _traced(self.tx)
 
     @cached_property
     def _needs_key(self) -> bool:
@@ -150,6 +148,7 @@ def _is_real_number(x: Any) -> bool:
 
 def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, model_state: Any) -> Any:
     """The step; `conj` because `jax.grad` gives the conjugate of the direction of steepest ascent."""
+    step._check(batch, key, model_state)
 
     def gradient_of(params, batch, model_state, key):
         (value, (model_state, aux)), gradient = jax.value_and_grad(step._value, has_aux=True, allow_int=True)(
@@ -213,7 +212,3 @@ def _compiled(structure: Any, donate: bool) -> Any:
         return _step(step, params, state, batch, key, model_state)
 
     return jax.jit(program, donate_argnames=("params", "state") if donate else None)
-
-
-def _traced(tree: Any) -> bool:
-    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
