@@ -20,13 +20,10 @@ def adagrad(learning_rate: Any = 1e-2, eps: Any = 1e-8, eps_in_sqrt: bool = Fals
     """w ← w − η·g/(√s + ε), with s ← s + g²
 
     s starts at `start`. PyTorch's form; Optax starts at 0.1 and has ε in the root (`eps_in_sqrt`).
-
     Source: Duchi, Hazan and Singer 2011.
     """
-    return chain(
-        precondition(identity(), by=chain(square(), running_sum(start), sqrt()), eps=eps, eps_in_sqrt=eps_in_sqrt),
-        scale_by_learning_rate(learning_rate),
-    )
+    divided = precondition(identity(), chain(square(), running_sum(start), sqrt()), eps, eps_in_sqrt)
+    return chain(divided, scale_by_learning_rate(learning_rate))
 
 
 def rmsprop(
@@ -41,26 +38,13 @@ def rmsprop(
 ) -> Transformation:
     """w ← w − η·g/(√s + ε), with s ← β·s + (1−β)·g²
 
-    ε stands outside the root, as in PyTorch; Optax and Keras have it inside (`eps_in_sqrt`).
-
-    Args:
-      centered: Whether s is the `running_variance`, s − ema(g)²; not with `corrected`.
-      momentum: Of `add_momentum`, on what is divided; exactly 0.0 keeps nothing.
-      corrected: Whether s is corrected for its start at 0 (`bias_correction`).
-
+    ε is outside the root (PyTorch) or inside (Optax, `eps_in_sqrt`); s may be `corrected`, or `centered`: s − ema(g)².
     Source: Hinton, Srivastava and Swersky 2012, lecture 6e; centred, Graves 2013, arXiv 1308.0850.
     """
     if centered and corrected:
         raise ValueError("rmsprop: centered=True has no corrected form; choose one of the two")
-    return chain(
-        precondition(
-            identity(),
-            by=chain(running_variance(decay), sqrt()) if centered else rms(decay, corrected),
-            eps=eps,
-            eps_in_sqrt=eps_in_sqrt,
-        ),
-        sgd(learning_rate, momentum, nesterov),
-    )
+    size = chain(running_variance(decay), sqrt()) if centered else rms(decay, corrected)
+    return chain(precondition(identity(), size, eps, eps_in_sqrt), sgd(learning_rate, momentum, nesterov))
 
 
 def adadelta(learning_rate: Any = 1.0, decay: Any = 0.9, eps: Any = 1e-6) -> Transformation:
@@ -68,8 +52,5 @@ def adadelta(learning_rate: Any = 1.0, decay: Any = 0.9, eps: Any = 1e-6) -> Tra
 
     Source: Zeiler 2012, arXiv 1212.5701.
     """
-    return chain(
-        precondition(identity(), by=rms(decay, corrected=False), eps=eps, eps_in_sqrt=True),
-        scale_by_own_rms(decay, eps),
-        scale_by_learning_rate(learning_rate),
-    )
+    divided = precondition(identity(), rms(decay, corrected=False), eps, eps_in_sqrt=True)
+    return chain(divided, scale_by_own_rms(decay, eps), scale_by_learning_rate(learning_rate))

@@ -29,20 +29,12 @@ def adam(
 ) -> Transformation:
     """w ← w − η·m̂/(√ŝ + ε), with m̂ = ema(g)/(1 − β₁ᵗ), ŝ = ema(g²)/(1 − β₂ᵗ)
 
-    Args:
-      learning_rate: η, of `scale_by_learning_rate`.
-      b1: β₁, of `momentum`.
-      b2: β₂, of `rms`.
-      eps: ε, of `precondition`.
-      eps_in_sqrt: Whether ε is added to ŝ, of `precondition`.
-      corrected: Whether both averages are corrected for their start at 0 (`bias_correction`).
-
+    η is of `scale_by_learning_rate`, β₁ of `momentum`, β₂ of `rms`, ε and `eps_in_sqrt`, whether it is added to ŝ, of
+    `precondition`. `corrected` is whether both averages are corrected for their start at 0 (`bias_correction`).
     Source: Kingma and Ba 2015, arXiv 1412.6980, algorithm 1.
     """
-    return chain(
-        precondition(momentum(b1, corrected), by=rms(b2, corrected), eps=eps, eps_in_sqrt=eps_in_sqrt),
-        scale_by_learning_rate(learning_rate),
-    )
+    divided = precondition(momentum(b1, corrected), by=rms(b2, corrected), eps=eps, eps_in_sqrt=eps_in_sqrt)
+    return chain(divided, scale_by_learning_rate(learning_rate))
 
 
 def adamw(
@@ -56,14 +48,10 @@ def adamw(
     """w ← w − η·(m̂/(√ŝ + ε) + λ·w), with m̂, ŝ of Adam
 
     `weight_decay`, λ, and `where`, which parameters decay, are those of `add_weight_decay`.
-
     Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
     """
-    return chain(
-        precondition(momentum(b1), by=rms(b2), eps=eps),
-        add_weight_decay(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    divided = precondition(momentum(b1), by=rms(b2), eps=eps)
+    return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
 def adamax(learning_rate: Any = 2e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Transformation:
@@ -71,10 +59,8 @@ def adamax(learning_rate: Any = 2e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any =
 
     Source: Kingma and Ba 2015, arXiv 1412.6980, algorithm 2.
     """
-    return chain(
-        precondition(momentum(b1), by=chain(absolute(), add_constant(eps), decayed_max(b2)), eps=0.0),
-        scale_by_learning_rate(learning_rate),
-    )
+    size = chain(absolute(), add_constant(eps), decayed_max(b2))
+    return chain(precondition(momentum(b1), by=size, eps=0.0), scale_by_learning_rate(learning_rate))
 
 
 def nadam(
@@ -88,13 +74,10 @@ def nadam(
     """w ← w − η·n/(√ŝ + ε), with n = β₁·m/(1 − β₁ᵗ⁺¹) + (1−β₁)·g/(1 − β₁ᵗ), m = ema(g)
 
     Optax's form; PyTorch and Keras warm β₁ up (`warm_up`).
-
     Source: Dozat 2016.
     """
-    return chain(
-        precondition(nesterov_ema(b1, warm_up, warm_up_rate), by=rms(b2), eps=eps),
-        scale_by_learning_rate(learning_rate),
-    )
+    direction = nesterov_ema(b1, warm_up, warm_up_rate)
+    return chain(precondition(direction, by=rms(b2), eps=eps), scale_by_learning_rate(learning_rate))
 
 
 def amsgrad(
@@ -104,11 +87,8 @@ def amsgrad(
 
     With `correct_first` the largest is of the corrected averages, as in Optax; else it is of the averages, and then
     corrected, as in PyTorch.
-
     Source: Reddi, Kale and Kumar 2018, arXiv 1904.09237, algorithm 2.
     """
     largest = (bias_correction(b2), running_max()) if correct_first else (running_max(), bias_correction(b2))
-    return chain(
-        precondition(momentum(b1), by=chain(square(), scale_by_ema(b2), *largest, sqrt()), eps=eps),
-        scale_by_learning_rate(learning_rate),
-    )
+    size = chain(square(), scale_by_ema(b2), *largest, sqrt())
+    return chain(precondition(momentum(b1), by=size, eps=eps), scale_by_learning_rate(learning_rate))

@@ -17,7 +17,6 @@ def asgd(
 
     Polyak and Ruppert's averaging, of all w from update `start` on (`average_params`). PyTorch's t0 is start − 2, and
     a million by default. The rate and the decay are numbers, arrays or schedules.
-
     Source: Polyak and Juditsky 1992; with this rate, Bottou 2010, Large-scale machine learning with SGD.
     """
     rate = schedules.inverse_time(learning_rate, learning_rate * weight_decay, power=power)
@@ -30,7 +29,6 @@ def ranger(
     """Lookahead of RAdam, of g less its mean over the inputs of each output
 
     `lookahead` of `radam` after `centralize`, with its author's defaults; `add_weight_decay` within makes it decay.
-
     Source: Wright 2019, Ranger; Zhang et al. 2019, arXiv 1907.08610; Yong et al. 2020, arXiv 2004.01461.
     """
     return lookahead(chain(centralize(), radam(learning_rate, b1, b2, eps)), every, share)
@@ -48,7 +46,6 @@ def schedule_free_adamw(
 
     AdamW whose momentum is `schedule_free`'s: g is taken, and λ pulls, at w between z and the average x, which is for
     evaluation. The iterates count by η², as in the authors' code, whose warm-up is a schedule of the rate here.
-
     Source: Defazio et al. 2024, arXiv 2405.15682, algorithm 1.
     """
     rate = scalar("schedule_free_adamw: learning_rate", learning_rate)
@@ -61,7 +58,6 @@ def swa(inner: Any, start: int = 1, every: int = 1) -> Transformation:
 
     Stochastic weight averaging: late in a run at a constant or cyclic rate, once a cycle or an epoch. `average_params`
     without decay. The statistics of batch normalization are those of other weights: run the data once more.
-
     Source: Izmailov et al. 2018, arXiv 1803.05407, algorithm 1.
     """
     return average_params(inner, 1.0, start, every)

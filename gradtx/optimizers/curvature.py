@@ -32,7 +32,6 @@ def adahessian(
     Adam with squares of the curvature instead of the gradient's; k is `hessian_power`, from 0 (momentum) to 1, and ε is
     the published code's. `diagonal` makes h: `hessian_diagonal("first")` averages it over the kernels of convolutions
     (signed, as in the paper; its code averages |h|), `every(hessian_diagonal(), 10)` measures it at every tenth update.
-
     Source: Yao et al. 2020, arXiv 2006.00719, algorithm 1.
     """
     size = chain(diagonal, rms(b2), power(hessian_power))
@@ -54,7 +53,6 @@ def sophia(
 
     Sophia-H. As in the paper, neither average is corrected, and h is of the same step; Optax corrects m and divides by
     the h of the step before. Another `diagonal`, a transformation that makes it, is another Sophia.
-
     Source: Liu et al. 2023, arXiv 2305.14342, algorithm 3.
     """
     size = chain(every(chain(diagonal, scale_by_ema(b2)), interval), scale(gamma), at_least(eps))

@@ -51,15 +51,10 @@ def lion(
     """w ← w − η·(sign(β₁·m + (1−β₁)·g) + λ·w), then m ← β₂·m + (1−β₂)·g
 
     Every coordinate moves by η: take a tenth to a third of Adam's, and three to ten times AdamW's λ.
-
     Source: Chen et al. 2023, arXiv 2302.06675, algorithm 2; λ as in Optax.
     """
-    return chain(
-        blend(scale_by_ema(b2, before=True), b1),
-        sign(),
-        add_weight_decay(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    direction = chain(blend(scale_by_ema(b2, before=True), b1), sign())
+    return chain(direction, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
 def qhm(learning_rate: Any = 1.0, decay: Any = 0.999, share: Any = 0.7) -> Transformation:
@@ -82,10 +77,8 @@ def qhadam(
 
     Source: Ma and Yarats 2019, arXiv 1810.06801, section 4.3.
     """
-    return chain(
-        precondition(blend(momentum(b1), share1), by=chain(square(), blend(average(b2), share2), sqrt()), eps=eps),
-        scale_by_learning_rate(learning_rate),
-    )
+    direction, size = blend(momentum(b1), share1), chain(square(), blend(average(b2), share2), sqrt())
+    return chain(precondition(direction, by=size, eps=eps), scale_by_learning_rate(learning_rate))
 
 
 def aggmo(learning_rate: Any = 1e-1, decays: Sequence[Any] = (0.0, 0.9, 0.99)) -> Transformation:
@@ -93,9 +86,8 @@ def aggmo(learning_rate: Any = 1e-1, decays: Sequence[Any] = (0.0, 0.9, 0.99)) -
 
     Source: Lucas et al. 2019, arXiv 1804.00325, equation 4.
     """
-    return chain(
-        add(*(add_momentum(decay) for decay in decays)), scale(1 / len(decays)), scale_by_learning_rate(learning_rate)
-    )
+    mean = chain(add(*(add_momentum(decay) for decay in decays)), scale(1 / len(decays)))
+    return chain(mean, scale_by_learning_rate(learning_rate))
 
 
 def optimistic_sgd(learning_rate: Any = 1e-2, optimism: Any = 1.0) -> Transformation:
@@ -103,9 +95,8 @@ def optimistic_sgd(learning_rate: Any = 1e-2, optimism: Any = 1.0) -> Transforma
 
     Source: Daskalakis et al. 2018, arXiv 1711.00141, equation 4; before the first gradient is the first.
     """
-    return chain(
-        add(identity(), chain(difference(from_first=True), scale(optimism))), scale_by_learning_rate(learning_rate)
-    )
+    change = chain(difference(from_first=True), scale(optimism))
+    return chain(add(identity(), change), scale_by_learning_rate(learning_rate))
 
 
 def optimistic_adam(
@@ -131,14 +122,11 @@ def ademamix(
     """w ← w − η·((m̂ + α·l)/(√ŝ + ε) + λ·w), with l ← β₃·l + (1−β₃)·g, and m̂, ŝ of Adam
 
     The slow average l is not corrected. The paper warms β₃ and α up: give schedules.
-
     Source: Pagliardini, Ablin and Grangier 2024, arXiv 2409.03137, algorithm 1.
     """
-    return chain(
-        precondition(add(momentum(b1), chain(scale_by_ema(b3), scale(alpha))), by=rms(b2), eps=eps),
-        add_weight_decay(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    direction = add(momentum(b1), chain(scale_by_ema(b3), scale(alpha)))
+    divided = precondition(direction, by=rms(b2), eps=eps)
+    return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
 def adan(
@@ -153,30 +141,19 @@ def adan(
 ) -> Transformation:
     """w ← w − η·((m̂ + γ·d̂)/(√ŝ + ε) + λ·w), with m = ema(g), d = ema(g − g₋₁), s = ema((g + γ·(g − g₋₁))²)
 
-    b1, b2 and b3 are what stays of the averages of g, of its change (0 at first) and of the squares: 1 less the
-    paper's. γ, `gain`, is β₂ in the paper and its code, 1 − β₂ in Optax. In the paper
-    the decay is w/(1 + λ·η), not w·(1 − λ·η).
-
+    The betas are 1 less the paper's; γ, `gain`, is its β₂, 1 − β₂ in Optax. λ is outside: in the paper, w/(1 + λ·η).
     Source: Xie et al. 2022, arXiv 2208.06677, algorithm 1, with every average corrected, as in its published code.
     """
     change = difference(from_first=True)
-    return chain(
-        precondition(
-            add(momentum(b1), chain(change, momentum(b2), scale(gain))),
-            by=chain(add(identity(), chain(change, scale(gain))), rms(b3)),
-            eps=eps,
-        ),
-        add_weight_decay(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    size = chain(add(identity(), chain(change, scale(gain))), rms(b3))
+    divided = precondition(add(momentum(b1), chain(change, momentum(b2), scale(gain))), by=size, eps=eps)
+    return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
 def grokfast(inner: Any, decay: Any = 0.98, gain: Any = 2.0) -> Transformation:
     """Any optimizer, of g + λ·ema(g)
 
     λ, `gain`, is how much the slow part of the gradient counts beside the whole.
-
-    Source: Lee et al. 2024, arXiv 2405.20233, algorithm 4 (Grokfast-EMA); there the average starts at the first
-    gradient.
+    Source: Lee et al. 2024, arXiv 2405.20233, algorithm 4 (Grokfast-EMA), from the first gradient.
     """
     return chain(add(identity(), chain(scale_by_ema(decay, from_first=True), scale(gain))), inner)

@@ -27,7 +27,6 @@ def lars(
 
     The rate is inside the momentum, and ‖g‖ and λ·‖w‖ are added, as in the paper and TensorFlow; Optax takes
     ‖g + λ·w‖. c is `trust_ratio`'s.
-
     Source: You, Gitman and Ginsburg 2017, arXiv 1708.03888, algorithm 1.
     """
     layers = trust_ratio(coefficient, weight_decay=weight_decay, where=where)
@@ -45,7 +44,6 @@ def lamb(
     """w ← w − η·(‖w‖/‖u‖)·u in each leaf, with u = m̂/(√ŝ + ε) + λ·w of AdamW
 
     φ of the paper is the identity, as in its experiments, and the averages are corrected; `trust_ratio` has φ's bounds.
-
     Source: You et al. 2020, arXiv 1904.00962, algorithm 2.
     """
     adam = precondition(momentum(b1), by=rms(b2), eps=eps)
@@ -57,7 +55,6 @@ def fromage(learning_rate: Any = 1e-2) -> Transformation:
     """w ← (w − η·(‖w‖/‖g‖)·g)/√(1 + η²) in each leaf
 
     The ratio is 1 where w or g is 0, as in the authors' code; Optax raises both norms to 1e-6 instead.
-
     Source: Bernstein et al. 2020, arXiv 2002.03432, algorithm 1.
     """
     return chain(trust_ratio(), scale_by_learning_rate(learning_rate), shrink(learning_rate))
@@ -74,7 +71,6 @@ def sgdp(
 
     `threshold` and `output_axis` are `project_if_orthogonal`'s. There is no decay; in the authors' code, where Π
     projects, a tenth of it.
-
     Source: Heo et al. 2021, arXiv 2006.08217, algorithm 1.
     """
     projected = project_if_orthogonal(add_momentum(momentum, nesterov), threshold, output_axis)
@@ -92,7 +88,6 @@ def adamp(
     """w ← w − η·Π(m̂/(√ŝ + ε)), with m̂, ŝ of Adam, and Π off w for a matrix to which g is orthogonal
 
     What is said of `sgdp` holds here too.
-
     Source: Heo et al. 2021, arXiv 2006.08217, algorithm 2.
     """
     adam = precondition(momentum(b1), by=rms(b2), eps=eps)
@@ -120,7 +115,6 @@ def adamc(
 
     `peak` is the largest rate of the schedule; a constant η = peak makes it AdamW. The correction is for layers that a
     normalization follows: `partition` gives the others `adamw`. The decay is kept as λ/peak, so λ is no plain function.
-
     Source: Defazio 2025, arXiv 2506.02285.
     """
     adam, rate = precondition(momentum(b1), by=rms(b2), eps=eps), scale_by_learning_rate(learning_rate)

@@ -49,7 +49,6 @@ def muon(
     corrects that for its start before Nesterov's step, which differs at first: `corrected`, with `nesterov_ema`.
     `rule` and `axes`, (inputs, outputs) as in Optax and (-1, -2) in PyTorch's layout, are of `scale_by_shape`, `method`
     and `dtype` of `orthogonalize`.
-
     Source: Jordan et al. 2024, Muon: an optimizer for hidden layers; Liu et al. 2025, arXiv 2502.16982 (decay).
     """
     direction = nesterov_ema(momentum) if corrected and nesterov else add_momentum(momentum, nesterov)
@@ -74,7 +73,6 @@ def scion(
     `heads` and sign(m) for `embeddings`, of radius `outer_radius`, and m/rms(m) for vectors. The weights stay in balls
     of radius ρ; not `constrained`, the term w is left out. The defaults are the paper's for nanoGPT; the radius of a
     small net is about 1. For convolutions the paper's o is smaller by the width of the kernel.
-
     Source: Pethick et al. 2025, arXiv 2502.07529 (SCG, and uSCG if not `constrained`), without its ε.
     """
     signs, outer = (sign(), scale_by_shape("sign", axes)), scale(outer_radius)

@@ -39,12 +39,10 @@ def adafactor(
     The rate is a share of the parameters; the paper's, min(10⁻², 1/√t), is `schedules.relative_step()`. As in the
     paper, Keras and Optax, ε (`eps`) is added to the squares; PyTorch bounds √v from below. `power` is of
     `running_mean`, d of `clip_by_rms`, c of `scale_by_param_rms`, `min_size` of `factored` (128 in Optax).
-
     Source: Shazeer and Stern 2018, arXiv 1804.04235, algorithms 4 and 5.
     """
-    size = _size(eps, running_mean(power), min_size)
-    scaled = (clip_by_rms(max_rms), scale_by_param_rms(floor), scale_by_learning_rate(learning_rate))
-    return chain(precondition(identity(), size, eps=0.0), *scaled)
+    divided = precondition(identity(), _size(eps, running_mean(power), min_size), eps=0.0)
+    return chain(divided, clip_by_rms(max_rms), scale_by_param_rms(floor), scale_by_learning_rate(learning_rate))
 
 
 def came(
@@ -63,7 +61,6 @@ def came(
     How far u is from m says how little m is to be trusted. u is made with a constant decay β₂; no average is corrected.
     As in the authors' code, what is not a matrix has s = 1. ε' is `eps_confidence`. Where no gradient ever came, the
     derivatives with respect to hyperparameters are within float32 for an `eps` of 1e-24 or more.
-
     Source: Luo et al. 2023, arXiv 2307.02047, algorithm 2.
     """
     trusted = precondition(scale_by_ema(b1), _size(eps_confidence, scale_by_ema(b3)), eps=0.0, centered=True)
@@ -83,7 +80,6 @@ def novograd(
     """w ← w − η·v, with v ← β₁·v + g/(√s + ε) + λ·w, s = ema(‖g‖²) of each leaf, from the first
 
     One number for a leaf. v is a sum, so that a step is 1/(1 − β₁) times as long as that of an average.
-
     Source: Ginsburg et al. 2019, arXiv 1905.11286, algorithm 1.
     """
     size = chain(square(), reduced(scale_by_ema(b2, from_first=True), how="sum"), sqrt())
@@ -95,7 +91,6 @@ def sm3(learning_rate: Any = 1e-1, momentum: Any = 0.9, eps: Any = 0.0) -> Trans
     """w ← w − η·ema(g/√(s + ε)), with s the sum of g², of which the largest of each row and column are remembered
 
     AdaGrad with n + m numbers for n·m, and momentum as an average. ε is 0 in the paper, 10⁻⁸ in Optax.
-
     Source: Anil et al. 2019, arXiv 1901.11150, algorithm SM3-II.
     """
     divided = precondition(identity(), chain(square(), covered_sum(), sqrt()), eps, eps_in_sqrt=True)
@@ -117,9 +112,7 @@ def adam_mini(
     A block is what has one rate: by default a column, the weights into a neuron where kernels are (in, out), and a
     whole vector. `over` and `blocks`, of `reduced`, name others, and `partition` says for which parameters:
     `{"**/embedding": adam_mini(over="rows"), "**/query/kernel": adam_mini(blocks=heads)}`.
-
     Source: Zhang et al. 2024, arXiv 2406.16793, algorithms 1 to 3.
     """
-    size = chain(square(), reduced(average(b2), over, blocks), sqrt())
-    decay = add_weight_decay(weight_decay, where)
-    return chain(precondition(momentum(b1), size, eps), decay, scale_by_learning_rate(learning_rate))
+    divided = precondition(momentum(b1), chain(square(), reduced(average(b2), over, blocks), sqrt()), eps)
+    return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))

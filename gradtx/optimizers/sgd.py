@@ -10,11 +10,7 @@ from gradtx.pieces import add_momentum, identity, scale, scale_by_ema, scale_by_
 def sgd(learning_rate: Any = 1e-2, momentum: Any = 0.0, nesterov: bool = False) -> Transformation:
     """w ← w − η·g, or with momentum w ← w − η·v, v ← β·v + g
 
-    Args:
-      learning_rate: η, of `scale_by_learning_rate`.
-      momentum: β, of `add_momentum`. Exactly 0.0 keeps nothing; an array or a schedule keeps v, whatever its value.
-      nesterov: Of `add_momentum`.
-
+    β, `momentum`, and `nesterov` are of `add_momentum`. Exactly 0.0 keeps nothing; an array or a schedule keeps v.
     Source: Robbins and Monro 1951.
     """
     plain = isinstance(momentum, (int, float)) and momentum == 0
@@ -47,13 +43,8 @@ def rate_inside_momentum(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transfo
 def rolling_ball(time_step: Any = 1e-1, friction: Any = 1.0, mass: Any = 1.0) -> Transformation:
     """w ← w + Δt·v, with v ← (1 − Δt·η/m)·v − g
 
-    Momentum as physics: a ball with friction, by finite differences. It is `heavy_ball` with the rate Δt. Numbers and
-    arrays only; for a schedule, write the composition.
-
-    Args:
-      time_step: Δt, with Δt·η/m at most 1.
-      friction: η.
-      mass: m.
+    Momentum as physics: a ball with friction, by finite differences. It is `heavy_ball` with the rate Δt, `time_step`;
+    η is the `friction`, and Δt·η/m at most 1. Numbers and arrays only; for a schedule, write the composition.
     """
     return chain(add_momentum(1 - time_step * friction / mass), scale(-1.0), scale(time_step))
 
@@ -62,7 +53,6 @@ def nesterov(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
     """w̃ ← w̃ + v' + β·(v' − v), with v' = β·v − η·g(w̃)
 
     Nesterov's momentum with the look-ahead point w̃ = w + β·v as the parameters, so that the gradient is taken there.
-
     Source: Nesterov 1983; in this form, Bengio, Boulanger-Lewandowski and Pascanu 2012, arXiv 1212.0901.
     """
     return chain(add_momentum(decay, nesterov=True), scale_by_learning_rate(learning_rate))
@@ -80,7 +70,6 @@ def rprop(
 
     For gradients of the whole data set. The rate is s at the start; all arguments are those of `sign_steps`. Other
     libraries shrink by 0.5 and wait on a flip.
-
     Source: Riedmiller and Braun 1993.
     """
     return chain(sign_steps(learning_rate, grow, shrink, smallest, largest, wait_on_flip), scale(-1.0))

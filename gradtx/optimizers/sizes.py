@@ -28,7 +28,6 @@ def laprop(learning_rate: Any = 4e-4, b1: Any = 0.9, b2: Any = 0.999, eps: Any =
 
     Adam's pieces in the other order: the average is of steps that each have a size already. Under a schedule all of it
     is scaled by the rate now; in the authors' code each step in it keeps the rate that it came with.
-
     Source: Ziyin, Wang and Ueda 2020, arXiv 2002.04839, algorithm 1.
     """
     return chain(precondition(identity(), by=rms(b2), eps=eps), momentum(b1), scale_by_learning_rate(learning_rate))
@@ -48,11 +47,8 @@ def nadamw(
 
     Source: Dozat 2016; Loshchilov and Hutter 2019, arXiv 1711.05101.
     """
-    return chain(
-        precondition(nesterov_ema(b1, warm_up, warm_up_rate), by=rms(b2), eps=eps),
-        add_weight_decay(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    divided = precondition(nesterov_ema(b1, warm_up, warm_up_rate), by=rms(b2), eps=eps)
+    return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
 def adamaxw(
@@ -67,11 +63,8 @@ def adamaxw(
 
     Source: Kingma and Ba 2015, arXiv 1412.6980; Loshchilov and Hutter 2019, arXiv 1711.05101.
     """
-    return chain(
-        precondition(momentum(b1), by=chain(absolute(), add_constant(eps), decayed_max(b2)), eps=0.0),
-        add_weight_decay(weight_decay, where),
-        scale_by_learning_rate(learning_rate),
-    )
+    divided = precondition(momentum(b1), by=chain(absolute(), add_constant(eps), decayed_max(b2)), eps=0.0)
+    return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
 def adabelief(
@@ -79,18 +72,13 @@ def adabelief(
 ) -> Transformation:
     """w ← w − η·m̂/(√ŝ + ε), with m = ema(g), ŝ = ema((g − m)² + ε')/(1 − β₂ᵗ)
 
-    The paper, its code and Optax all add their first ε to the average itself at every step. As all correct the average
-    for its start at 0, that is a constant ε/(1 − β₂) in the root, which is ε' here, `eps_in_average`: it does not
-    depend on β₂. Its default is their 1e-16 at β₂ = 0.999.
-
+    The paper, its code and Optax add an ε to the average itself at every step, and correct it for its start at 0: that
+    is a constant ε/(1 − β₂) in the root, here ε', `eps_in_average`. Its default is their 1e-16 at β₂ = 0.999.
     Source: Zhuang et al. 2020, arXiv 2010.07468, algorithm 2.
     """
     size = chain(square(), add_constant(eps_in_average), scale_by_ema(b2), bias_correction(b2), sqrt())
-    return chain(
-        precondition(scale_by_ema(b1), by=size, eps=eps, centered=True),
-        bias_correction(b1),
-        scale_by_learning_rate(learning_rate),
-    )
+    divided = precondition(scale_by_ema(b1), by=size, eps=eps, centered=True)
+    return chain(divided, bias_correction(b1), scale_by_learning_rate(learning_rate))
 
 
 def yogi(
@@ -104,16 +92,10 @@ def yogi(
     """w ← w − η·m̂/(√ŝ + ε), with s ← s − (1−β₂)·sign(s − g²)·g², ŝ = s/(1 − β₂ᵗ), m̂ of Adam
 
     s starts at `start`. Both averages are corrected, as in Optax and TensorFlow; in the paper neither is.
-
     Source: Zaheer et al. 2018, Adaptive methods for nonconvex optimization, algorithm 2.
     """
-    correction = (bias_correction(b2),) if corrected else ()
-    return chain(
-        precondition(
-            momentum(b1, corrected), by=chain(square(), additive_average(b2, start), *correction, sqrt()), eps=eps
-        ),
-        scale_by_learning_rate(learning_rate),
-    )
+    size = chain(square(), additive_average(b2, start), *((bias_correction(b2),) if corrected else ()), sqrt())
+    return chain(precondition(momentum(b1, corrected), by=size, eps=eps), scale_by_learning_rate(learning_rate))
 
 
 def radam(
@@ -122,13 +104,10 @@ def radam(
     """w ← w − η·r·m̂/(√ŝ + ε), or w ← w − η·m̂ while ŝ is of too few squares
 
     How many are enough is the `threshold` of `rectify`. Optax's form; PyTorch adds ε before the bias correction.
-
     Source: Liu et al. 2020, arXiv 1908.03265, algorithm 2.
     """
-    return chain(
-        precondition(momentum(b1), by=chain(rms(b2), add_constant(eps), rectify(b2, threshold)), eps=0.0),
-        scale_by_learning_rate(learning_rate),
-    )
+    size = chain(rms(b2), add_constant(eps), rectify(b2, threshold))
+    return chain(precondition(momentum(b1), by=size, eps=0.0), scale_by_learning_rate(learning_rate))
 
 
 def stable_adamw(
@@ -143,30 +122,19 @@ def stable_adamw(
 
     Source: Wortsman et al. 2023, arXiv 2304.13013, algorithm 2.
     """
-    decay = add_weight_decay(weight_decay, where)
-    return chain(
-        clipped_precondition(momentum(b1), by=rms(b2), then=decay, eps=eps), scale_by_learning_rate(learning_rate)
-    )
+    clipped = clipped_precondition(momentum(b1), by=rms(b2), then=add_weight_decay(weight_decay, where), eps=eps)
+    return chain(clipped, scale_by_learning_rate(learning_rate))
 
 
 def adopt(
-    learning_rate: Any = 1e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.9999,
-    eps: Any = 1e-6,
-    clip_power: Any = 0.25,
+    learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.9999, eps: Any = 1e-6, clip_power: Any = 0.25
 ) -> Transformation:
     """w ← w − η·ema(clip(g/max(√s₋₁, ε), ±(t−1)^¼)), with s₋₁ = ema(g²) up to the step before, from the first g²
 
     The size does not know the gradient that it divides: that is what lets any β₂ converge. The first gradient makes
     the first size and no step.
-
     Source: Taniguchi et al. 2024, arXiv 2411.02853, algorithm 2.
     """
     size = chain(square(), scale_by_ema(b2, from_first=True, before=True), sqrt(), at_least(eps))
-    return chain(
-        precondition(identity(), by=size, eps=0.0),
-        growing_clip(clip_power),
-        scale_by_ema(b1),
-        scale_by_learning_rate(learning_rate),
-    )
+    clipped = chain(precondition(identity(), by=size, eps=0.0), growing_clip(clip_power))
+    return chain(clipped, scale_by_ema(b1), scale_by_learning_rate(learning_rate))

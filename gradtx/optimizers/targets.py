@@ -36,7 +36,6 @@ def mars(inner: Any, decay: Any = 0.95, gain: Any = 0.025) -> Transformation:
     β is that of the inner optimizer's momentum. The approximate form, with the last batch's gradient for this batch's
     at the last point; the first change is 0, as in the paper, where the authors' code has g. Numbers, arrays and
     schedules; not functions of the step.
-
     Source: Yuan et al. 2024, arXiv 2411.10438, algorithm 1 (MARS-approx).
     """
     change = chain(difference(from_first=True), scale(gain * decay / (1 - decay)))
@@ -48,7 +47,6 @@ def madgrad(learning_rate: Any = 1e-2, momentum: Any = 0.9, eps: Any = 1e-6) -> 
 
     Dual averaging: each step is taken from the start, and momentum is the way that is left. The authors' code and
     Optax add ε to the rate too. The momentum is a number, an array or a schedule; not a function of the step.
-
     Source: Defazio and Jelassi 2021, arXiv 2101.11075, algorithm 1.
     """
     total = chain(scale(learning_rate), scale_by_step(0.5), running_sum())
@@ -61,7 +59,6 @@ def ftrl(learning_rate: Any = 1e-3, l1: Any = 0.0, l2: Any = 0.0, power: Any = 0
 
     For linear models of many features that are seldom there. The power is Keras's learning_rate_power without its
     sign; λ₂ is Keras's, and half of the paper's.
-
     Source: McMahan et al. 2013, Ad click prediction: a view from the trenches, algorithm 1.
     """
     return follow_the_leader(learning_rate, l1, l2, power, start)
@@ -71,7 +68,6 @@ def noisy_sgd(learning_rate: Any = 1e-3, variance: Any = 1e-2, power: Any = 0.55
     """w ← w − η·(g + N(0, σ²/tᵞ))
 
     Give update a random `key`, the same at every step; Optax keeps one in its state.
-
     Source: Neelakantan et al. 2015, arXiv 1511.06807, equation 1.
     """
     return chain(add_noise(variance, power), scale_by_learning_rate(learning_rate))
@@ -83,7 +79,6 @@ def padam(
     """w ← w − η·m̂/((max ŝ)ᵖ + ε), with m̂, ŝ of Adam
 
     From momentum, at p = 0, to AMSGrad, at ½. The averages are corrected, as there; in the paper neither is.
-
     Source: Chen et al. 2018, arXiv 1806.06763, algorithm 1.
     """
     size = chain(square(), scale_by_ema(b2), bias_correction(b2), running_max(), power(exponent))
@@ -94,13 +89,11 @@ def diffgrad(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any
     """w ← w − η·σ(|g − g₋₁|)·m̂/(√ŝ + ε), with m̂, ŝ of Adam
 
     Steps are up to half as long where the gradient does not change; before the first it is 0.
-
     Source: Dubey et al. 2019, arXiv 1909.11015.
     """
     friction = chain(difference(), absolute(), sigmoid())
-    return chain(
-        precondition(multiply(momentum(b1), friction), by=rms(b2), eps=eps), scale_by_learning_rate(learning_rate)
-    )
+    direction = multiply(momentum(b1), friction)
+    return chain(precondition(direction, by=rms(b2), eps=eps), scale_by_learning_rate(learning_rate))
 
 
 def adabound(
@@ -115,7 +108,6 @@ def adabound(
 
     From Adam to momentum at the rate η/c: c is the size that all coordinates end with, where the paper names the last
     rate. The paper's further 1/√t is a schedule of the rate; its averages are not corrected.
-
     Source: Luo et al. 2019, arXiv 1902.09843, algorithm 2, with the bounds of its published code.
     """
     size = chain(rms(b2), add_constant(eps), narrowing_clip(final_size, speed))
@@ -126,15 +118,11 @@ def pid(learning_rate: Any = 1e-3, decay: Any = 0.9, integral: Any = 5.0, deriva
     """w ← w − η·(g + I·v + D·d), with v ← β·v + g, d ← β·d + (1−β)·(g − g₋₁)
 
     A controller of three terms: what is, was and comes. The first change is 0.
-
-    Source: An et al. 2018, A PID controller approach for stochastic optimization of deep networks, CVPR, as in its
-    published code.
+    Source: An et al. 2018, A PID controller approach for stochastic optimization of deep networks, as published.
     """
-    was, comes = add_momentum(decay), chain(difference(from_first=True), scale_by_ema(decay))
-    return chain(
-        add(identity(), chain(was, scale(integral)), chain(comes, scale(derivative))),
-        scale_by_learning_rate(learning_rate),
-    )
+    was = chain(add_momentum(decay), scale(integral))
+    comes = chain(difference(from_first=True), scale_by_ema(decay), scale(derivative))
+    return chain(add(identity(), was, comes), scale_by_learning_rate(learning_rate))
 
 
 def acprop(
@@ -142,9 +130,7 @@ def acprop(
 ) -> Transformation:
     """w ← w − η·g/(√ŝ₋₁ + ε), with ŝ of AdaBelief up to the step before
 
-    The size does not know the gradient that it divides, and there is no momentum above it. The first size is 1; ε' is
-    that of `adabelief`. Optax takes g − m₋₁ for g − m.
-
+    The size is of the steps before, and at first 1; ε' is that of `adabelief`. Optax takes g − m₋₁ for g − m.
     Source: Zhuang et al. 2021, arXiv 2110.05454, algorithm 2.
     """
     away = add(identity(), chain(scale_by_ema(b1), scale(-1.0)))
@@ -159,7 +145,6 @@ def simplified_ademamix(
     """w ← w − η·(v + α·g)/(√ŝ + ε), with v ← β₁·v + g, ŝ of Adam
 
     One momentum for AdEMAMix's two. v is a sum, so the rate is about 1 − β₁ of Adam's.
-
     Source: Morwani et al. 2025, arXiv 2502.02431.
     """
     direction = add(add_momentum(b1), scale(alpha))

@@ -30,7 +30,6 @@ def dog(
     """w ← w − η·r·g/√(Σ‖g‖² + ε), with r ← max(r, ‖w − w₀‖)
 
     The authors advise to average the iterates. `learning_rate` is best left at 1; `per_leaf` is their L-DoG.
-
     Source: Ivgi, Hinder and Carmon 2023, arXiv 2302.12022, equations 1 and 2, with ε of its published code.
     """
     tx = chain(scale_by_distance(scale_by_total_norm(eps), start, relative), scale_by_learning_rate(learning_rate))
@@ -41,7 +40,6 @@ def dowg(learning_rate: Any = 1.0, start: Any = 1e-2) -> Transformation:
     """w ← w − η·r²·g/√(Σr²‖g‖²), with r ← max(r, ‖w − w₀‖)
 
     DoG whose later gradients count more. `start` is a distance; the default is that of the published code.
-
     Source: Khaled, Mishchenko and Jin 2023, arXiv 2305.16284, algorithm 1.
     """
     weighted = scale_by_distance(scale_by_total_norm(0.0), start, relative=False, weighted=True)
@@ -61,7 +59,6 @@ def prodigy(
     """w ← w − η·d·(m/(√v + d·ε) + λ·w), with m = ema(d·g), v = ema((d·g)²), d of `grow_distance`
 
     As in the paper, averages are not corrected for their start at 0; Optax corrects them by a factor of the rate.
-
     Source: Mishchenko and Defazio 2024, arXiv 2306.06101, algorithm 4.
     """
     direction, size, pull = momentum(b1, False), rms(b2, False), add_weight_decay(weight_decay, where)
@@ -81,7 +78,6 @@ def dadapt_adam(
 
     As in the paper, averages are not corrected for their start at 0, and d is estimated with the new v; its published
     code and Optax take the v of the step before.
-
     Source: Defazio and Mishchenko 2023, arXiv 2301.07733, the Adam form, with decoupled decay.
     """
     direction, size, pull = momentum(b1, False), rms(b2, False), add_weight_decay(weight_decay, where)
@@ -100,7 +96,6 @@ def momo(max_rate: Any = 1.0, decay: Any = 0.9, lowest: Any = 0.0) -> Transforma
     """w ← w − min(c, max(h − f*, 0)/‖m‖²)·m, with m = ema(g) from the first g, h of `model_step`
 
     Polyak's step for momentum. `decay` is of `scale_by_ema`.
-
     Source: Schaipp et al. 2024, arXiv 2305.07583, algorithm 1, without decay.
     """
     return chain(model_step(scale_by_ema(decay, True), max_rate=max_rate, lowest=lowest), scale(-1.0))
