@@ -1,8 +1,11 @@
 """The laws of composition: chain's algebra, and what each optimizer becomes when what it adds is made neutral."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from families import collected
 from hypothesis import given, settings
@@ -276,13 +279,41 @@ def test_the_global_norm_in_low_precision(dtype, value, count):
     assert abs(float(gx.global_norm(tree)) / (value * (2 * count) ** 0.5) - 1) < 1e-6
 
 
-def test_equivariance():
-    """Adam without ε does not see the gradient's scale; every odd optimizer follows a flip of sign."""
+ODD = [
+    gx.sgd(rate, 0.9, nesterov=True),
+    gx.rmsprop(rate),
+    gx.adam(rate),
+    gx.lion(rate, weight_decay=0.0),
+    gx.adan(rate),
+]
+
+
+@pytest.mark.parametrize("tx", ODD, ids=["sgd", "rmsprop", "adam", "lion", "adan"])
+@pytest.mark.usefixtures("eager")
+def test_a_flip_of_sign_flips_the_updates_to_the_bit(tx):
     params = params_of()
-    gradients = list(stream(params, 6))
-    tx = gx.adam(rate, eps=0.0)
-    expected, _ = follow(tx, params, gradients)
-    scaled, _ = follow(tx, params, [jax.tree.map(lambda x: 1000 * x, g) for g in gradients])
-    flipped, _ = follow(tx, params, [jax.tree.map(lambda x: -x, g) for g in gradients])
-    assert_near(scaled, expected)
-    assert_near(flipped, jax.tree.map(lambda x: -x, expected), 0)
+    flip = partial(jax.tree.map, jnp.negative)
+    expected, _ = follow(tx, params, stream(params, 4))
+    assert_near(follow(tx, params, map(flip, stream(params, 4)))[0], flip(expected), 0)
+
+
+@pytest.mark.parametrize("tx", [gx.adam(rate, eps=0.0), gx.lion(rate, weight_decay=0.0), gx.lamb(rate, eps=0.0)])
+@pytest.mark.parametrize("scale", [1e-6, 1000.0])
+@pytest.mark.usefixtures("eager")
+def test_without_eps_the_gradients_scale_is_not_seen(tx, scale):
+    params = params_of()
+    expected, _ = follow(tx, params, stream(params, 4))
+    scaled = (jax.tree.map(lambda x: scale * x, g) for g in stream(params, 4))
+    assert_near(follow(tx, params, scaled)[0], expected)
+
+
+@pytest.mark.parametrize(
+    "tx", [gx.sgd(rate), gx.sgd(rate, 0.9, nesterov=True), gx.averaged_momentum(rate), gx.qhm(rate)]
+)
+@pytest.mark.usefixtures("eager")
+def test_what_is_linear_turns_with_the_gradients(tx):
+    turn = jnp.asarray(np.linalg.qr(np.random.default_rng(0).standard_normal((12, 12)))[0], jnp.float32)
+    params = jnp.ones(12)
+    expected, _ = follow(tx, params, stream(params, 4))
+    turned, _ = follow(tx, params, (turn @ g for g in stream(params, 4)))
+    assert_near(turned, [turn @ u for u in expected])

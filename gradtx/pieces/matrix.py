@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec, reshard
 from jax.tree_util import tree_flatten_with_path
 
 from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, leaves_by_path, path_of
-from gradtx.core.trees import differentiable
+from gradtx.core.trees import differentiable, working_dtype
 from gradtx.pieces.formulas import unit
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of Muon: the same at every step
@@ -86,7 +86,7 @@ def _iterate(x: Array, coefficients: Any, dtype: Any) -> Array:
     def times(a, b):
         return jnp.matmul(a.astype(dtype), b.astype(dtype), precision=exact, preferred_element_type=wide)
 
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = working_dtype(jax.ShapeDtypeStruct((), dtype))
     x, given = x.astype(wide), x.dtype
     for a, b, c in coefficients:
         gram = times(x, x.mT)

@@ -174,7 +174,7 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
         rows = jax.tree.map(lambda x: jnp.reshape(x, (step.micro_batches, -1, *jnp.shape(x)[1:])), batch)
         first = jax.tree.map(lambda x: x[0], rows)
         like = jax.eval_shape(lambda: gradient_of(params, first, model_state, key)[0])
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), like)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype if x.dtype.itemsize >= 4 else "float32"), like)
         (mean, after, _), aux = jax.lax.scan(part, (zeros, model_state, 0), rows)
         return jax.tree.map(lambda m, x: m.astype(x.dtype), mean, like), after, aux
 

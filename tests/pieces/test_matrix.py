@@ -37,7 +37,6 @@ BANDS = [  # the least singular value of g/‖g‖, and where they come in float
 ]
 
 
-@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("method, steps, floor, band, rough_band", BANDS)
 def test_the_singular_values_come_into_the_band(method, steps, floor, band, rough_band):
     matrices = {}
@@ -64,7 +63,6 @@ def test_each_step_of_polar_express_is_the_best_after_those_before(steps):
     assert abs(x.min() + x.max() - 2) < 1e-10
 
 
-@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("shape", [(3, 8), (8, 3), (6, 6), (40, 64)])
 def test_it_is_the_nearest_orthogonal_matrix(shape, x64):
     g = np.random.default_rng(1).standard_normal(shape)
@@ -75,7 +73,6 @@ def test_it_is_the_nearest_orthogonal_matrix(shape, x64):
         assert np.abs(apply(gx.orthogonalize(method), g) - orthogonal(g, method)).max() < 1e-12
 
 
-@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("method", ["newton_schulz", "polar_express", "svd"])
 def test_what_is_zero_stays_zero(method):
     tx, random = gx.orthogonalize(method, steps=8), np.random.default_rng(2)
@@ -91,7 +88,6 @@ def test_what_is_zero_stays_zero(method):
     assert abs(float(one[2, 1]) + 1) < 0.35 and jnp.count_nonzero(one) == 1
 
 
-@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("method", ["newton_schulz", "svd"])
 def test_what_is_not_finite_is_nan(method):
     for bad in (jnp.nan, jnp.inf):
@@ -100,7 +96,6 @@ def test_what_is_not_finite_is_nan(method):
 
 
 # ---------------------------------------------------------------- the axes
-@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
     "axes, shape, order, matrix",
     [
@@ -182,7 +177,6 @@ def test_on_an_explicit_mesh_each_leaf_keeps_its_sharding(method):
 
 
 # ---------------------------------------------------------------- derivatives
-@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("shape", [(3, 3), (3, 5), (5, 3)])
 @pytest.mark.parametrize("equal", [False, True])
 def test_the_exact_matrix_has_its_derivative(shape, equal, x64):
