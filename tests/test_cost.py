@@ -28,7 +28,7 @@ def test_adam_costs_no_more_than_optax(size):
 
 
 def test_a_clip_adds_one_reading_of_the_gradient():
-    """4 bytes a parameter. XLA counts the branch for norms out of range too: that reads it again, and a factor beside it."""
+    """4 bytes a parameter. XLA counts the branch for extremes too, which reads it again and a factor beside it."""
     size, leaves = 10**5, 8
     accessed, temporary = costs(gx.chain(gx.clip_by_global_norm(1.0), gx.adamw()), size, leaves)
     plain, _ = costs(gx.adamw(), size, leaves)
