@@ -68,7 +68,7 @@ def _public() -> dict[str, Any]:
     import gradtx
     from gradtx import schedules
 
-    names = {"inf": math.inf, "nan": math.nan}
+    names: dict[str, Any] = {"inf": math.inf, "nan": math.nan}
     for name, thing in (vars(schedules) | vars(gradtx)).items():
         argument = inspect.isfunction(thing) and thing.__module__.startswith("gradtx.pieces.")  # `is_matrix`, and such
         if name[0] != "_" and (_makes(thing) or argument) and thing not in (Transformation, PerLeaf, Schedule):

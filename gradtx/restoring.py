@@ -72,10 +72,8 @@ def restore(
     """
     flat, structure = tree_flatten_with_path(Transformation.coerce("restore: tx", tx).init(params))
     need = _by_path("this optimizer's state", flat)
-    boxed = {
-        keystr(path, simple=True, separator="/"): path_of(path) for path, _ in flat
-    }  # `w/value`, as Flax saves `w`
-    del flat  # what is replaced is free at once
+    boxed = {keystr(path, simple=True, separator="/"): path_of(path) for path, _ in flat}  # w, of Flax w/value
+    del flat  # so that what is replaced is free at once
     have = {boxed.get(path, path): leaf for path, leaf in _saved(saved).items()}
     origin, gone = _moved(list(have), renamed or {})
     report = Restored(
@@ -162,7 +160,7 @@ def _table(report: Restored, whole: bool = True) -> str:
             slot, leaf = split(path)
             slots.setdefault(slot, ([], [], []))[kind].append(leaf)
 
-    rows = [("slot", "saved as", "kept", "fresh", "dropped")]
+    rows: list[tuple[str, ...]] = [("slot", "saved as", "kept", "fresh", "dropped")]
     for slot, kinds in slots.items():
         old = [report.kept[f"{slot}/{leaf}" if leaf else slot].removesuffix(f"/{leaf}") for leaf in kinds[0]]
         several = sum(map(bool, kinds)) > 1

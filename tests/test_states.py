@@ -1,6 +1,7 @@
 """What earlier versions saved is restored, and continues as it did; `states/record.py` recorded it."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -9,7 +10,7 @@ from streams import assert_near, extra
 
 import gradtx as gx
 
-FILES = {
+FILES: dict[str, Any] = {
     path.stem: msgpack_restore(path.read_bytes())
     for path in sorted((Path(__file__).parent / "states").glob("*.msgpack"))
 }
