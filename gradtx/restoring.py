@@ -124,6 +124,9 @@ def _saved(saved: Any) -> dict[str, Any]:
 
 def _moved(have: list[str], renamed: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
     """What is saved by where it is now, and what is nowhere."""
+    for part, new in renamed.items():
+        if not isinstance(part, str) or not isinstance(new, (str, type(None))):
+            raise TypeError(f"restore: renamed must be of paths, as strings, to paths or None, got {part!r}: {new!r}")
     parts = re.compile(rf"(?<![^/])(?:{'|'.join(map(re.escape, sorted(renamed, reverse=True)))})(?![^/])")
     origin: dict[str, str] = {}
     gone, used = [], set[str]()

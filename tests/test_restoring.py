@@ -204,6 +204,12 @@ CHANGES: dict[str, Any] = {  # old, its parameters, new, its parameters, renamed
         *(gx.chain(SGD, A), SMALL, SGD, SMALL, {"scale_by_ema": None}),
         *([], [f"slots/scale_by_ema/mean/{x}" for x in "bw"]),
     ),
+    "the longer name goes first": (
+        *(gx.chain(A), SMALL, gx.chain(B, A), SMALL),
+        *({"scale_by_ema": "scale_by_ema_2", "scale_by_ema/mean/w": None},),
+        ["slots/scale_by_ema/mean/b", "slots/scale_by_ema/mean/w", "slots/scale_by_ema_2/mean/w"],
+        ["slots/scale_by_ema/mean/w"],
+    ),
     "a parameter more": (SGD, SMALL, SGD, MORE, {}, [f"{VELOCITY}/c"], []),
     "a parameter less": (SGD, MORE, SGD, SMALL, {}, [], [f"{VELOCITY}/c"]),
     "a parameter renamed": (SGD, SMALL, SGD, RENAMED, {"w": "kernel"}, [], []),
@@ -307,6 +313,8 @@ def test_what_does_not_fit_is_refused_by_its_path(saved, arguments, message):
 def test_what_is_no_optimizer_is_refused():
     with pytest.raises(TypeError, match="restore: tx must be a transformation"):
         gx.restore(SMALL, SGD, STATE)
+    with pytest.raises(TypeError, match="renamed must be of paths"):
+        gx.restore(SGD, SMALL, STATE, renamed={"w": 1})  # pyright: ignore[reportArgumentType]
 
 
 # ---------------------------------------------------------------- files that others wrote
