@@ -229,6 +229,10 @@ from gradtx.pieces import (
     unit_rms,
 )
 
+# What is saved, put back: an optimizer as it prints, and its state.
+from gradtx.reading import read
+from gradtx.restoring import restore
+
 # Many optimizers at once.
 from gradtx.sweeps import Sweep, grid, stack, sweep
 

@@ -72,8 +72,3 @@ def assert_near(a, b, bound=1e-6):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         away = np.abs(np.subtract(x, y, where=x != y, out=np.zeros_like(x)))
         assert np.max(away, initial=0) <= bound * max(np.max(np.abs(y[np.isfinite(y)]), initial=0), 1e-30)
-
-
-def evaluate(text):
-    """What a text makes with the public names."""
-    return eval(text, vars(gx.schedules) | vars(gx))

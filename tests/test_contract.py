@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from cases import ALL, CASES, PARTS
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from streams import FUNCTIONS, assert_near, evaluate, extra, follow, member, params_of, schedules_of, stream, types
+from streams import FUNCTIONS, assert_near, extra, follow, member, params_of, schedules_of, stream, types
 
 import gradtx as gx
 from gradtx.__main__ import RECIPES
@@ -93,7 +93,7 @@ def test_the_registry_is_of_what_it_names():
 def test_a_record_prints_as_the_call_that_makes_it(tx):
     if any(isinstance(piece, gx.pair) for piece in walk(tx)):
         pytest.skip("declared: a pair's functions are local to what made them, and print by their names")
-    assert evaluate(repr(tx)) == tx
+    assert gx.read(repr(tx)) == tx
     assert "object at 0x" not in repr(tx)
     assert max(map(len, repr(tx).splitlines())) <= 100
 
@@ -367,7 +367,7 @@ def test_any_tree(case):
     expected, _ = follow(tx, flat, stream(flat))
     nested = nest({**flat, "f": 2.0})
     if "where='w'" in repr(tx):
-        tx = evaluate(repr(tx).replace("where='w'", "where='**/kernel'"))
+        tx = gx.read(repr(tx).replace("where='w'", "where='**/kernel'"))
     got, _ = follow(tx, nested, map(nest, stream(flat)))
     assert_near([flatten(u) for u in got], expected)
     assert all(u.layers[0].bias is None for u in got)
@@ -485,12 +485,11 @@ def test_a_saved_state_resumes_bit_exactly(tx):
     gradients = list(stream(params))
     straight, _ = follow(tx, params, gradients)
     _, state = follow(tx, params, gradients[:2])
-    leaves, structure = jax.tree.flatten(state)
     file = io.BytesIO()
-    np.savez(file, *leaves)
+    np.savez(file, **leaves_by_path(state))
     file.seek(0)
     with np.load(file) as saved:
-        state = jax.tree.unflatten(structure, [saved[name] for name in saved])
+        state, _ = gx.restore(tx, params, saved)
     for g, expected in zip(gradients[2:], straight[2:]):
         u, state = tx.update(g, state, params, **extra(tx))
         chex.assert_trees_all_equal(u, expected)

@@ -220,7 +220,7 @@ def execute(lines, params, gradients, among):
                 if line["start"] and t == 1:
                     values[line["name"]] = Reader(line["start"], values, among).whole()
         for name, text in scheduled.items():
-            schedule = eval(plain(text.removesuffix("(t - 1)")), dict(vars(schedules)))
+            schedule = gx.read(plain(text.removesuffix("(t - 1)")))
             values[name] = float(schedule(t - 1))
         for line in parsed:
             if line["start"] and t == 1 and not set(TOKEN.findall(line["start"])) & {line["name"] for line in parsed}:

@@ -10,7 +10,7 @@ import pytest
 from families import collected
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import assert_near, evaluate, follow, params_of, stream
+from streams import assert_near, follow, params_of, stream
 
 import gradtx as gx
 
@@ -61,7 +61,7 @@ def test_identity_is_the_unit_of_chain(tx):
 @settings(max_examples=25, deadline=None)
 @given(chains)
 def test_a_composition_prints_as_the_call_that_makes_it(tx):
-    assert evaluate(repr(tx)) == tx
+    assert gx.read(repr(tx)) == tx
 
 
 @settings(max_examples=10, deadline=None)

@@ -427,21 +427,26 @@ class _Run:
 
     def load(self, path: Path) -> None:
         entries, notes = files.load(path)
+        match notes:
+            case {"of": dict(of), "step": int(done), "best": bool(best)} if done >= 0:
+                pass
+            case _:
+                raise ValueError(f"{path} is no checkpoint of gx.fit")
         for name, value in self._notes().items():
-            if (saved := notes["of"][name]) != value:
+            if (saved := of.get(name)) != value:
                 raise ValueError(f"fit: the checkpoint {path} was made with {name} {saved}, not {value}")
-        if notes["step"] > self._steps:
-            raise ValueError(
-                f"fit: the checkpoint {path} is at step {notes['step']}, beyond the {self._steps} asked for"
-            )
+        if done > self._steps:
+            raise ValueError(f"fit: the checkpoint {path} is at step {done}, beyond the {self._steps} asked for")
         like = dict(zip(("params", "state", "model_state"), self._carry))
         self._carry = tuple(files.restore(path, entries, notes, name, tree) for name, tree in like.items())
-        if notes["best"]:
+        if best:
             self._best = files.restore(path, entries, notes, "best", like["params"])
-        self.done = notes["step"]
+        self.done = done
         for name, values in entries.items():
             if name.startswith("history/"):
-                self._column(name.removeprefix("history/"))[: self.done] = values
+                if (values.shape, values.dtype) != ((done,), float):
+                    raise ValueError(f"the checkpoint {path} does not fit: {name!r} is not {done} numbers")
+                self._column(name.removeprefix("history/"))[:done] = values
 
 
 # ---------------------------------------------------------------- what is seen, and Ctrl-C

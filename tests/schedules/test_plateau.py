@@ -118,7 +118,7 @@ def test_slots_are_scalars_of_fixed_types(dtype: str):
 
 def test_it_prints_as_the_call_that_makes_it():
     tx = reduce_on_plateau(0.5, patience=3, absolute=True)
-    assert eval(repr(tx)) == tx
+    assert gx.read(repr(tx)) == tx
 
 
 PARAMS = jnp.ones(2)

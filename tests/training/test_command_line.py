@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from streams import evaluate
 
 import gradtx as gx
 from gradtx.__main__ import RECIPES, main
@@ -165,7 +164,7 @@ def test_show_prints_the_composition_and_its_state(capsys):
     out = capsys.readouterr().out
     formula, composition, state = out.split("\n\n")
     assert formula == (gx.adam.__doc__ or "").splitlines()[0]
-    assert eval(composition, dict(vars(gx))) == gx.adam()
+    assert gx.read(composition) == gx.adam()
     assert "step: int32[]" in state
     assert state.count("mean/w: float32[3,4]") == 2
     assert "8 bytes per parameter, plus 4 bytes" in state
@@ -175,7 +174,7 @@ def test_show_prints_the_composition_and_its_state(capsys):
 def test_show_prints_every_recipe_and_counts_its_state(capsys, name):
     main(["show", name])
     out = capsys.readouterr().out
-    slots = evaluate(out.split("\n\n")[1]).init({"w": jnp.zeros((3, 4))}).slots
+    slots = gx.read(out.split("\n\n")[1]).init({"w": jnp.zeros((3, 4))}).slots
     bytes_ = sum(x.nbytes for x in jax.tree.leaves(slots) if x.ndim) / 12
     assert f"\n{bytes_:g} bytes per parameter" in out
 

@@ -1,0 +1,372 @@
+"""States through every format, and into other compositions and parameters."""
+
+import io
+import os
+import pickle
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from cases import ALL
+from flax.serialization import from_bytes, msgpack_restore, msgpack_serialize, to_bytes, to_state_dict
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from streams import assert_near, follow, params_of, stream, types
+
+import gradtx as gx
+from gradtx import schedules
+from gradtx.core import leaves_by_path
+
+
+# ---------------------------------------------------------------- files
+def by_pickle(states, path):
+    return pickle.loads(pickle.dumps(states))
+
+
+def by_npz(states, path):
+    """One file; a state is what its paths begin with."""
+    np.savez(path / "states.npz", **leaves_by_path(states))
+    out: dict[str, Any] = {}
+    with np.load(path / "states.npz", allow_pickle=False) as file:
+        for name, x in file.items():
+            case, _, leaf = name.partition("/")
+            out.setdefault(case, {})[leaf] = x
+    return out
+
+
+def by_msgpack(states, path):
+    return msgpack_restore(msgpack_serialize(to_state_dict(states)))
+
+
+def by_orbax(states, path):
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(path / "states", states)
+        return checkpointer.restore(path / "states")
+
+
+FORMATS = {"pickle": by_pickle, "npz": by_npz, "msgpack": by_msgpack, "orbax": by_orbax}
+
+
+def bits(tree):
+    return [np.asarray(x).tobytes() for x in jax.tree.leaves(tree)]
+
+
+def of_any_bits(tree, seed=0):
+    """Negative zeros, infinities, NaNs with a payload and denormal numbers among them."""
+    random = np.random.default_rng(seed)
+
+    def leaf(x):
+        return jnp.asarray(np.frombuffer(random.bytes(x.nbytes), x.dtype).reshape(x.shape))
+
+    return jax.tree.map(leaf, tree)
+
+
+@pytest.fixture(scope="module")
+def states():
+    with jax.disable_jit():
+        return {name: of_any_bits(case.tx.init(params_of()), i) for i, (name, case) in enumerate(ALL)}
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.usefixtures("eager")
+def test_every_state_comes_back_to_the_bit(states, form, tmp_path):
+    """That it then resumes to the bit, test_contract tests."""
+    saved = FORMATS[form](states, tmp_path)
+    for name, case in ALL:
+        state, report = gx.restore(case.tx, params_of(), saved[name])
+        assert types(state) == types(states[name]) and bits(state) == bits(states[name]), name
+        assert list(report.kept) == list(report.kept.values()) == list(leaves_by_path(states[name]))
+
+
+def test_flax_restores_a_state_into_one():
+    tx, params = gx.adam(), params_of()
+    _, state = follow(tx, params, stream(params, 2))
+    assert bits(from_bytes(tx.init(params), to_bytes(state))) == bits(state)
+
+
+class Block(NamedTuple):
+    kernel: Any
+    gains: tuple[Any, ...]
+
+
+TREES: dict[str, Any] = {
+    "lists, named tuples and None": {"layers": [Block(jnp.ones((2, 3)), (jnp.ones(3), None)), {"b": jnp.ones(3)}]},
+    "one array": jnp.ones(3),
+    "names with a slash, numbers": {"mlp/~/linear": {"w": jnp.ones(3)}, "at": {0: jnp.ones(2), 1: jnp.ones(1)}},
+    "boxes of Flax": {"dense": {"kernel": nn.Partitioned(jnp.ones((2, 3)), ("x", "y")), "bias": jnp.ones(3)}},
+    "empty, integers, complex": {"e": jnp.ones((0, 2)), "n": jnp.arange(3), "z": jnp.ones(2, jnp.complex64)},
+    "nothing": {},
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("params", TREES.values(), ids=TREES)
+@pytest.mark.usefixtures("eager")
+def test_parameters_of_any_structure(params, form, tmp_path):
+    if form == "orbax" and isinstance(params, dict):  # which refuses arrays without elements
+        params = {name: None if name == "e" else x for name, x in params.items()}
+    state = of_any_bits(gx.adam().init(params))
+    saved = FORMATS[form]({"it": state}, tmp_path)["it"]
+    again, report = gx.restore(gx.adam(), params, saved)
+    assert types(again) == types(state) and bits(again) == bits(state)
+    assert not report.fresh and not report.dropped
+
+
+@pytest.mark.parametrize("form", ["npz", "msgpack"])
+def test_the_state_of_a_pair_in_bfloat16(form, tmp_path):
+    params = params_of()
+    tx = gx.chain(optax.scale_by_adam(mu_dtype=jnp.bfloat16))
+    _, state = follow(tx, params, stream(params, 2))
+    again, _ = gx.restore(tx, params, FORMATS[form]({"it": state}, tmp_path)["it"])
+    assert types(again) == types(state) and bits(again) == bits(state)
+
+
+def test_a_typed_random_key_is_restored_from_its_numbers():
+    tx = gx.pair(lambda params: jax.random.key(5), lambda updates, state, params: (updates, state))
+    saved = {"step": np.zeros((), np.int32), "slots/pair/state": jax.random.key_data(jax.random.key(7))}
+    assert gx.restore(tx, params_of(), saved)[0].slots["pair"]["state"] == jax.random.key(7)
+
+
+def test_it_lies_where_init_places_it_and_shares_no_memory():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    params = {"w": jax.device_put(jnp.ones((8, 2)), NamedSharding(mesh, PartitionSpec("x"))), "b": jnp.ones(2)}
+    tx = gx.sgd(0.1, momentum=0.9)
+    saved = of_any_bits(tx.init(params))
+    before = bits(saved)
+    state, _ = gx.restore(tx, params, saved)
+    for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(tx.init(params))):
+        assert x.sharding == y.sharding and x.committed == y.committed
+    jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)(state)
+    assert bits(saved) == before
+
+
+# ---------------------------------------------------------------- other compositions
+SGD, ADAM = gx.sgd(0.1, momentum=0.9), gx.adam(0.1)
+A, B, C = gx.scale_by_ema(0.5), gx.scale_by_ema(0.8, from_first=True), gx.add_momentum(0.9)
+SAME = {
+    "itself": (ADAM, ADAM),
+    "a clip in front": (ADAM, gx.chain(gx.clip_by_global_norm(1.0), ADAM)),
+    "a clip taken away": (gx.chain(gx.clip_by_global_norm(1.0), ADAM), ADAM),
+    "another rate": (ADAM, gx.adam(0.5, b1=0.8, eps=1e-4)),
+    "a rate that becomes a schedule": (ADAM, gx.adam(schedules.cosine(0.1, steps=10), eps=lambda step: 1e-8)),
+    "decay": (ADAM, gx.adamw(0.1)),
+    "chains in chains": (gx.chain(gx.chain(A, B), C), gx.chain(A, B, C)),
+    "and back": (gx.chain(A, B, C), gx.chain(A, gx.chain(B, gx.chain(C)))),
+    "a piece alone": (A, gx.chain(A, gx.scale(2.0))),
+    "an inner chain": (gx.every(gx.chain(A, gx.chain(C)), 2), gx.every(gx.chain(A, C), 3)),
+}
+
+
+@pytest.mark.parametrize("old, new", SAME.values(), ids=SAME)
+@pytest.mark.usefixtures("eager")
+def test_what_keeps_its_names_goes_over_as_it_is(old, new):
+    params = params_of()
+    saved = of_any_bits(old.init(params))
+    state, report = gx.restore(new, params, saved)
+    assert bits(state) == bits(saved) and types(state) == types(saved)
+    assert not report.fresh and not report.dropped
+    assert jax.tree.structure(state) == jax.tree.structure(saved)
+
+
+GROUPED = gx.partition({"b": SGD}, default=ADAM)
+SMALL = {"w": jnp.ones(3), "b": jnp.ones(2)}
+RENAMED = {"kernel": SMALL["w"], "b": SMALL["b"]}
+GROUP = "slots/partition/default/precondition"
+MORE = {"w": jnp.ones(3), "b": jnp.ones(2), "c": jnp.ones(1)}
+VELOCITY = "slots/add_momentum/velocity"
+CHANGES: dict[str, Any] = {  # old, its parameters, new, its parameters, renamed, what is fresh, what is dropped
+    "a piece is renamed": (
+        *(SGD, SMALL, gx.scale_by_ema(0.9), SMALL, {VELOCITY: "slots/scale_by_ema/mean"}),
+        *([], []),
+    ),
+    "a piece of two": (
+        *(gx.chain(A, C), SMALL, gx.chain(B, A, C), SMALL, {"scale_by_ema": "scale_by_ema_2"}),
+        *(["slots/scale_by_ema/mean/b", "slots/scale_by_ema/mean/w"], []),
+    ),
+    "two change places": (
+        *(gx.chain(A, B), SMALL, gx.chain(B, A), SMALL),
+        *({"scale_by_ema": "scale_by_ema_2", "scale_by_ema_2": "scale_by_ema"}, [], []),
+    ),
+    "groups": (
+        *(ADAM, SMALL, GROUPED, SMALL, {"slots/precondition": GROUP}),
+        [f"slots/partition/b/{VELOCITY[6:]}/b"],
+        [f"slots/precondition/{part}/scale_by_ema/mean/b" for part in ("by", "direction")],
+    ),
+    "a piece more": (SGD, SMALL, gx.chain(SGD, A), SMALL, {}, [f"slots/scale_by_ema/mean/{x}" for x in "bw"], []),
+    "a piece less": (gx.chain(SGD, A), SMALL, SGD, SMALL, {}, [], [f"slots/scale_by_ema/mean/{x}" for x in "bw"]),
+    "dropped by name": (
+        *(gx.chain(SGD, A), SMALL, SGD, SMALL, {"scale_by_ema": None}),
+        *([], [f"slots/scale_by_ema/mean/{x}" for x in "bw"]),
+    ),
+    "the longer name goes first": (
+        *(gx.chain(A), SMALL, gx.chain(B, A), SMALL),
+        *({"scale_by_ema": "scale_by_ema_2", "scale_by_ema/mean/w": None},),
+        ["slots/scale_by_ema/mean/b", "slots/scale_by_ema/mean/w", "slots/scale_by_ema_2/mean/w"],
+        ["slots/scale_by_ema/mean/w"],
+    ),
+    "a parameter more": (SGD, SMALL, SGD, MORE, {}, [f"{VELOCITY}/c"], []),
+    "a parameter less": (SGD, MORE, SGD, SMALL, {}, [], [f"{VELOCITY}/c"]),
+    "a parameter renamed": (SGD, SMALL, SGD, RENAMED, {"w": "kernel"}, [], []),
+    "a parameter of another shape": (
+        *(SGD, SMALL, SGD, {**SMALL, "w": jnp.ones(4)}, {f"{VELOCITY}/w": None}),
+        *([f"{VELOCITY}/w"], [f"{VELOCITY}/w"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("old, theirs, new, params, renamed, fresh, dropped", CHANGES.values(), ids=CHANGES)
+@pytest.mark.usefixtures("eager")
+def test_a_change_says_what_is_fresh_and_dropped(old, theirs, new, params, renamed, fresh, dropped):
+    saved = of_any_bits(old.init(theirs))
+    have, start = leaves_by_path(saved), leaves_by_path(new.init(params))
+    state, report = gx.restore(new, params, saved, renamed=renamed, strict=False)
+    assert (report.fresh, report.dropped) == (fresh, dropped)
+    assert sorted([*report.kept.values(), *dropped]) == sorted(have)
+    for path, x in leaves_by_path(state).items():
+        assert bits(x) == bits(start[path] if path in fresh else have[report.kept[path]])
+    assert types(state) == types(new.init(params))
+    if fresh or set(dropped) - {path for path in have if None in renamed.values()}:
+        with pytest.raises(ValueError, match="strict=False") as error:
+            gx.restore(new, params, saved, renamed=renamed)
+        for path in fresh:
+            assert path.rpartition("/")[0] in str(error.value)
+    else:
+        assert bits(gx.restore(new, params, saved, renamed=renamed)[0]) == bits(state)
+
+
+def test_the_report_is_a_table():
+    saved = SGD.init(SMALL)
+    _, report = gx.restore(gx.chain(SGD, A), MORE, saved, strict=False)
+    assert str(report).splitlines() == [
+        "slot                         kept     fresh",
+        "step                         1",
+        "slots/add_momentum/velocity  2: b, w  1: c",
+        "slots/scale_by_ema/mean               3",
+    ]
+    _, report = gx.restore(GROUPED, SMALL, ADAM.init(SMALL), renamed={"slots/precondition": GROUP}, strict=False)
+    mean, rows = "/{}/scale_by_ema/mean", [line.split() for line in repr(report).splitlines()]
+    assert rows == [
+        ["slot", "saved", "as", "kept", "fresh", "dropped"],
+        ["step", "1"],
+        *([GROUP + mean.format(part), "slots/precondition" + mean.format(part), "1"] for part in ("by", "direction")),
+        ["slots/partition/b/add_momentum/velocity", "1"],
+        *(["slots/precondition" + mean.format(part), "1"] for part in ("by", "direction")),
+    ]
+
+
+@pytest.mark.parametrize("form", ["pickle", "msgpack", "npz"])
+def test_adam_goes_on_where_optax_stopped(form, tmp_path, x64):
+    """What Optax remembers has paths as well."""
+    params, theirs = params_of(jnp.float64), optax.adam(0.1)
+    first, second = list(stream(params, 6))[:3], list(stream(params, 6))[3:]
+    state = theirs.init(params)
+    for g in first:
+        _, state = theirs.update(g, state)
+    saved = FORMATS[form]({"it": state}, tmp_path)["it"]
+    here = "slots/precondition/{}/scale_by_ema/mean"
+    renamed = {"0/count": "step", "0/mu": here.format("direction"), "0/nu": here.format("by")}
+    mine, _ = gx.restore(gx.adam(0.1), params, saved, renamed=renamed)
+    for g in second:
+        expected, state = theirs.update(g, state)
+        u, mine = gx.adam(0.1).update(g, mine, params)
+        assert_near(u, expected, 1e-12)
+
+
+# ---------------------------------------------------------------- errors
+STATE = SGD.init(SMALL)
+FLAT = leaves_by_path(STATE)
+WRONG: dict[str, Any] = {  # saved, more arguments, what the message says
+    "another optimizer": (ADAM.init(SMALL), {}, rf"(?s){VELOCITY}.*2.*slots/precondition/by/scale_by_ema/mean.*2"),
+    "nothing": ({}, {}, "step"),
+    "a part of a larger tree": ({"opt": STATE}, {}, "opt/step"),
+    "a shape": ({**FLAT, f"{VELOCITY}/w": np.ones(4, "f4")}, {}, r"velocity/w'.* is float32\[4\], not float32\[3\]"),
+    "a shape, if not strict": (
+        *({**FLAT, f"{VELOCITY}/w": np.ones((3, 1), "f4")}, {"strict": False}),
+        r"velocity/w'.* would drop, is float32\[3,1\], not float32\[3\]",
+    ),
+    "a dtype": ({**FLAT, f"{VELOCITY}/w": np.ones(3)}, {}, r"velocity/w'.* is float64\[3\], not float32\[3\]"),
+    "objects": ({**FLAT, f"{VELOCITY}/w": np.array([None] * 3)}, {}, r"is object\[3\], not float32\[3\]"),
+    "a step that is no integer": ({**FLAT, "step": np.float32(1)}, {}, r"'step'.* is float32\[\], not int32\[\]"),
+    "no array": ({**FLAT, "step": "1"}, {}, "an array must be saved as 'step', got '1'"),
+    "shapes alone": (jax.eval_shape(SGD.init, SMALL), {}, "an array must be saved as 'step'"),
+    "a name that is nowhere": (STATE, {"renamed": {"velocty": "mean"}}, "'velocty', which is in no saved path; there"),
+    "a part of a name": (STATE, {"renamed": {"veloc": "mean"}}, "'veloc', which is in no saved path"),
+    "no name": (STATE, {"renamed": {"": "mean"}}, "'', which is in no saved path"),
+    "two in one place": (STATE, {"renamed": {"w": "b"}}, "are both saved for 'slots/add_momentum/velocity/b'"),
+    "one path twice": ({**FLAT, "slots": STATE.slots}, {}, "two leaves of saved have the path"),
+}
+
+
+@pytest.mark.parametrize("saved, arguments, message", WRONG.values(), ids=WRONG)
+def test_what_does_not_fit_is_refused_by_its_path(saved, arguments, message):
+    with pytest.raises(ValueError, match=r"^restore: ") as error:
+        gx.restore(SGD, SMALL, saved, **arguments)
+    assert error.match(message)
+
+
+def test_what_is_no_optimizer_is_refused():
+    with pytest.raises(TypeError, match="restore: tx must be a transformation"):
+        gx.restore(SMALL, SGD, STATE)
+    with pytest.raises(TypeError, match="renamed must be of paths"):
+        gx.restore(SGD, SMALL, STATE, renamed={"w": 1})  # pyright: ignore[reportArgumentType]
+
+
+# ---------------------------------------------------------------- files that others wrote
+class Trap:
+    """Unpickled, it leaves a trace."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def run(path, **more):
+    loss = lambda w, batch: jnp.mean((w["w"] * batch) ** 2)  # noqa: E731
+    return gx.fit({"w": jnp.ones(())}, SGD, loss, jnp.ones(4), 2, checkpoint=path, progress=False, **more)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    path, trap = tmp_path / "run.npz", tmp_path / "trap"
+    run(path)
+    with np.load(path) as file:
+        entries = dict(file)
+    pickled = np.array([Trap(trap)], object)
+    pickle.loads(pickle.dumps(pickled))
+    assert trap.exists()  # so it works
+    trap.rmdir()
+    for name in entries:
+        np.savez(path, **{**entries, name: pickled})
+        with pytest.raises(ValueError, match="is no checkpoint"):
+            run(path, resume=True)
+    path.write_bytes(pickle.dumps(Trap(trap)))
+    with pytest.raises(ValueError, match="is no checkpoint"):
+        run(path, resume=True)
+    assert not trap.exists()
+
+
+def test_no_bytes_of_a_checkpoint_end_in_an_error_of_others(tmp_path):
+    path, random = tmp_path / "run.npz", np.random.default_rng(0)
+    run(path)
+    good = path.read_bytes()
+    notes = io.BytesIO()
+    with np.load(path) as file:
+        np.savez(notes, **{**file, "notes": np.array("[" * 100_000)})
+    broken = [good[: random.integers(len(good))] for _ in range(5)] + [notes.getvalue(), b"", b"\x93NUMPY" + good]
+    for _ in range(40):
+        one = bytearray(good)
+        one[random.integers(len(one))] = random.integers(256)
+        broken.append(bytes(one))
+    for some in broken:
+        path.write_bytes(some)
+        try:
+            run(path, resume=True)  # where a byte tells nothing, as a date of the zip does
+        except ValueError as error:
+            assert "checkpoint" in str(error)
