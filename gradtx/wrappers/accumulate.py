@@ -7,16 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, PerLeaf, Slots, Transformation, walk, working_dtype
+from gradtx.core import Context, Slots, Transformation, walk, working_dtype
 from gradtx.core.trees import is_none
+from gradtx.pieces.size import running_sum
 from gradtx.schedules import Count, Flag
-
-
-class total(PerLeaf):
-    """The sum of the updates so far."""
-
-    def init_leaf(self, param):
-        return {"total": jnp.zeros_like(param)}
 
 
 class accumulate(Combinator):
@@ -27,9 +21,9 @@ class accumulate(Combinator):
 
     For a batch in k parts, one after another. The sum is held in the working dtype, float32 for bfloat16 gradients.
     `inner` has a clock of its own: its steps, and the steps of its schedules, are the times that it ran. It is given
-    the mean of the k losses as `value`, and the `key` and functions of the last part. A leaf without a gradient in a
-    part adds nothing; where the last part has none, the sum waits for the next k. A NaN spoils the k that it is one
-    of: the next begin with 0. What stands beside it in a chain runs at every update. With k = 1, nothing is kept.
+    the mean of the k losses as `value`, and the `key` and the functions of the last part. A leaf without a gradient in
+    a part adds nothing to its sum, and gets nothing of it if that is the last. A NaN spoils the k that it is one of:
+    the next begin with 0. What stands beside it in a chain runs at every update. With k = 1, nothing is kept.
 
     Args:
       inner: The transformation.
@@ -56,32 +50,34 @@ class accumulate(Combinator):
     def init_tree(self, params: Any) -> Slots:
         slots = super().init_tree(params)
         if self.every > 1:
-            slots |= total().init_tree(params)
+            slots |= running_sum().init_tree(params)
             if any("value" in piece.needs for piece in walk(self.inner)):
                 slots["value"] = jnp.zeros((), working_dtype(params))
         return slots
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        if "total" not in slots:  # k is 1, or there are no leaves
+        if self.every == 1:
             return self.part("inner", updates, slots, context, new := {}), new
         first, due = (context.step - 1) % self.every == 0, context.step % self.every == 0
-        sums = {
-            name: jax.tree.map(lambda a: jnp.where(first, 0, a), slots[name])
-            for name in ("total", "value")
-            if name in slots
-        }
-        sums["total"] = jax.tree.map(lambda g, a: a if g is None else a + g, updates, sums["total"], is_leaf=is_none)
-        share, extra = self.every if self.mean else 1, dict(context.extra)
+        old = {name: slot for name, slot in slots.items() if name == "inner"}
+        sums = {name: slot for name, slot in slots.items() if name != "inner"}
+        sums = jax.tree.map(lambda a: jnp.where(first, 0, a), sums)  # not once it is used: that would need a copy
+        extra, share = dict(context.extra), self.every if self.mean else 1
         if "value" in sums:
             sums["value"] += jnp.asarray(extra["value"], sums["value"].dtype)
             extra["value"] = sums["value"] / share
-        own = context._replace(step=context.step // self.every, extra=extra)
-        old = {"inner": slots["inner"]} if "inner" in slots else {}
+        total = updates
+        if "sum" in sums:  # there are leaves
+            sums["sum"] = total = jax.tree.map(
+                lambda g, a: a if g is None else a + g, updates, sums["sum"], is_leaf=is_none
+            )
 
-        def release():
-            taken = jax.tree.map(lambda g, a: g if g is None else a / share, updates, sums["total"], is_leaf=is_none)
+        def run() -> Any:
+            taken = jax.tree.map(lambda g, a: g if g is None else a / share, updates, total, is_leaf=is_none)
+            own = context._replace(step=context.step // self.every, extra=extra)
             made = self.part("inner", taken, old, own, new := {})
-            return jax.tree.map(lambda like, x: jnp.asarray(x, like.dtype), (updates, old), (made, new))
+            return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), (made, new), (updates, old))
 
-        made, new = jax.lax.cond(due, release, lambda: (updates, old))
+        # Where nothing is due, what came in stands for what would come out: no memory is needed for it, nor written.
+        made, new = jax.lax.cond(due, run, lambda: (updates, old))
         return jax.tree.map(lambda u: jnp.where(due, u, 0), made), new | sums

@@ -8,9 +8,10 @@ from jax import Array
 
 from gradtx.combinators.combinator import Combinator
 from gradtx.combinators.monitor import Measurement
-from gradtx.core import Context, Slots, Transformation, at_work, run, walk, working_dtype
-from gradtx.core.transformation import FUNCTIONS
+from gradtx.core import Context, Slots, Transformation, at_work, run, working_dtype
 from gradtx.pieces.measures import all_finite
+
+_COUNTS = "skipped", "skipped in a row"
 
 
 class skip_nonfinite(Combinator):
@@ -47,43 +48,44 @@ class skip_nonfinite(Combinator):
         return self if running else super().at(step)
 
     def init_tree(self, params: Any) -> Slots:
-        none = jnp.zeros((), jnp.int32)
-        counts = {"skipped": Measurement(none), "skipped in a row": Measurement(jnp.copy(none))}
-        return super().init_tree(params) | {"step": jnp.copy(none), "measured": counts}
+        counts = {name: Measurement(jnp.zeros((), jnp.int32)) for name in _COUNTS}
+        return super().init_tree(params) | {"step": jnp.zeros((), jnp.int32), "measured": counts}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         done, old = slots["step"], slots.get("inner", {})
         inner = at_work(self.inner, done, working_dtype(updates, slots))
         own = context._replace(step=_counted(done))
+        value = context.extra.get("value")
 
         def attempt() -> Any:
             made, new = run(inner, updates, old, own)
             return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), (made, new), (updates, old))
 
         def good(made: Any, new: Any) -> Array:
-            was = jax.tree.map(lambda x, before: jnp.where(jnp.isfinite(before), x, 0), new, old)  # some start at ∞
-            return all_finite(updates, made, was, context.extra.get("value"))
+            return all_finite(updates, made, value, jax.tree.map(_become, new, old))
 
         def once() -> Any:
             made, new = attempt()
             return (fine := good(made, new)), made, jax.tree.map(lambda x, before: jnp.where(fine, x, before), new, old)
 
-        # Where it stays, what came in takes the place of what would come out: no memory is needed for it, or written.
-        if any(name in FUNCTIONS for piece in walk(inner) for name in piece.needs):
-            come = all_finite(updates, context.extra.get("value"))
-            fine, made, kept = jax.lax.cond(come, once, lambda: (jnp.array(False), updates, old))
+        # Where it stays, what came in stands for what would come out: no memory is needed for it, nor written.
+        if any(map(callable, context.extra.values())):
+            stay = jnp.array(False), updates, old
+            fine, made, kept = jax.lax.cond(all_finite(updates, value), once, lambda: stay)
         else:
             fine = good(*attempt())
             made, kept = jax.lax.cond(fine, attempt, lambda: (updates, old))
-        counts = {name: slots["measured"][name].value for name in slots["measured"]}
-        total = jnp.where(fine, counts["skipped"], _counted(counts["skipped"]))
-        in_a_row = jnp.where(fine, 0, _counted(counts["skipped in a row"]))
-        new = {"inner": kept} if kept else {}
-        new |= {"step": jnp.where(fine, own.step, done)}
-        new |= {"measured": {"skipped": Measurement(total), "skipped in a row": Measurement(in_a_row)}}
-        return jax.tree.map(lambda u: jnp.where(fine, u, 0), made), new
+        total, row = (slots["measured"][name].value for name in _COUNTS)
+        counts = jnp.where(fine, total, _counted(total)), jnp.where(fine, 0, _counted(row))
+        new = {"step": jnp.where(fine, own.step, done), "measured": dict(zip(_COUNTS, map(Measurement, counts)))}
+        return jax.tree.map(lambda u: jnp.where(fine, u, 0), made), new | ({"inner": kept} if kept else {})
 
 
 def _counted(n: Array) -> Array:
     """One more, to 2³¹ − 1."""
     return jnp.where(n < 2**31 - 1, n + 1, n)
+
+
+def _become(new: Array, old: Array) -> Array:
+    """What is new; 0 where the old was not finite, as a smallest loss is before the first."""
+    return jnp.where(jnp.isfinite(old), new, 0) if jnp.issubdtype(old.dtype, jnp.inexact) else new
