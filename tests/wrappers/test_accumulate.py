@@ -30,7 +30,9 @@ ZERO = jax.tree.map(jnp.zeros_like, params)
 def reduced(gradients, k, how=np.mean):
     """The mean of every k gradients, or their sum, in float64."""
     parts = [gradients[i : i + k] for i in range(0, len(gradients) - k + 1, k)]
-    return [jax.tree.map(lambda *x: jnp.asarray(how(np.float64(x), 0), x[0].dtype), *part) for part in parts]
+    return [
+        jax.tree.map(lambda *x: jnp.asarray(how(np.asarray(x, np.float64), 0), x[0].dtype), *part) for part in parts
+    ]
 
 
 # ---------------------------------------------------------------- the law
@@ -64,7 +66,7 @@ def test_the_mean_is_the_mean(k):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_many_parts_in_a_narrow_dtype_are_summed_in_float32(dtype):
     gradients = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1.5, (256, 16)), dtype)
-    tx = gx.accumulate(gx.identity(), 256)
+    tx: Any = gx.accumulate(gx.identity(), 256)
     start = tx.init(jnp.zeros(16, dtype))
     assert start.slots["accumulate"]["sum"].dtype == jnp.float32
     state, got = jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)
