@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from streams import assert_near, extra, params_of, stream
+from streams import assert_near, extra, follow, params_of, stream
 
 import gradtx as gx
 from gradtx.pieces.measures import all_finite
@@ -183,6 +183,17 @@ def test_a_guard_in_a_group_refuses_for_its_group_alone():
         for group, n in (("b", 1), ("default", 0))
         for name in ("skipped", "skipped in a row")
     }
+
+
+def test_within_what_runs_less_often_it_has_its_own_clock():
+    tx = gx.every(gx.skip_nonfinite(gx.adam(falling)), 2)
+    a, b, c = stream(params, 3)
+    clean, expected = follow(tx, params, [a, a, b, b, c])
+    got, state = follow(tx, params, [a, a, spoilt(b), b, b, b, c])
+    assert_near([*got[:2], *got[4:]], clean, 0)
+    chex.assert_trees_all_equal(got[2:4], [jax.tree.map(jnp.zeros_like, params)] * 2)
+    assert counts(state) == [1, 0]
+    chex.assert_trees_all_equal(*(s.slots["every"]["inner"]["skip_nonfinite"]["inner"] for s in (state, expected)))
 
 
 def test_hyperparameters_are_those_of_the_next_update():
