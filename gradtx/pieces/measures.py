@@ -79,7 +79,7 @@ def all_finite(*several: Any) -> Array:
 
 
 def _any(x: Array) -> Array:
-    """Whether any is true: first of a few neighbours, which XLA on a CPU, unlike the whole, computes as they are made."""
+    """Whether any is true: first of a few neighbours, which XLA on a CPU, unlike the whole, does as they are made."""
     few = next((n for n in range(32, 1, -1) if x.ndim and x.shape[-1] % n == 0), 1)
     if few > 1:
         x = jnp.bitwise_or.reduce(x.astype(jnp.int32).reshape(*x.shape[:-1], -1, few), axis=-1) > 0
