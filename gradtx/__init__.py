@@ -237,7 +237,19 @@ from gradtx.restoring import restore
 from gradtx.sweeps import Sweep, grid, stack, sweep
 
 # Wrappers: when, where or on what an inner transformation runs; and the parameters to evaluate.
-from gradtx.wrappers import asam, average_params, eval_params, every, lookahead, mechanic, retract, sam, schedule_free
+from gradtx.wrappers import (
+    accumulate,
+    asam,
+    average_params,
+    eval_params,
+    every,
+    lookahead,
+    mechanic,
+    retract,
+    sam,
+    schedule_free,
+    skip_nonfinite,
+)
 
 if TYPE_CHECKING:
     from gradtx.training import fit, train_step

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from gradtx.combinators.chain import Links
 from gradtx.combinators.partition import partition
 from gradtx.core import Schedule, State, Transformation, leaves_by_path
 from gradtx.tables import aligned
+from gradtx.wrappers.guard import skip_nonfinite
 
 
 class Hyperparameter(NamedTuple):
@@ -47,7 +49,7 @@ def hyperparameters(tx: Transformation, state: State | None = None) -> dict[str,
     eps 1e-08
     learning_rate 0.1
     """
-    now = tx.at(0 if state is None else state.step)
+    now = tx.at(0) if state is None else _now(tx, state)
     groups = _groups(now)
     return {_short(group[0], groups): _plain(group[0].value) for group in groups}
 
@@ -115,6 +117,20 @@ def _walk(tx: Transformation, names: tuple[str, ...]) -> Iterator[Hyperparameter
                 yield from _walk(part, (*names, *inner))
         elif kind.data and not isinstance(value := getattr(tx, field), tuple):
             yield Hyperparameter((*names, field), value, kind.convert, f"{type(tx).__name__}: {field}")
+
+
+def _now(tx: Transformation, state: State) -> Any:
+    """The optimizer with the values of the next update: those within a guard go by the clock in its slots."""
+    now = tx.at(state.step)
+    place = {h.names: i for i, h in enumerate(_walk(now, _root(now)))}
+    leaves, structure = jax.tree.flatten(now)
+    for names, piece in _pieces(tx, _root(tx)):
+        slots = reduce(lambda kept, name: kept.get(name, {}), names, state.slots)
+        if isinstance(piece, skip_nonfinite) and slots:
+            inner = piece.inner.at(slots["step"])
+            for h in _walk(inner, (*names, "inner", *_root(inner))):
+                leaves[place[h.names]] = h.value
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _root(tx: Transformation) -> tuple[str, ...]:

@@ -159,6 +159,11 @@ CASES: dict[str, list[Case]] = {
     "scale_by_rms": [Case(gx.scale_by_rms(0.8, eps=1e-3))],
     # wrappers
     "retract": [Case(gx.retract(gx.sgd(0.1), gx.box(-0.5, 0.25)), moves_at_rest=True)],
+    "accumulate": [
+        Case(gx.accumulate(gx.adam(), 2), reads_updates=False),
+        Case(gx.accumulate(gx.polyak_step(0.5), 2, mean=False), elementwise=False, reads_updates=False),
+        Case(gx.accumulate(gx.momentum(0.8), 1)),
+    ],
     "average_params": [
         Case(gx.average_params(gx.adam(), decay=0.8)),
         Case(gx.average_params(gx.sgd(0.1), decay=1.0, start=2, every=2)),
@@ -167,6 +172,10 @@ CASES: dict[str, list[Case]] = {
     "schedule_free": [Case(gx.schedule_free(gx.adam(b1=0.0), b1=0.8, weight=0.5))],
     "asam": [Case(gx.asam(gx.adam()), moves_at_rest=True, elementwise=False)],
     "every": [Case(gx.every(gx.momentum(0.8), 2)), Case(gx.every(gx.momentum(0.8), 1))],
+    "skip_nonfinite": [
+        Case(gx.skip_nonfinite(gx.adam()), elementwise=False),
+        Case(gx.skip_nonfinite(gx.sam(gx.sgd(0.1))), moves_at_rest=True, elementwise=False),
+    ],
     "sam": [Case(gx.sam(gx.adam()), moves_at_rest=True, elementwise=False)],
     # optimizers
     "adafactor": [Case(gx.adafactor(), elementwise=False)],

@@ -1,4 +1,4 @@
-"""What XLA says that a jitted Adam costs, beside Optax's: the bytes that it accesses, and its temporaries."""
+"""What XLA says that a jitted step costs: the bytes that it accesses, and its temporaries."""
 
 from typing import Any
 
@@ -11,13 +11,15 @@ import gradtx as gx
 
 
 def costs(tx: Any, size: int, leaves: int = 1) -> Any:
-    params = {f"w{i}": jnp.zeros(size) for i in range(leaves)}
+    params = {f"w{i}": jax.ShapeDtypeStruct((size,), jnp.float32) for i in range(leaves)}
 
     def step(g, state, params):
         updates, state = tx.update(g, state, params)
         return jax.tree.map(jnp.add, params, updates), state
 
-    compiled: Any = jax.jit(step, donate_argnums=(0, 1, 2)).lower(params, tx.init(params), params).compile()
+    compiled: Any = (
+        jax.jit(step, donate_argnums=(0, 1, 2)).lower(params, jax.eval_shape(tx.init, params), params).compile()
+    )
     return compiled.cost_analysis()["bytes accessed"], compiled.memory_analysis().temp_size_in_bytes
 
 
@@ -33,3 +35,17 @@ def test_a_clip_adds_one_reading_of_the_gradient():
     accessed, temporary = costs(gx.chain(gx.clip_by_global_norm(1.0), gx.adamw()), size, leaves)
     plain, _ = costs(gx.adamw(), size, leaves)
     assert accessed - plain <= (4 + 4 + 4 + 4 / leaves) * size * leaves + 1e4 and temporary <= 4 * size + 1e4
+
+
+@pytest.mark.parametrize(
+    "wrap, most",
+    [
+        (gx.skip_nonfinite, 1.75),  # all four trees are read once more, and updates are written and read
+        (lambda tx: gx.accumulate(tx, 8), 1.65),  # of both branches together
+    ],
+    ids=["skip_nonfinite", "accumulate"],
+)
+def test_a_branch_needs_no_memory(wrap, most):
+    """Whether it runs or not, the state is written in place; what came in gives its memory to what comes out."""
+    (accessed, temporary), (plain, temporary_of_plain) = (costs(tx, 10**6, 20) for tx in (wrap(gx.adamw()), gx.adamw()))
+    assert temporary - temporary_of_plain <= 0.01 * 20 * 4 * 10**6 and accessed <= most * plain

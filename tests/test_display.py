@@ -25,6 +25,7 @@ from gradtx.tex import Tex, tex, typewriter
 
 # Pieces whose formula cannot be executed, and why.
 EXCEPTIONS = {
+    "accumulate": "at most updates it releases nothing, and a line of a formula is computed at each",
     "add_noise": "what is random is drawn with a key",
     "every": "what it holds stays as it is at most updates, and a line of a formula is computed at each",
     "pair": "another library's functions have no formula",

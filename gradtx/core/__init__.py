@@ -8,6 +8,7 @@ from gradtx.core.transformation import (
     State,
     Transformation,
     apply_updates,
+    at_work,
     init_slots,
     run,
     walk,

@@ -84,12 +84,15 @@ class Transformation(Record):
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
 
-    def at(self, step: Any) -> Any:
-        """The same transformation with every schedule replaced by its value at `step` (the first update is step 0)."""
+    def at(self, step: Any, running: bool = False) -> Any:
+        """The same transformation with every schedule replaced by its value at `step` (the first update is step 0).
+
+        `running`: but for those that go by a clock in the slots, which the wrapper that keeps it reads as it runs.
+        """
 
         def value(path, leaf):
             if isinstance(leaf, Transformation):
-                return leaf.at(step)  # which may have a clock of its own
+                return leaf.at(step, running)  # which may have a clock of its own
             return scalar(f"{trees.path_of(path)} at step {step}", leaf(step)) if isinstance(leaf, Schedule) else leaf
 
         return tree_map_with_path(value, self, is_leaf=lambda x: x is not self and isinstance(x, Record))
@@ -129,6 +132,11 @@ def run(tx: Transformation, updates: Any, slots: Slots, context: Context) -> tup
     return updates, {name: new} if new else {}
 
 
+def at_work(tx: Transformation, step: Any, dtype: Any) -> Any:
+    """`tx` as its update at `step` sees itself: schedules replaced by their values, hyperparameters of `dtype`."""
+    return jax.tree.map(lambda h: jnp.asarray(h, dtype), tx.at(step, running=True))
+
+
 @trees.compiled
 def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
     _check(tx, updates, state, params, extra)
@@ -138,7 +146,7 @@ def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: 
     if params is not None:
         params = jax.tree.map(lambda u, p: u if u is None else trees.widen(p, dtype), wide, params, is_leaf=is_none)
     step = jnp.where(state.step < 2**31 - 1, state.step + 1, state.step)
-    now = jax.tree.map(lambda h: jnp.asarray(h, dtype), tx.at(state.step))
+    now = at_work(tx, state.step, dtype)
     old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
     out, new = run(now, wide, old, Context(step, params, extra))
     if (after := jax.tree.structure(new)) != (before := jax.tree.structure(old)):

@@ -1,5 +1,6 @@
 """Numbers that measure trees, all leaves as one vector: for `monitor`, and for pieces."""
 
+from functools import reduce
 from typing import Any
 
 import jax
@@ -54,6 +55,31 @@ def cosine_similarity(a: Any, b: Any) -> Array:
     of_a, of_b = global_norm(a), global_norm(b)
     products = jax.tree.map(lambda x, y: jnp.sum(safe_divide(x, of_a) * safe_divide(y, of_b)), a, b)
     return sum(jax.tree.leaves(products), jnp.zeros((), of_a.dtype))
+
+
+def all_finite(*several: Any) -> Array:
+    """Whether every number in the trees is finite. Those of the first one's structure are gone through together."""
+    structure = jax.tree.structure(several[0])
+
+    def alike(x: Any) -> bool:
+        return jax.tree.structure(x) == structure
+
+    parts = jax.tree.leaves(several, is_leaf=alike)
+    columns = [jax.tree.leaves(part) for part in parts if alike(part)]
+    groups = {}
+    for i, row in enumerate([*zip(*columns), *([part] for part in parts if not alike(part))]):
+        for x in map(jnp.asarray, row):
+            if x.size and jnp.issubdtype(x.dtype, jnp.inexact):
+                groups.setdefault((i, x.shape), []).append(~jnp.isfinite(x))
+    return ~jnp.stack([_any(reduce(jnp.logical_or, group)) for group in groups.values()] or [jnp.array(False)]).any()
+
+
+def _any(x: Array) -> Array:
+    """Whether any is true: first of a few neighbours, which XLA on a CPU, unlike the whole, does as they are made."""
+    few = next((n for n in range(32, 1, -1) if x.ndim and x.shape[-1] % n == 0), 1)
+    if few > 1:
+        x = jnp.bitwise_or.reduce(x.astype(jnp.int32).reshape(*x.shape[:-1], -1, few), axis=-1) > 0
+    return x.any()
 
 
 def inner_product(a: Any, b: Any) -> Array:

@@ -13,6 +13,7 @@ from jax.extend.core import get_opaque_trace_state
 
 from gradtx.core import Record, State, Transformation, apply_updates, walk
 from gradtx.core.trees import is_float0
+from gradtx.pieces.measures import all_finite
 
 with jax.ensure_compile_time_eval():
     _EAGER = get_opaque_trace_state()  # outside of any trace
@@ -197,7 +198,7 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
 
     finite = None
     if step.skip_nonfinite:
-        finite = jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves((value, gradient))]).all()
+        finite = all_finite(gradient, value)
         new = jax.lax.cond(finite, go, lambda params, state, gradient: (params, state), params, state, gradient)
         after = jax.tree.map(partial(jnp.where, finite), after, model_state)
     else:

@@ -1,13 +1,16 @@
 """Transformations that change when, where or on what an inner one runs, and the parameters to evaluate."""
 
+from gradtx.wrappers.accumulate import accumulate
 from gradtx.wrappers.evaluation import eval_params
 from gradtx.wrappers.every import every
+from gradtx.wrappers.guard import skip_nonfinite
 from gradtx.wrappers.iterates import average_params, lookahead, schedule_free
 from gradtx.wrappers.mechanic import mechanic
 from gradtx.wrappers.retract import retract
 from gradtx.wrappers.sharpness import asam, sam
 
 __all__ = [
+    "accumulate",
     "asam",
     "average_params",
     "eval_params",
@@ -17,4 +20,5 @@ __all__ = [
     "retract",
     "sam",
     "schedule_free",
+    "skip_nonfinite",
 ]

@@ -39,9 +39,9 @@ class every(Combinator):
 
     formula = "u = held(inner(g))"
 
-    def at(self, step: Any) -> Any:
+    def at(self, step: Any, running: bool = False) -> Any:
         """With the schedules of `inner` replaced by their values after so many runs as there are by `step`."""
-        return dataclasses.replace(self, inner=self.inner.at(step // self.interval))
+        return dataclasses.replace(self, inner=self.inner.at(step // self.interval, running))
 
     def init_tree(self, params: Any) -> Slots:
         return super().init_tree(params) | (delay().init_tree(params) if self.interval > 1 else {})

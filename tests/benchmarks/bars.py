@@ -73,6 +73,51 @@ def accesses() -> None:
         print(f"  {name:8} {(b - a) / 10**6:.3f} bytes a parameter, {2 * a - b:.0f} beside, temporaries {temporary}")
 
 
+def branches(rounds: int = 24) -> None:
+    """A donated step of AdamW on 20 leaves of a million, guarded or in parts, against the plain one; and Optax's."""
+    plain: dict[str, Any] = {"gradtx": gx.adamw(1e-3), "optax": optax.adamw(1e-3)}
+    ways = plain | {
+        "gradtx guarded": gx.skip_nonfinite(plain["gradtx"]),
+        "optax guarded": optax.apply_if_finite(plain["optax"], 10**6),
+        "gradtx in 8 parts": gx.accumulate(plain["gradtx"], 8),
+        "optax in 8 parts": optax.MultiSteps(plain["optax"], 8),
+    }
+
+    def million(value: float) -> Any:
+        return jax.block_until_ready({f"w{i}": jnp.full(10**6, value) for i in range(20)})
+
+    steps, carry, times = {}, {}, {name: [] for name in ways}
+    for name, tx in ways.items():
+        params, g = million(1.0), million(1e-3)
+        carry[name] = params, tx.init(params)
+
+        def step(g, state, params, update=tx.update):
+            updates, state = update(g, state, params)
+            return jax.tree.map(jnp.add, params, updates), state
+
+        steps[name] = jax.jit(step, donate_argnums=(0, 1, 2)).lower(g, carry[name][1], params).compile()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            params, state = carry[name]
+            g = million(1e-3)
+            start = time.perf_counter()
+            carry[name] = jax.block_until_ready(step(g, state, params))
+            times[name].append(time.perf_counter() - start)
+    took = {name: median(several[8:]) for name, several in times.items()}
+    for library in plain:
+        parts = times[f"{library} in 8 parts"][8:]
+        idle, mean = median(parts), sum(median(parts[i::8]) for i in range(8)) / 8
+        temporary = {name: step.memory_analysis().temp_size_in_bytes for name, step in steps.items()}
+        print(f"  {library}: plain {took[library] * 1e3:.0f} ms, temporaries {temporary[library] / 8e7:.2f} of a tree")
+        for name, time_taken, bar in (
+            ("guarded", took[f"{library} guarded"], 1.25),
+            ("in 8 parts: a part that waits", idle, 0.4),
+            ("in 8 parts: the mean", mean, 1.0),
+        ):
+            own = temporary[f"{library} {name.partition(':')[0]}"]
+            print(f"    {name}: {time_taken / took[library]:.2f} of it   (bar: {bar}), temporaries {own / 8e7:.2f}")
+
+
 def imports() -> None:
     """What `import gradtx` adds to `import jax`, over fresh processes."""
     code = "import time; a = time.perf_counter(); import jax; b = time.perf_counter(); import gradtx; "
@@ -129,6 +174,6 @@ def sweep() -> None:
 
 
 if __name__ == "__main__":
-    for bar in (eager, accesses, imports, summary, sweep):
+    for bar in (eager, accesses, branches, imports, summary, sweep):
         print(bar.__doc__)
         bar()

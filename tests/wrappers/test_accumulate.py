@@ -1,0 +1,213 @@
+"""Updates in k parts: the mean's update at the last of them, nothing before, by the clock of what ran."""
+
+from functools import partial
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from streams import assert_near, extra, follow, params_of, stream
+
+import gradtx as gx
+
+params = params_of()
+falling = gx.schedules.linear(0.1, 0.01, 4)
+INNER = {
+    "adam": gx.adam(0.1),
+    "schedules": gx.adam(falling, b1=gx.schedules.linear(0.5, 0.9, 4)),
+    "a schedule in a group": gx.partition({"w": gx.adamw(falling)}, default=gx.momentum(0.9)),
+    "schedule_free": gx.schedule_free(gx.sgd(falling)),
+    "every": gx.every(gx.adam(falling), 2),
+    "guarded": gx.skip_nonfinite(gx.adam(falling)),
+    "grad_fn": gx.sam(gx.sgd(falling)),
+    "without memory": gx.scale(falling),
+}
+ZERO = jax.tree.map(jnp.zeros_like, params)
+
+
+def reduced(gradients, k, how=np.mean):
+    """The mean of every k gradients, or their sum, in float64."""
+    parts = [gradients[i : i + k] for i in range(0, len(gradients) - k + 1, k)]
+    return [
+        jax.tree.map(lambda *x: jnp.asarray(how(np.asarray(x, np.float64), 0), x[0].dtype), *part) for part in parts
+    ]
+
+
+# ---------------------------------------------------------------- the law
+@pytest.mark.parametrize("mean", [True, False])
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("name", INNER)
+def test_it_is_the_inner_one_on_the_mean_of_k(name, k, mean):
+    gradients = list(stream(params, 9))
+    expected, state = follow(INNER[name], params, reduced(gradients, k, np.mean if mean else np.sum))
+    functions = {"grad_fn"} & extra(INNER[name]).keys()
+    tx = gx.chain(gx.accumulate(INNER[name], k, mean=mean))
+    got, held = follow(tx, params, gradients, jax.jit(tx.update, static_argnames=tuple(functions)))
+    for t, u in enumerate(got, 1):
+        if t % k:
+            chex.assert_trees_all_equal(u, ZERO)
+            assert not any(np.signbit(x).any() for x in jax.tree.leaves(u))
+        else:
+            assert_near(u, expected[t // k - 1])
+    assert_near(held.slots.get("accumulate", {}).get("inner", {}), state.slots)
+
+
+@pytest.mark.parametrize("k", [2, 3, 8])
+def test_the_mean_is_the_mean(k):
+    gradients = list(stream(params, k))
+    got, _ = follow(gx.accumulate(gx.identity(), k), params, gradients)
+    assert_near(got[-1], reduced(gradients, k)[0], 2e-7)
+    got, _ = follow(gx.accumulate(gx.identity(), k, mean=False), params, gradients)
+    assert_near(got[-1], reduced(gradients, k, np.sum)[0], 2e-7)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_many_parts_in_a_narrow_dtype_are_summed_in_float32(dtype):
+    gradients = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1.5, (256, 16)), dtype)
+    tx: Any = gx.accumulate(gx.identity(), 256)
+    start = tx.init(jnp.zeros(16, dtype))
+    assert start.slots["accumulate"]["sum"].dtype == jnp.float32
+    state, got = jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)
+    assert got.dtype == dtype and not got[:-1].any()
+    expected = np.asarray(gradients, np.float64)
+    np.testing.assert_allclose(state.slots["accumulate"]["sum"], expected.sum(0), rtol=1e-6)
+    assert (got[-1] == jnp.asarray(expected.mean(0), dtype)).all()
+
+
+def test_clocks_nest():
+    count = gx.add_constant(lambda step: 1.0 + step)
+    tx = gx.chain(gx.accumulate(gx.accumulate(count, 2), 3), gx.add_constant(lambda step: 100 * step))
+    got, _ = follow(tx, jnp.zeros(()), [jnp.zeros(())] * 13)
+    assert [float(u) - 100 * t for t, u in enumerate(got)] == [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0]
+    three = gx.accumulate(gx.accumulate(gx.add_constant(3.0), 2), 3)
+    assert tx.at(12) == gx.chain(three, gx.add_constant(1200.0))
+
+
+def test_nothing_is_kept_that_is_not_needed():
+    assert gx.accumulate(gx.scale(2.0), 1).init(params).slots == {}
+    assert_near(gx.accumulate(gx.scale(2.0), 2).init(params).slots, {"accumulate": {"sum": ZERO}})
+    assert gx.accumulate(gx.polyak_step(), 2).init(params).slots["accumulate"].keys() == {"sum", "value"}
+
+
+# ---------------------------------------------------------------- what is not finite
+@pytest.mark.parametrize("name", ["adam", "schedules", "a schedule in a group"])
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_guard_within_loses_the_k_and_a_guard_around_loses_the_part(name, bad):
+    gradients = list(stream(params, 9))
+    a, b, c, d, e, f, *rest = gradients
+    spoilt = {**e, "b": e["b"].at[0].set(bad)}
+    within = gx.accumulate(gx.skip_nonfinite(INNER[name]), 3)
+    got, state = follow(within, params, [a, b, c, d, spoilt, f, *rest])
+    clean, expected = follow(within, params, [a, b, c, *rest])
+    assert_near([*got[:3], *got[6:]], clean, 0)
+    chex.assert_trees_all_equal(got[3:6], [ZERO] * 3)
+    assert list(map(int, gx.measurements(state).values())) == [1, 0]
+    chex.assert_trees_all_equal(*(s.slots["accumulate"]["inner"]["skip_nonfinite"]["inner"] for s in (state, expected)))
+    around = gx.skip_nonfinite(gx.accumulate(INNER[name], 3))
+    got, state = follow(around, params, [a, b, c, d, spoilt, e, f, *rest])
+    clean, expected = follow(around, params, gradients)
+    assert_near([*got[:4], *got[5:]], clean, 0)
+    chex.assert_trees_all_equal(got[4], ZERO)
+    chex.assert_trees_all_equal(*(s.slots["skip_nonfinite"]["inner"] for s in (state, expected)))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_without_a_guard_a_nan_is_in_its_k_alone_where_nothing_is_remembered(place):
+    gradients = [jnp.ones(2)] * 6
+    gradients[place] = jnp.array([1.0, jnp.nan])
+    got, state = follow(gx.accumulate(gx.scale(2.0), 3), jnp.ones(2), gradients)
+    assert [str(u.tolist()) for u in got] == ["[0.0, 0.0]"] * 2 + ["[2.0, nan]"] + ["[0.0, 0.0]"] * 2 + ["[2.0, 2.0]"]
+    assert jnp.isfinite(state.slots["accumulate"]["sum"]).all()
+
+
+# ---------------------------------------------------------------- what the inner one is given
+class told(gx.Transformation):
+    """Emits the loss that it is told."""
+
+    needs = ("value",)
+
+    def update_tree(self, updates, slots, context):
+        return jax.tree.map(lambda g: jnp.full_like(g, context.extra["value"]), updates), slots
+
+
+@pytest.mark.parametrize("mean, expected", [(True, [2.0, 5.0]), (False, [6.0, 15.0])])
+def test_the_loss_is_that_of_the_whole(mean, expected):
+    tx = gx.accumulate(told(), 3, mean=mean)
+    state, got = tx.init(jnp.zeros(2)), []
+    for value in (1.0, jnp.float32(2), 3, 4.0, 5.0, 6.0):
+        u, state = tx.update(jnp.ones(2), state, value=value)
+        got.append(float(u[0]))
+    assert got == [0, 0, expected[0], 0, 0, expected[1]]
+
+
+def test_functions_are_those_of_the_last_part_and_not_called_before():
+    calls = []
+
+    def grad_fn(x, scale):
+        jax.debug.callback(lambda: calls.append(1))
+        return jax.tree.map(lambda x: scale * x, x)
+
+    tx: Any = gx.accumulate(gx.sam(gx.sgd(1.0), radius=0.0), 3)
+
+    def step(state, i):
+        return tx.update(params, state, params, grad_fn=partial(grad_fn, scale=1.0 + i))[::-1]
+
+    _, got = jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(6)))(tx.init(params))
+    jax.block_until_ready(got)
+    jax.effects_barrier()
+    assert len(calls) == 2
+    for t, factor in enumerate([0, 0, -3, 0, 0, -6]):
+        assert_near(jax.tree.map(lambda x, t=t: x[t], got), jax.tree.map(lambda x, f=factor: f * x, params))
+
+
+def test_a_leaf_without_a_gradient_adds_nothing_and_the_next_k_is_clean():
+    def emitted(*rows):
+        gradients = [{"a": None if a is None else jnp.array(a), "b": jnp.ones(())} for a in rows]
+        got, _ = follow(
+            gx.accumulate(gx.identity(), 2, mean=False), {"a": jnp.zeros(()), "b": jnp.zeros(())}, gradients
+        )
+        assert [float(u["b"]) for u in got] == [0, 2] * (len(rows) // 2)
+        return [None if u["a"] is None else float(u["a"]) for u in got]
+
+    assert emitted(None, 2.0, 3.0, 4.0) == [None, 2, 0, 7]
+    assert emitted(1.0, None, 3.0, 4.0) == [0, None, 0, 7]
+    assert emitted(1.0, 2.0, None, 4.0) == [0, 3, None, 4]
+    assert emitted(1.0, None, None, 4.0) == [0, None, None, 4]
+
+
+def test_many_at_once_have_a_clock_each():
+    tx = gx.accumulate(gx.adam(falling), 2)
+    gradients = list(stream(params, 4))
+    _, odd = follow(tx, params, gradients[:3])
+    _, even = follow(tx, params, gradients[:2])
+    both = jax.tree.map(lambda *x: jnp.stack(x), odd, even)
+    got, after = jax.vmap(lambda state: tx.update(gradients[3], state, params))(both)
+    for i, state in enumerate((odd, even)):
+        alone = tx.update(gradients[3], state, params)
+        assert_near(jax.tree.map(lambda x, i=i: x[i], (got, after)), alone)
+
+
+# ---------------------------------------------------------------- errors
+@pytest.mark.parametrize("every", [0, -1, 2**31])
+def test_a_bad_number(every):
+    with pytest.raises(ValueError, match=r"^accumulate: every must be"):
+        gx.accumulate(gx.sgd(), every)
+
+
+@pytest.mark.parametrize("every", [1.5, True, None, "2"])
+def test_no_number(every):
+    with pytest.raises(TypeError, match=r"^accumulate: every must be an integer, 1 or more, got"):
+        gx.accumulate(gx.sgd(), every)
+
+
+def test_bad_arguments():
+    bad: Any = 10
+    with pytest.raises(TypeError, match=r"^accumulate: inner must be a transformation"):
+        gx.accumulate(bad, 2)
+    with pytest.raises(TypeError, match=r"^accumulate: mean must be True or False, got 10"):
+        gx.accumulate(gx.sgd(), 2, mean=bad)
+    with pytest.raises(ValueError, match="told needs the argument 'value'"):
+        tx = gx.accumulate(told(), 2)
+        tx.update(params, tx.init(params), params)
