@@ -60,6 +60,15 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in set(left_out)]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A skip that does not say why it may be one is a failure."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and "declared" not in str(report.longrepr):
+        report.outcome, report.longrepr = "failed", f"{item.nodeid}: an undeclared skip: {report.longrepr}"
+    return report
+
+
 @pytest.fixture
 def strict():
     """No implicit promotion of dtypes or ranks."""
