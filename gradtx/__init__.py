@@ -195,6 +195,7 @@ from gradtx.pieces import (
     hessian_diagonal,
     identity,
     is_matrix,
+    kahan_summation,
     l1_ball,
     narrowing_clip,
     nesterov_ema,
@@ -225,6 +226,7 @@ from gradtx.pieces import (
     simplex,
     sqrt,
     square,
+    stochastic_rounding,
     trust_ratio,
     unit_rms,
 )
@@ -233,7 +235,18 @@ from gradtx.pieces import (
 from gradtx.sweeps import Sweep, grid, stack, sweep
 
 # Wrappers: when, where or on what an inner transformation runs; and the parameters to evaluate.
-from gradtx.wrappers import asam, average_params, eval_params, every, lookahead, mechanic, retract, sam, schedule_free
+from gradtx.wrappers import (
+    asam,
+    average_params,
+    eval_params,
+    every,
+    lookahead,
+    master_weights,
+    mechanic,
+    retract,
+    sam,
+    schedule_free,
+)
 
 if TYPE_CHECKING:
     from gradtx.training import fit, train_step

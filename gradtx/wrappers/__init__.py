@@ -4,6 +4,7 @@ from gradtx.wrappers.evaluation import eval_params
 from gradtx.wrappers.every import every
 from gradtx.wrappers.iterates import average_params, lookahead, schedule_free
 from gradtx.wrappers.mechanic import mechanic
+from gradtx.wrappers.precision import master_weights
 from gradtx.wrappers.retract import retract
 from gradtx.wrappers.sharpness import asam, sam
 
@@ -13,6 +14,7 @@ __all__ = [
     "eval_params",
     "every",
     "lookahead",
+    "master_weights",
     "mechanic",
     "retract",
     "sam",
