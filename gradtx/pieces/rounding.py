@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, PerLeaf, Slots
+from gradtx.core.transformation import sharded
 from gradtx.pieces.extra import key_of
 
 DTYPES = {"of_bfloat16": "bfloat16", "of_float16": "float16"}  # of low precision, by the name of their slot
@@ -73,12 +74,11 @@ class kahan_summation(PerLeaf):
     formula = "r = round(θ + c + g); c = c + g - (r - θ); u = r - θ"
     needs = ("params",)
 
-    def init_leaf(self, param: Array) -> Slots:
-        return {"lost": jnp.zeros_like(param)}
-
     def init_tree(self, params: Any) -> Slots:
-        zeros = {name: PerLeaf.init_tree(self, theirs)["lost"] for name, theirs in by_dtype(params).items()}
-        return {name: jax.tree.map(lambda x, name=name: x.astype(DTYPES[name]), kept) for name, kept in zeros.items()}
+        def zeros(p):
+            return sharded(jnp.zeros_like(p), p)
+
+        return {name: jax.tree.map(zeros, theirs) for name, theirs in by_dtype(params).items()}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         for name, lost in slots.items():
@@ -126,10 +126,10 @@ class stochastic_rounding(PerLeaf):
             if mark is not None:
                 p, dtype = context.params, DTYPES[name]
                 near = nearest(p + g, dtype)
-                rest = g - (near - p)
+                rest, start = jax.lax.stop_gradient((g - (near - p), near))
                 towards = jnp.where(rest > 0, jnp.inf, -jnp.inf).astype(dtype)
-                away = jax.lax.nextafter(near.astype(dtype), towards).astype(g.dtype) - near
+                away = jax.lax.nextafter(start.astype(dtype), towards).astype(g.dtype) - start
                 key = key_of(self, context, f"stochastic_rounding/{context.path}")
                 farther = jax.random.uniform(key, g.shape, g.dtype) < rest / away
-                return near + jax.lax.stop_gradient(jnp.where(farther, away, 0)) - p, slots
+                return near + jnp.where(farther, away, 0) - p, slots
         return g, slots
