@@ -23,9 +23,9 @@ class master_weights(Combinator):
     `apply_updates` then gives round(m) exactly, as long as the dtype of the updates, which is that of the gradients,
     can say round(m) − θ. One of float32 can, but where a parameter falls in one step to less than about its 2¹²th part
     (float16) or 2¹⁵th (bfloat16). One of the parameter's own dtype can where round(m) is of θ's sign and between its
-    half and its double; else the parameter lands beside round(m) by at most the rounding of that one step, and the
-    next update, which begins where it landed, makes up for it. The masters are the same in either case, but for the
-    gradient there.
+    half and its double; else, as where a weight changes its sign, the parameter lands beside round(m) by at most one
+    unit in the last place of that step, and the next update, which begins where it landed, makes up for it. What the
+    master adds is never rounded to the updates' dtype.
 
     Args:
       inner: The optimizer.
