@@ -59,7 +59,7 @@ class kahan_summation(PerLeaf):
     is a number of that dtype too, and c counts where it lands, so the sum is right with updates of either dtype. Of
     parameters of float32 or more nothing is kept, and u = g. Needs `params`.
 
-    Source: Kahan 1965; for parameters Zamirai et al. 2020, arXiv 2010.06192, section 4.
+    Source: Kahan 1965; for parameters Zamirai et al. 2020, arXiv 2010.06192.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> for tx in (gx.sgd(1e-3), gx.chain(gx.sgd(1e-3), gx.kahan_summation())):
