@@ -195,6 +195,7 @@ from gradtx.pieces import (
     hessian_diagonal,
     identity,
     is_matrix,
+    kahan_summation,
     l1_ball,
     narrowing_clip,
     nesterov_ema,
@@ -225,6 +226,7 @@ from gradtx.pieces import (
     simplex,
     sqrt,
     square,
+    stochastic_rounding,
     trust_ratio,
     unit_rms,
 )
@@ -244,6 +246,7 @@ from gradtx.wrappers import (
     eval_params,
     every,
     lookahead,
+    master_weights,
     mechanic,
     retract,
     sam,

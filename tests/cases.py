@@ -62,6 +62,7 @@ CASES: dict[str, list[Case]] = {
         Case(gx.hessian_diagonal("first"), moves_at_rest=True, reads_updates=False),
     ],
     "identity": [Case(gx.identity())],
+    "kahan_summation": [Case(gx.kahan_summation())],
     "l1_ball": [Case(gx.l1_ball(0.5), elementwise=False)],
     "narrowing_clip": [Case(gx.narrowing_clip(0.1, speed=0.5), moves_at_rest=True)],
     "nesterov_ema": [Case(gx.nesterov_ema(0.8)), Case(gx.nesterov_ema(0.8, warm_up=True, warm_up_rate=0.1))],
@@ -95,6 +96,7 @@ CASES: dict[str, list[Case]] = {
     "sign_steps": [Case(gx.sign_steps(0.1)), Case(gx.sign_steps(0.1, shrink=0.5, wait_on_flip=True))],
     "sqrt": [Case(gx.sqrt())],
     "square": [Case(gx.square())],
+    "stochastic_rounding": [Case(gx.stochastic_rounding(), elementwise=False)],
     "trust_ratio": [
         Case(gx.trust_ratio(0.1, weight_decay=0.5, where="w"), moves_at_rest=True, elementwise=False),
         Case(gx.trust_ratio(0.1, eps=0.1, bounds=(0.5, 1.5)), elementwise=False),
@@ -169,6 +171,7 @@ CASES: dict[str, list[Case]] = {
         Case(gx.average_params(gx.sgd(0.1), decay=1.0, start=2, every=2)),
     ],
     "lookahead": [Case(gx.lookahead(gx.adam(), every=2))],
+    "master_weights": [Case(gx.master_weights(gx.adamw(0.1, weight_decay=0.5)), moves_at_rest=True)],
     "schedule_free": [Case(gx.schedule_free(gx.adam(b1=0.0), b1=0.8, weight=0.5))],
     "asam": [Case(gx.asam(gx.adam()), moves_at_rest=True, elementwise=False)],
     "every": [Case(gx.every(gx.momentum(0.8), 2)), Case(gx.every(gx.momentum(0.8), 1))],

@@ -90,6 +90,8 @@ FUNCTIONS = {
     r"\mathrm{hvp}": lambda v: v,
     r"\mathrm{signs}": lambda t: np.array([-1.0, 1.0, 1.0, -1.0]),
     r"\mathrm{averaged}": lambda x: x,  # of vectors and matrices
+    r"\mathrm{round}": lambda x: x,  # of float64
+    r"\mathrm{stochastic\_round}": lambda x: x,
     r"\mathrm{sign}": np.sign,
     r"\mathrm{rms}": lambda x: np.sqrt(np.mean(x**2)),
     r"\mathrm{clip}": np.clip,

@@ -208,7 +208,7 @@ class PerLeaf(Transformation):
         leaves, tree = jax.tree.flatten(params)
         rows = [self.init_leaf(trees.widen(p)) if trees.differentiable("params", p) else None for p in leaves]
         names = next((row for row in rows if row is not None), {})
-        return {n: tree.unflatten([row and _sharded(row[n], p) for p, row in zip(leaves, rows)]) for n in names}
+        return {n: tree.unflatten([row and sharded(row[n], p) for p, row in zip(leaves, rows)]) for n in names}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)
@@ -224,7 +224,7 @@ class PerLeaf(Transformation):
         return tree.unflatten(out), {n: tree.unflatten([row[n] for row in rows]) for n in (rows[0] if rows else slots)}
 
 
-def _sharded(slot: Any, param: Any) -> Any:
+def sharded(slot: Any, param: Any) -> Any:
     """The slot, sharded as its parameter where jit would choose; what `zeros_like` makes of an array is already."""
     return shard_alike(param, slot)[1] if isinstance(param, Tracer) and slot.shape == param.shape else slot
 

@@ -21,6 +21,7 @@ from gradtx.pieces.noise import add_noise
 from gradtx.pieces.norms import polyak_step, scale_by_total_norm
 from gradtx.pieces.plateau import reduce_on_plateau
 from gradtx.pieces.rms import clip_by_rms, scale_by_param_rms, unit_rms
+from gradtx.pieces.rounding import kahan_summation, stochastic_rounding
 from gradtx.pieces.scaling import (
     absolute,
     add_constant,
@@ -82,6 +83,7 @@ __all__ = [
     "hessian_diagonal",
     "identity",
     "is_matrix",
+    "kahan_summation",
     "l1_ball",
     "narrowing_clip",
     "nesterov_ema",
@@ -112,6 +114,7 @@ __all__ = [
     "simplex",
     "sqrt",
     "square",
+    "stochastic_rounding",
     "trust_ratio",
     "unit_rms",
 ]

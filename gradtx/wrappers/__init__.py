@@ -6,6 +6,7 @@ from gradtx.wrappers.every import every
 from gradtx.wrappers.guard import skip_nonfinite
 from gradtx.wrappers.iterates import average_params, lookahead, schedule_free
 from gradtx.wrappers.mechanic import mechanic
+from gradtx.wrappers.precision import master_weights
 from gradtx.wrappers.retract import retract
 from gradtx.wrappers.sharpness import asam, sam
 
@@ -16,6 +17,7 @@ __all__ = [
     "eval_params",
     "every",
     "lookahead",
+    "master_weights",
     "mechanic",
     "retract",
     "sam",

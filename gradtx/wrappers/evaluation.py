@@ -12,6 +12,7 @@ from gradtx.combinators.chain import Links
 from gradtx.combinators.monitor import monitor
 from gradtx.combinators.partition import Groups
 from gradtx.core import Slots, State, Transformation, init_slots, trees, walk
+from gradtx.wrappers.precision import master_weights
 
 
 def eval_params(tx: Any, state: State, params: Any) -> Any:
@@ -87,6 +88,8 @@ def _parts(tx: Transformation, slots: Slots, params: Any) -> list[tuple[Transfor
     """What `tx` is made of, each part with its own slots and with its parameters: None for another group's."""
     if isinstance(tx, monitor):  # its streams are measured, and nothing more
         return []
+    if isinstance(tx, master_weights):
+        params = tx.masters(params, slots)
     if isinstance(tx, Links):
         return [(link, slots.get(name, {}), params) for name, link in tx.named_links()]
     if isinstance(tx, Groups):

@@ -1,0 +1,137 @@
+"""Pieces that add to parameters of low precision, float16 and bfloat16, what their dtype alone would lose.
+
+A piece sees parameters in the working dtype; their own is what its slots are keyed by. What it emits, added to the
+parameters, is a number that they can hold: nothing but `apply_updates` may come after it.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import Context, PerLeaf, Slots
+from gradtx.core.transformation import sharded
+from gradtx.pieces.extra import key_of
+
+DTYPES = {"of_bfloat16": "bfloat16", "of_float16": "float16"}  # of low precision, by the name of their slot
+
+
+def by_dtype(params: Any) -> dict[str, Any]:
+    """The parameters of each dtype of low precision that there are, with None in place of the others."""
+    found = {}
+    for name, dtype in DTYPES.items():
+        theirs = jax.tree.map(lambda p, dtype=dtype: p if jnp.result_type(p) == dtype else None, params)
+        found |= {name: theirs} if jax.tree.leaves(theirs) else {}
+    return found
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def nearest(x: Array, dtype: str) -> Array:
+    """`x` rounded to what `dtype` holds, halves to even, in its own dtype; its derivative is that of x.
+
+    A conversion to the dtype and back would say the same, but compilers may leave both out.
+    """
+    to = jnp.finfo(dtype)
+    if x.dtype == dtype:  # and no operation, which would keep the compiler from doing others in one pass
+        return x
+    near = jax.lax.reduce_precision(x, to.nexp, to.nmant)
+    if to.minexp == jnp.finfo(x.dtype).minexp:
+        return near
+    least = float(to.smallest_subnormal)  # below the normal numbers it is 0
+    return jnp.where(jnp.abs(x) < float(to.smallest_normal), jnp.round(x / least) * least, near)
+
+
+@nearest.defjvp
+def _(dtype: str, primals: Any, tangents: Any) -> Any:
+    return nearest(*primals, dtype), tangents[0]
+
+
+class kahan_summation(PerLeaf):
+    r"""Adds to parameters of low precision what the additions before have lost.
+
+    $$θ' = \mathrm{round}(θ + g + c), \qquad u = θ' - θ, \qquad c ← g + c - u$$
+
+    Put it last in a chain. A parameter and its c hold together about twice the digits of the dtype: 17 bits of
+    bfloat16, 23 of float16. An update below the last of them is lost still; `master_weights` has 24 bits. c has the
+    parameter's dtype; it is kept divided by the dtype's `eps`, so as not to underflow where the parameter does not. u
+    is a number of that dtype too, and c counts where it lands, so the sum is right with updates of either dtype. Of
+    parameters of float32 or more nothing is kept, and u = g. Needs `params`.
+
+    Source: Kahan 1965; for parameters Zamirai et al. 2020, arXiv 2010.06192.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> for tx in (gx.sgd(1e-3), gx.chain(gx.sgd(1e-3), gx.kahan_summation())):
+    ...     params = jnp.ones(2, jnp.bfloat16)
+    ...     state = tx.init(params)
+    ...     for _ in range(250):
+    ...         updates, state = tx.update(jnp.ones(2, jnp.bfloat16), state, params)
+    ...         params = gx.apply_updates(params, updates)
+    ...     print(params)
+    [1 1]
+    [0.75 0.75]
+    """
+
+    formula = "r = round(θ + c + g); c = c + g - (r - θ); u = r - θ"
+    needs = ("params",)
+
+    def init_tree(self, params: Any) -> Slots:
+        def zeros(p):
+            return sharded(jnp.zeros_like(p), p)
+
+        return {name: jax.tree.map(zeros, theirs) for name, theirs in by_dtype(params).items()}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        for name, lost in slots.items():
+            if lost is not None:
+                p, dtype = context.params, DTYPES[name]
+                eps = float(jnp.finfo(dtype).eps)
+                whole = g + eps * lost
+                u = nearest(nearest(p + whole, dtype) - p, dtype)
+                return u, slots | {name: (whole - (nearest(p + u, dtype) - p)) / eps}
+        return g, slots
+
+
+class stochastic_rounding(PerLeaf):
+    r"""Rounds parameters of low precision up or down at random, so that they are right in the mean.
+
+    $$u = \mathrm{round}(θ + g) - θ, \qquad \mathrm{E}[u] = g$$
+
+    Put it last in a chain. Of the two neighbours of θ + g that the parameter's dtype has, the nearer one with the
+    greater probability: 1 less the distance, in units of that between the two. An update of 0 changes nothing, and
+    nothing is remembered. What a step adds in noise is at most half that distance in the mean square. Of parameters
+    of float32 or more, u = g. Needs `params` and `key`: the random numbers are those of the key, the step and the
+    leaf's path, so one key may be given at every step.
+
+    The mean is right to 2⁻²³ of the distance, with updates of float32. Those of the parameter's own dtype cannot say
+    every step that changes a sign or is longer than half the parameter: such a step has the rounding of its update.
+
+    Source: Forsythe 1950; for parameters Gupta et al. 2015, arXiv 1502.02551; Zamirai et al. 2020, arXiv 2010.06192.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx, params = gx.chain(gx.sgd(1e-3), gx.stochastic_rounding()), jnp.ones(10_000, jnp.bfloat16)
+    >>> updates, _ = tx.update(params, tx.init(params), params, key=jax.random.key(0))
+    >>> moved = gx.apply_updates(params, updates)
+    >>> jnp.unique(moved), bool(abs(moved.astype(float).mean() - 0.999) < 1e-4)
+    (Array([0.996094, 1], dtype=bfloat16), True)
+    """
+
+    formula = "u = stochastic_round(θ + g) - θ"
+    needs = ("params", "key")
+
+    def init_tree(self, params: Any) -> Slots:  # no arrays: which leaves there are of which dtype
+        return {name: jax.tree.map(lambda p: (), theirs) for name, theirs in by_dtype(params).items()}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        for name, mark in slots.items():
+            if mark is not None:
+                p, dtype = context.params, DTYPES[name]
+                near = nearest(p + g, dtype)
+                rest, start = jax.lax.stop_gradient((g - (near - p), near))
+                towards = jnp.where(rest > 0, jnp.inf, -jnp.inf).astype(dtype)
+                away = jax.lax.nextafter(start.astype(dtype), towards).astype(g.dtype) - start
+                key = key_of(self, context, f"stochastic_rounding/{context.path}")
+                farther = jax.random.uniform(key, g.shape, g.dtype) < rest / away
+                return near + jnp.where(farther, away, 0) - p, slots
+        return g, slots
