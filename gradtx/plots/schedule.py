@@ -11,10 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradtx import schedules
+from gradtx.arguments import checked
 from gradtx.core import Schedule, of_step
 from gradtx.plots.style import COLOURS, dress, new_axes
 
 
+@checked
 def schedule(schedule: Callable[[Any], Any], steps: int | None = None, axes: Axes | None = None) -> Axes:
     """Draws a schedule: its value against the step, from 0.
 

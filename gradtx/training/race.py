@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx import optimizers
+from gradtx.arguments import checked
 from gradtx.core import State, Transformation, apply_updates
 from gradtx.training.problems import Problem
 
@@ -75,6 +76,7 @@ class Result(NamedTuple):
     """The loss of each step's batch before that step, shape (steps,)."""
 
 
+@checked
 def race(
     problem: Problem,
     entries: Mapping[str, Entry] = ENTRIES,
@@ -140,6 +142,7 @@ def race(
     return sorted(results, key=lambda r: r.final_loss if math.isfinite(r.final_loss) else math.inf)
 
 
+@checked
 def check_options(
     problem: Problem,
     epochs: int | None = None,

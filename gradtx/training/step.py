@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.extend.core import get_opaque_trace_state
 
+from gradtx.arguments import said
 from gradtx.core import Record, State, Transformation, apply_updates, walk
 from gradtx.core.trees import is_float0
 
@@ -76,9 +77,9 @@ class train_step(Record):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not callable(self.loss):
-            raise TypeError(f"train_step: loss must be a function, got {self.loss!r}")
+            raise TypeError(f"train_step: loss must be a function, got {said(self.loss)}")
         if type(self.micro_batches) is not int or self.micro_batches < 1:
-            raise ValueError(f"train_step: micro_batches must be an integer, 1 or more, got {self.micro_batches!r}")
+            raise ValueError(f"train_step: micro_batches must be an integer, 1 or more, got {said(self.micro_batches)}")
 
     def __call__(
         self, params: Any, state: State, batch: Any, *, key: Any = None, model_state: Any = None, tx: Any = None
@@ -117,7 +118,7 @@ class train_step(Record):
             model_state, beside = _pair("(value, (model_state, aux))", beside) if self.has_aux else (beside, None)
         if not _is_real_number(value):
             more = ": set has_aux=True or has_model_state=True" if isinstance(value, tuple) else ""
-            raise ValueError(f"train_step: the loss must be one real number, got {value!r}{more}")
+            raise ValueError(f"train_step: the loss must be one real number, got {said(value)}{more}")
         return value, (model_state, beside)
 
     def _check(self, batch: Any, key: Any, model_state: Any) -> None:
@@ -134,7 +135,7 @@ class train_step(Record):
 
 def _pair(form: str, value: Any) -> Any:
     if not (isinstance(value, tuple) and len(value) == 2):
-        raise ValueError(f"train_step: the loss must return {form}, got {value!r}")
+        raise ValueError(f"train_step: the loss must return {form}, got {said(value)}")
     return value
 
 
