@@ -1,7 +1,7 @@
 """What a gradient transformation is: the pair (init, update), and all that every piece needs, done once at the root."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,12 @@ class Transformation(Record):
         """
         return _update(self, updates, state, params, extra)
 
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **named: Any) -> None:
+            name = type(self).__name__
+            raise TypeError(f"{name} is no function: call its update(updates, state, params), first its init(params)")
+
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
 
@@ -115,7 +121,11 @@ class Transformation(Record):
         """A transformation as it is; another library's, or any `(init, update)`, as a `pair`."""
         if isinstance(value, Transformation):
             return value
-        if isinstance(value, tuple) and len(value) == 2 and all(map(callable, value)):
+        if (
+            isinstance(value, tuple)
+            and len(value) == 2
+            and all(callable(x) and not isinstance(x, Record) for x in value)
+        ):
             from gradtx.interop.pair import pair  # built on this
 
             return pair(*value)

@@ -28,7 +28,7 @@ def compiled(function: Function) -> Function:
     def call(*args: Any, **named: Any) -> Any:
         for leaf in jax.tree.leaves((args, named)):
             if type(leaf) not in _ARRAYS:
-                if isinstance(leaf, Tracer) or not is_array(leaf):
+                if isinstance(leaf, (Tracer, jax.ShapeDtypeStruct)) or not is_array(leaf):
                     return function(*args, **named)
                 if isinstance(leaf, jax.Array):
                     _ARRAYS.add(type(leaf))

@@ -105,6 +105,8 @@ def panels(
     >>> [one.get_title(loc="left") for one in axes]
     ['momentum', 'size']
     """
+    if not isinstance(groups, Mapping):
+        raise TypeError(f"panels: groups must be a dict from titles to losses, got {said(groups)}")
     if not groups:
         raise ValueError("panels needs one group or more, got none")
     lines = {panel: prepared("panels", losses, x, points, log) for panel, losses in groups.items()}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx import optimizers
-from gradtx.arguments import checked
+from gradtx.arguments import checked, said
 from gradtx.core import State, Transformation, apply_updates
 from gradtx.training.problems import Problem
 
@@ -105,6 +105,8 @@ def race(
     ...     print(result.optimizer, result.steps, f"{result.final_loss:.4f}")
     sgd 2000 0.0094
     """
+    if not isinstance(entries, Mapping):
+        raise TypeError(f"race: entries must be a dict from names to entries, got {said(entries)}")
     check_options(problem, epochs, batch_size, learning_rate, seed)
     examples = len(problem.train.targets)
     results = []
@@ -151,6 +153,8 @@ def check_options(
     seed: int = 0,
 ) -> None:
     """Raises `ValueError` for options that `race` cannot run with."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"the problem must be a Problem, such as PROBLEMS['xor'](), got {said(problem)}")
     if not 0 <= seed < 2**32:
         raise ValueError(f"the seed must be from 0 to 2³² − 1, got {seed}")
     if epochs is not None and epochs < 1:
