@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from types import UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin
 
 import jax
@@ -50,14 +51,15 @@ def _place(function: Any) -> Callable[[Any], str]:
 
 def _callable(hint: Any) -> Any:
     """The `Callable` in an annotation, or None."""
-    return next((x for x in (hint, *get_args(hint)) if get_origin(x) is Callable or x is Callable), None)
+    either = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return next((x for x in either if get_origin(x) is Callable), None)
 
 
 def _check(place: str, value: Any, hint: Any) -> None:
     if hint is bool:
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{place} must be True or False, got {said(value)}")
-    elif not (value is None and type(None) in get_args(hint)):
+    elif value is not None or not isinstance(hint, UnionType):
         takes = (get_args(_callable(hint)) or (...,))[0]
         function_of(place, value, *(["one argument"] if takes is not ... and len(takes) == 1 else []))
 
@@ -90,7 +92,7 @@ def misfit(place: str, function: Any, args: Any, named: Any) -> str | None:
     listed = ", ".join(str(x.replace(annotation=x.empty, default=x.empty)) for x in takes) or "no argument"
     for name in named:
         if name not in known and inspect.Parameter.VAR_KEYWORD not in variadic:
-            return f"{unknown(f'{place} has no argument', name, known)} It takes {listed}"
+            return unknown(f"{place} has no argument", name, known, f"it takes {listed}")
         if name in by_place[: len(args)]:
             return f"{place}: {name!r} is given twice, by its place and by name; it takes {listed}"
     if len(args) > len(by_place) and inspect.Parameter.VAR_POSITIONAL not in variadic:
@@ -109,18 +111,18 @@ def _fits(signature: inspect.Signature, args: Any, named: Any) -> bool:
     return True
 
 
-def unknown(text: str, name: Any, known: Iterable[str]) -> str:
-    """The text with a name that is not known, and the nearest that is, by its letters or its initials."""
+def unknown(text: str, name: Any, known: Iterable[str], rest: str) -> str:
+    """The text with a name that is not known, the nearest that is, by its letters or its initials, and the rest."""
     known, name = list(known), str(name)
     alike = [x for x in known if name == "".join(word[:1] for word in x.split("_"))]
     alike += get_close_matches(name, known, n=1, cutoff=0.5)
     alike += [x for x in known if len(name) > 2 and name in x]
-    return f"{text} {name!r}" + (f": did you mean {alike[0]!r}?" if alike else ".")
+    return f"{text} {name!r}" + (f": did you mean {alike[0]!r}? {rest[:1].upper()}{rest[1:]}" if alike else f"; {rest}")
 
 
 def sequence(place: str, values: Any, least: int = 0) -> list[Any]:
     """The values of a sequence, an array or any other iterable but a text, a dict or a set; at least so many."""
-    if isinstance(values, (str, bytes, dict, set)) or not np.iterable(values):
+    if isinstance(values, (str, bytes, dict, set)) or hasattr(values, "update_tree") or not np.iterable(values):
         raise TypeError(f"{place} must be a sequence, got {said(values)}")
     if len(values := list(values)) < least:
         raise ValueError(f"{place} must have {least} or more, got none")
@@ -131,7 +133,9 @@ def said(value: Any, most: int = 100) -> str:
     """A value in a message: what it is in a line, and that a class or a recipe is yet to be called."""
     if inspect.isclass(value) or inspect.isfunction(value):
         what = "class" if inspect.isclass(value) else "function"
-        ours = value.__module__.startswith("gradtx")
+        ours = hasattr(value, "update_tree") or "Transformation" in str(
+            getattr(value, "__annotations__", {}).get("return")
+        )
         return f"the {what} {value.__name__}" + (f": call it, {value.__name__}(…)" if ours else "")
     if isinstance(value, (str, Tracer, jax.Array, np.ndarray, tuple, list, dict)):  # arrays by type: few are short
         value = jax.tree.map(lambda x: _Text(describe(x)) if jnp.ndim(x) or isinstance(x, Tracer) else x, value)

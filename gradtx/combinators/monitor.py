@@ -59,7 +59,7 @@ class monitor(Links, init=False):
         super().__post_init__()
         if not isinstance(self.name, str):
             raise TypeError(f"monitor: name must be a text, got {said(self.name)}")
-        takes = [type(link).__name__ for link in self.links] or ["tree"]
+        takes = [type(link).__name__ for link in self.links] or ["trees"]
         function_of(f"monitor {self.name!r}: measure", self.measure, *takes)
 
     def _arguments(self) -> list[str]:

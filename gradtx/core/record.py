@@ -39,7 +39,7 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
     def convert(place: str, value: Any) -> Any:
         if isinstance(value, Schedule):
             return value
-        if callable(value):
+        if callable(value) and not isinstance(value, Record):
             return of_step(function_of(place, value, "the step"))
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
             value = math.inf if isinstance(value, int) and value.bit_length() > 1023 else float(value)

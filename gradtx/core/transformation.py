@@ -12,7 +12,7 @@ from jax.experimental.shard_alike import shard_alike
 from jax.tree_util import tree_flatten_with_path
 
 from gradtx import checks
-from gradtx.arguments import checked, function_of, misfit, said, traced, unknown
+from gradtx.arguments import checked, misfit, said, traced, unknown
 from gradtx.core import trees
 from gradtx.core.record import Record, Schedule
 from gradtx.core.trees import is_float0, is_none
@@ -121,15 +121,13 @@ class Transformation(Record):
         """A transformation as it is; another library's, or any `(init, update)`, as a `pair`."""
         if isinstance(value, Transformation):
             return value
-        if (
-            isinstance(value, tuple)
-            and len(value) == 2
-            and all(callable(x) and not isinstance(x, Record) for x in value)
-        ):
+        functions = isinstance(value, tuple) and [callable(x) and not isinstance(x, Record) for x in value]
+        if functions == [True, True]:
             from gradtx.interop.pair import pair  # built on this
 
             return pair(*value)
-        several = ": give each as an argument of its own" if isinstance(value, (list, tuple)) else ""
+        many = isinstance(value, (list, tuple)) and any(isinstance(x, Transformation) for x in value)
+        several = ": give each as an argument of its own" if many else ""
         raise TypeError(f"{place} must be a transformation or a pair (init, update), got {said(value)}{several}")
 
 
@@ -199,19 +197,20 @@ def _check(tx: Transformation, updates: Any, state: State, params: Any, extra: d
             ": the arguments are in another order" if isinstance(updates, State) or isinstance(params, State) else ""
         )
         raise TypeError(f"update(updates, state, params) needs the State of init, got {type(state).__name__}{swapped}")
-    if jnp.shape(state.step) or not jnp.issubdtype(getattr(state.step, "dtype", type(state.step)), jnp.integer):
+    if not jnp.issubdtype(getattr(state.step, "dtype", type(state.step)), jnp.integer) or jnp.shape(state.step):
         raise TypeError(f"state.step must be one integer, got {said(state.step)}: make the state with init")
     needs = {name: type(piece).__name__ for piece in walk(tx) for name in piece.needs}
     if "**" not in needs and (wrong := sorted(extra.keys() - needs)):
         known = ", ".join(sorted(needs.keys() - {"params"})) or "none"
-        raise TypeError(f"{unknown('no piece needs the argument', wrong[0], [*needs, 'params'])} Needed here: {known}")
+        near = [*needs, "params"]
+        raise TypeError(unknown("no piece needs the argument", wrong[0], near, f"needed here: {known}"))
     for name, piece in needs.items():
         if name != "**" and (params if name == "params" else extra.get(name)) is None:
             what, how = ("the parameters", "") if name == "params" else (f"the argument {name!r}", f", {name}=…")
             raise ValueError(f"{piece} needs {what}: call update(updates, state, params{how})")
     for name in FUNCTIONS:
-        if extra.get(name) is not None:
-            function_of(name, extra[name])
+        if not (extra.get(name) is None or callable(extra[name])):
+            raise TypeError(f"{name} must be a function of a tree like the parameters, got {said(extra[name])}")
     checks.check_updates(updates, params)
     checks.check_hyperparameters(tx, walk(tx), trees.working_dtype(updates, params))
     like = jax.tree.map(lambda x: jnp.zeros(x.shape, int) if is_float0(x) else x, updates if params is None else params)

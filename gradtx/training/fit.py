@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.arguments import checked, function_of, is_array, said, sequence, traced, unknown
+from gradtx.checks import place
 from gradtx.core import State, Transformation, leaves_by_path
 from gradtx.training import checkpoint as files
 from gradtx.training.step import train_step
@@ -197,8 +198,8 @@ def fit(
 def _check(steps: Any, seed: Any, counts: dict[str, Any], options: dict[str, Any]) -> None:
     for name in options:
         if name not in OPTIONS:
-            text = unknown("fit has no argument", name, [*OPTIONS, *signature(fit).parameters])
-            raise TypeError(f"{text} train_step's are {', '.join(OPTIONS)}")
+            known = [*OPTIONS, *signature(fit).parameters]
+            raise TypeError(unknown("fit has no argument", name, known, f"train_step's are {', '.join(OPTIONS)}"))
     for name, n in counts.items():
         if not (n is None and name in ("patience", "steps_per_call")) and (type(n) is not int or n < 1):
             raise ValueError(f"fit: {name} must be an integer, 1 or more, got {said(n)}")
@@ -243,7 +244,7 @@ def _feed(data: Any, batch_size: Any) -> tuple[_Feed, Any]:
     rows = {}
     for path, x in leaves.items():
         if not x.shape:
-            raise ValueError(f"fit: data[{path!r}] must be an array with an axis of rows, got {said(x)}")
+            raise ValueError(f"fit: {place('data', path)} must be an array with an axis of rows, got {said(x)}")
         rows[path] = x.shape[0]
     (first, size), *_ = rows.items()
     for path, n in rows.items():

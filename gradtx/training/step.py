@@ -89,10 +89,8 @@ class train_step(Record):
         if get_opaque_trace_state() == EAGER:
             try:
                 return step._program(params, state, batch, key, model_state)
-            except (TypeError, ValueError, RuntimeError) as error:
-                given = {"params": params, "state": state, "batch": batch, "key": key, "model_state": model_state}
-                if why := _unusable(given):
-                    raise type(error)(f"train_step: {why}") from error
+            except (TypeError, ValueError, RuntimeError):
+                _check_usable(params=params, state=state, batch=batch, key=key, model_state=model_state)
                 raise
         return _step(step, params, state, batch, key, model_state)
 
@@ -144,16 +142,16 @@ class train_step(Record):
                     raise ValueError(f"train_step: {self.micro_batches} micro-batches do not divide {of}")
 
 
-def _unusable(given: dict[str, Any]) -> str | None:
-    """What of the arguments JAX cannot take: no array, or one whose memory an earlier step reused."""
+def _check_usable(**given: Any) -> None:
+    """Refuses what of the arguments JAX cannot take: no array, or one whose memory an earlier step reused."""
     for name, tree in given.items():
         for path, x in leaves_by_path(tree).items():
             if not is_array(x) and not isinstance(x, (int, float, complex)):
-                return f"{place(name, path)} must be an array, got {said(x)}"
+                raise TypeError(f"train_step: {place(name, path)} must be an array, got {said(x)}")
             if isinstance(x, Array) and x.is_deleted():
                 how = "go on with what that step returned, or keep them by donate=False"
-                return f"{place(name, path)} was handed to an earlier step, which reused its memory: {how}"
-    return None
+                what = f"{place(name, path)} was handed to an earlier step, which reused its memory"
+                raise ValueError(f"train_step: {what}: {how}")
 
 
 def _pair(form: str, value: Any) -> Any:
