@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from types import UnionType
+from types import GenericAlias, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin
 
 import jax
@@ -20,7 +20,8 @@ def checked(function: Function) -> Function:
 
     What is annotated as `bool` must be True or False, and what is a `Callable[[Any], Any]` a function of so many.
     """
-    told = {name: hint for name, hint in function.__annotations__.items() if hint is bool or _callable(hint)}
+    hints = function.__annotations__.items()
+    told = {n: x for n, x in hints if x is bool or (isinstance(x, (GenericAlias, UnionType)) and _callable(x))}
     names = function.__code__.co_varnames if told else ()
     place = _place(function)
 
@@ -28,7 +29,7 @@ def checked(function: Function) -> Function:
     def call(*args: Any, **named: Any) -> Any:
         if told:
             for name, value in (dict(zip(names, args)) | named).items():
-                if name in told:
+                if name in told and (told[name] is not bool or type(value) is not bool):
                     _check(f"{place(args)}: {name}", value, told[name])
         try:
             return function(*args, **named)

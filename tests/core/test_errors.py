@@ -2,10 +2,12 @@
 
 No message of JAX, NumPy or Python's binding of arguments may reach a user: each error is raised by a `raise` of gradtx.
 """
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeIssue=false, reportOperatorIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
 # pyright: reportAbstractUsage=false, reportIndexIssue=false
 
+import inspect
 import linecache
+import pickle
 import traceback
 from collections import OrderedDict, namedtuple
 from fractions import Fraction
@@ -1280,6 +1282,25 @@ def test_bad_input(act, error, words):
 
 def test_the_table_is_as_long_as_promised():
     assert len(TABLE) >= 120
+
+
+MODULES = {"gx": gx, "schedules": schedules, "plots": plots, "training": training}
+PUBLIC = {
+    f"{module}.{name}": getattr(MODULES[module], name)
+    for module, here in MODULES.items()
+    for name in getattr(here, "__all__", dir(here))
+    if inspect.isroutine(x := getattr(here, name)) or (inspect.isclass(x) and not issubclass(x, tuple))
+    if not name.startswith("_") and x.__module__.startswith(here.__name__)
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_binds_its_arguments_in_our_words(name):
+    public = PUBLIC[name]
+    words = f"^{public.__name__} (has no argument 'nonsense'|needs the argument '\\w+'; it takes )"
+    refused(lambda: public(nonsense=1), TypeError, words)
+    assert "nonsense" not in inspect.signature(public).parameters and public.__doc__
+    assert pickle.loads(pickle.dumps(public)) is public
 
 
 # ---------------------------------------------------------------- what looks bad and has one meaning
