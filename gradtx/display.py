@@ -26,6 +26,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.arguments import checked, said
 from gradtx.combinators.chain import add, chain, multiply
 from gradtx.combinators.partition import Groups, partition
 from gradtx.core import Record, Schedule, Transformation
@@ -35,6 +36,7 @@ SYMBOLS = {"learning_rate": r"\eta", "decay": r"\beta", "weight_decay": r"\lambd
 SYMBOLS |= {"θ": r"\theta", "μ": r"\mu", "ν": r"\nu", "ρ": r"\rho", "σ": r"\sigma", "φ": r"\varphi"}
 
 
+@checked
 def formula(tx: Any) -> str:
     r"""One update in LaTeX: what is remembered and defined, in the order of computation, and Δθ, which is added to θ.
 
@@ -171,7 +173,7 @@ class _Writer:
             else:
                 names[name] = self.line(names.symbol(name), "=", value)
         if "u" not in names:
-            raise ValueError(f"{type(tx).__name__}: the formula must say what u is, got {tx.formula!r}")
+            raise ValueError(f"{type(tx).__name__}: the formula must say what u is, got {said(tx.formula)}")
         return names["u"]
 
     def field(self, tx: Transformation, name: str) -> Any:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.arguments import checked, said
+from gradtx.checks import differentiable, place
 from gradtx.combinators.chain import Links
 from gradtx.combinators.partition import partition
 from gradtx.core import Schedule, State, Transformation, leaves_by_path
@@ -30,6 +32,7 @@ class Hyperparameter(NamedTuple):
         return ".".join(self.names)
 
 
+@checked
 def hyperparameters(tx: Transformation, state: State | None = None) -> dict[str, Any]:
     """The values that the next update uses, by name.
 
@@ -49,11 +52,15 @@ def hyperparameters(tx: Transformation, state: State | None = None) -> dict[str,
     eps 1e-08
     learning_rate 0.1
     """
+    tx = Transformation.coerce("hyperparameters: tx", tx)
+    if not (state is None or isinstance(state, State)):
+        raise TypeError(f"hyperparameters: state must be the State of init, got {said(state)}")
     now = tx.at(0) if state is None else _now(tx, state)
     groups = _groups(now)
     return {_short(group[0], groups): _plain(group[0].value) for group in groups}
 
 
+@checked
 def set_hyperparameters(tx: Transformation, values: Mapping[str, Any]) -> Any:
     """A new optimizer with other values of hyperparameters and the same structure, so that nothing compiles again.
 
@@ -72,10 +79,13 @@ def set_hyperparameters(tx: Transformation, values: Mapping[str, Any]) -> Any:
     >>> gx.set_hyperparameters(gx.adam(0.1), {"learning_rate": 0.01, "by.decay": 0.99}) == gx.adam(0.01, b2=0.99)
     True
     """
+    tx = Transformation.coerce("set_hyperparameters: tx", tx)
+    if not isinstance(values, Mapping):
+        raise TypeError(f"set_hyperparameters: values must be a dict from names to numbers, got {said(values)}")
     groups = _groups(tx)
     every = list(_walk(tx, _root(tx)))
     leaves = [hyperparameter.value for hyperparameter in every]
-    place = {hyperparameter.names: i for i, hyperparameter in enumerate(every)}
+    position = {hyperparameter.names: i for i, hyperparameter in enumerate(every)}
     for name, value in values.items():
         for hyperparameter in _find(name, groups):
             if isinstance(hyperparameter.value, Schedule) or isinstance(value, Schedule) or callable(value):
@@ -84,7 +94,7 @@ def set_hyperparameters(tx: Transformation, values: Mapping[str, Any]) -> Any:
                     "structure; make a new optimizer"
                 )
             new = hyperparameter.convert(hyperparameter.owner, value)
-            leaves[place[hyperparameter.names]] = _as(hyperparameter.value, new)
+            leaves[position[hyperparameter.names]] = _as(hyperparameter.value, new)
     structure = jax.tree.structure(tx, is_leaf=lambda x: isinstance(x, Schedule))
     return jax.tree.unflatten(structure, leaves)
 
@@ -200,7 +210,7 @@ def _says(parts: Sequence[str], names: Sequence[str]) -> bool:
 
 def _find(name: str, groups: list[list[Hyperparameter]]) -> list[Hyperparameter]:
     """The one hyperparameter whose path the name says."""
-    parts = name.split(".")
+    parts = str(name).split(".")
     found = [g for g in groups if g[0].path == name] or [g for g in groups if any(_says(parts, h.names) for h in g)]
     if len(found) != 1:
         problem = "says more than one" if found else "is unknown"
@@ -248,6 +258,7 @@ class Summary(NamedTuple):
     __repr__ = __str__
 
 
+@checked
 def summary(tx: Transformation, params: Any) -> Summary:
     """A table of the pieces, their hyperparameters at the first step, what each remembers, and its size.
 
@@ -267,6 +278,9 @@ def summary(tx: Transformation, params: Any) -> Summary:
     step                                                          step                  0.00          4
     all                                     1,000,000 parameters                        8.00  8,000,004
     """
+    tx = Transformation.coerce("summary: tx", tx)
+    for path, p in leaves_by_path(params).items():
+        differentiable(place("params", path), p)
     state, now = jax.eval_shape(tx.init, params), tx.at(0)
     pieces = dict(_pieces(now, _root(now)))
     values: dict[tuple[str, ...], list[str]] = {}

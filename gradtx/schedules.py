@@ -30,6 +30,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
+from gradtx.arguments import said
 from gradtx.core import Kind, NonNegative, Positive, Scalar, Schedule, scalar
 
 _LAST = 2**31 - 1  # the largest step
@@ -38,7 +39,7 @@ _LAST = 2**31 - 1  # the largest step
 # ---------------------------------------------------------------- what the fields hold
 def _count(low: int) -> Kind:
     def convert(place: str, value: Any) -> int:
-        text = f"{place} must be an integer, {low} or more, got {value!r}"
+        text = f"{place} must be an integer, {low} or more, got {said(value)}"
         try:
             number = operator.index(value)
         except TypeError:
@@ -46,7 +47,7 @@ def _count(low: int) -> Kind:
         if number is None or isinstance(value, bool):
             raise TypeError(text)
         if not low <= number <= _LAST:
-            raise ValueError(text if number < low else f"{place} must be at most 2³¹ − 1, got {value!r}")
+            raise ValueError(text if number < low else f"{place} must be at most 2³¹ − 1, got {said(value)}")
         return number
 
     return Kind(convert)
@@ -61,19 +62,19 @@ def _boundaries(place: str, values: Any) -> tuple[int, ...]:
 
 def _sequence(place: str, values: Any) -> Any:
     if isinstance(values, (str, dict, set)) or not np.iterable(values):
-        raise TypeError(f"{place} must be a sequence, got {values!r}")
+        raise TypeError(f"{place} must be a sequence, got {said(values)}")
     return values
 
 
 def _shape(place: str, value: Any) -> str:
     if not (isinstance(value, str) and value in _SHAPES):
-        raise ValueError(f"{place} must be one of {', '.join(map(repr, _SHAPES))}, got {value!r}")
+        raise ValueError(f"{place} must be one of {', '.join(map(repr, _SHAPES))}, got {said(value)}")
     return value
 
 
 def _flag(place: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{place} must be True or False, got {value!r}")
+        raise TypeError(f"{place} must be True or False, got {said(value)}")
     return value
 
 
@@ -108,9 +109,9 @@ def _one_more(schedule: Schedule, name: str, values: tuple[Any, ...], boundaries
 def _integer(step: Any) -> Array:
     """The step as int32, 0 or more."""
     if type(step) is not int and not jnp.issubdtype(getattr(step, "dtype", float), jnp.integer):
-        raise TypeError(f"the step must be an integer, got {step!r}")
+        raise TypeError(f"the step must be an integer, got {said(step)}")
     if not isinstance(step, Tracer) and not np.all((np.asarray(step) >= 0) & (np.asarray(step) <= _LAST)):
-        raise ValueError(f"the step must be 0 or more and at most 2³¹ − 1, got {step!r}")
+        raise ValueError(f"the step must be 0 or more and at most 2³¹ − 1, got {said(step)}")
     return jnp.maximum(jnp.asarray(step, jnp.int32), 0)
 
 

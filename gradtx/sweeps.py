@@ -1,6 +1,5 @@
 """Many optimizers at once: one record that holds them all, and one compiled run over it."""
 
-import inspect
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -11,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from gradtx.arguments import checked, function_of, misfit, said, sequence, traced
 from gradtx.core import Record, Transformation, leaves_by_path
 from gradtx.core.record import describe
 from gradtx.inspection import labels
 from gradtx.tables import aligned
 
 
+@checked
 def stack(txs: Sequence[Any]) -> Any:
     """Optimizers of one structure as one record, whose hyperparameters have a leading axis: for `jax.vmap` and `sweep`.
 
@@ -26,7 +27,7 @@ def stack(txs: Sequence[Any]) -> Any:
     >>> gx.stack([gx.sgd(0.1), gx.sgd(0.2)])
     chain(identity(), scale_by_learning_rate(<float32[2]>))
     """
-    several = [Transformation.coerce(f"stack: txs[{i}]", tx) for i, tx in enumerate(txs)]
+    several = [Transformation.coerce(f"stack: txs[{i}]", tx) for i, tx in enumerate(sequence("stack: txs", txs))]
     if not several:
         raise ValueError("stack needs one optimizer or more, got none")
     for i, tx in enumerate(several):
@@ -35,6 +36,7 @@ def stack(txs: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *numbers: jnp.stack([jnp.asarray(x, float) for x in numbers]), *several)
 
 
+@checked
 def grid(make: Callable[..., Any], **values: Iterable[Any]) -> Any:
     """Every combination of the values, as one record; the last name varies fastest, as in `itertools.product`.
 
@@ -51,18 +53,13 @@ def grid(make: Callable[..., Any], **values: Iterable[Any]) -> Any:
     scale_by_learning_rate(<float32[4]>)
     """
     columns = {name: _values(name, several) for name, several in values.items()}
-    try:
-        inspect.signature(make).bind(**columns)
-    except TypeError as error:
-        takes = inspect.signature(make)
-        raise TypeError(f"grid: {_name(make)}{takes} cannot be called with {', '.join(values)}: {error}") from None
+    if why := misfit(_name(function_of("grid: make", make)), make, (), columns):
+        raise TypeError(f"grid: {why}")
     return stack([make(**dict(zip(columns, combination))) for combination in itertools.product(*columns.values())])
 
 
 def _values(name: str, values: Any) -> list[Any]:
-    if isinstance(values, (str, dict, set)) or not np.iterable(values):
-        raise TypeError(f"grid: {name} must be a sequence of values, got {values!r}")
-    values = list(values)
+    values = sequence(f"grid: {name}", values)
     if not values:
         raise ValueError(f"grid: {name} has no values")
     return values
@@ -113,9 +110,13 @@ class Sweep(NamedTuple):
     hyperparameters: dict[str, np.ndarray]  # those that vary, by name
     txs: Any  # the optimizers, as one record
 
+    @checked
     def best(self, by: Callable[[Any], Any] = lambda result: result) -> Any:
         """The optimizer of the lowest result; `by` chooses it from results of several parts. NaN is never lowest."""
-        values = np.asarray(by(self.results), float)
+        found = by(self.results)
+        if not isinstance(found, (jax.Array, np.ndarray, list, tuple)):
+            raise TypeError(f"best: by must choose an array of the results, chose {said(found)}")
+        values = np.asarray(found, float)
         size = jax.tree.leaves(self.txs)[0].shape
         if values.shape != size or np.isnan(values).all():
             have = "only NaN" if values.shape == size else f"an array of shape {values.shape}"
@@ -135,6 +136,7 @@ class Sweep(NamedTuple):
     __repr__ = __str__
 
 
+@checked
 def sweep(train: Callable[[Any], Any], txs: Any, *, at_once: int | None = None) -> Sweep:
     """Runs `train(tx)` for every optimizer of a batch, compiled once.
 
@@ -170,13 +172,11 @@ def sweep(train: Callable[[Any], Any], txs: Any, *, at_once: int | None = None) 
     if isinstance(txs, Sequence):
         txs = stack(txs)
     if at_once is not None and (isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1):
-        raise ValueError(f"sweep: at_once must be None or an integer, 1 or more, got {at_once!r}")
-    if not callable(train):
-        raise TypeError(f"sweep: train must be a function of an optimizer, got {train!r}")
+        raise ValueError(f"sweep: at_once must be None or an integer, 1 or more, got {said(at_once)}")
     leaves = leaves_by_path(txs) if isinstance(txs, Transformation) else {}
     shapes = {jnp.shape(x) for x in leaves.values()}
     if len(shapes) != 1 or len(shapes.pop()) != 1:
-        raise ValueError(f"sweep: txs must be a batch of optimizers, as gx.stack and gx.grid make, got {txs!r}")
+        raise ValueError(f"sweep: txs must be a batch of optimizers, as gx.stack and gx.grid make, got {said(txs)}")
     if any(isinstance(x, Tracer) for x in leaves.values()):
         raise TypeError("sweep: txs are traced, and its table needs their values: within jit, jax.vmap(train)(txs)")
     results = _run(train, at_once, txs)
@@ -186,10 +186,12 @@ def sweep(train: Callable[[Any], Any], txs: Any, *, at_once: int | None = None) 
 @partial(jax.jit, static_argnums=(0, 1))
 def _run(train: Callable[[Any], Any], at_once: int | None, txs: Any) -> Any:
     def checked(tx):
-        result = train(tx)
+        result = traced("sweep: train", train, tx)
+        if not jax.tree.leaves(result):
+            raise TypeError(f"sweep: train must return arrays, returned {said(result)}")
         for path, leaf in leaves_by_path(result).items():
             if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, int)):
-                raise TypeError(f"sweep: train must return arrays, returned {leaf!r}{path and f' at {path!r}'}")
+                raise TypeError(f"sweep: train must return arrays, returned {said(leaf)}{path and f' at {path!r}'}")
         return jax.tree.map(jnp.asarray, result)
 
     if at_once is None:

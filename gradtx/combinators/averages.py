@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gradtx.arguments import checked
 from gradtx.combinators.chain import chain
 from gradtx.combinators.precondition import precondition
 from gradtx.core import Transformation
@@ -14,6 +15,7 @@ def average(decay: Any, corrected: bool = True) -> Transformation:
     return chain(scale_by_ema(decay), bias_correction(decay)) if corrected else chain(scale_by_ema(decay))
 
 
+@checked
 def momentum(decay: Any = 0.9, corrected: bool = True) -> Transformation:
     r"""Momentum as an average of gradients, the direction of Adam.   m̂ = ema(g) / (1 − bᵗ)
 
@@ -28,6 +30,7 @@ def momentum(decay: Any = 0.9, corrected: bool = True) -> Transformation:
     return average(decay, corrected)
 
 
+@checked
 def rms(decay: Any = 0.999, corrected: bool = True) -> Transformation:
     r"""The root of the average square of each coordinate, the size of Adam and RMSProp.   s = √(ema(g²) / (1 − bᵗ))
 
@@ -42,6 +45,7 @@ def rms(decay: Any = 0.999, corrected: bool = True) -> Transformation:
     return chain(square(), average(decay, corrected), sqrt())
 
 
+@checked
 def scale_by_rms(decay: Any = 0.999, eps: Any = 1e-8) -> Transformation:
     r"""The RMSProp piece on its own: the updates divided by their `rms`.   u = g / (s + ε)
 

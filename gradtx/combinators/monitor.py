@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import tree_flatten_with_path
 
+from gradtx.arguments import checked, function_of, said
 from gradtx.combinators.chain import Links
-from gradtx.core import Context, Slots, working_dtype
+from gradtx.core import Context, Slots, Transformation, working_dtype
 
 
 class Measurement(NamedTuple):
@@ -49,7 +50,7 @@ class monitor(Links, init=False):
     flat = False
     formula = "u = g"
 
-    def __init__(self, name: str, measure: Callable[..., Any], *streams: Any, links: tuple[Any, ...] = ()) -> None:
+    def __init__(self, name: str, measure: Any, *streams: Any, links: tuple[Any, ...] = ()) -> None:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "measure", measure)
         super().__init__(*streams, links=links)
@@ -57,9 +58,9 @@ class monitor(Links, init=False):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.name, str):
-            raise TypeError(f"monitor: name must be a text, got {self.name!r}")
-        if not callable(self.measure):
-            raise TypeError(f"monitor {self.name!r}: measure must be a function of trees, got {self.measure!r}")
+            raise TypeError(f"monitor: name must be a text, got {said(self.name)}")
+        takes = [type(link).__name__ for link in self.links] or ["trees"]
+        function_of(f"monitor {self.name!r}: measure", self.measure, *takes)
 
     def _arguments(self) -> list[str]:
         return [repr(self.name), getattr(self.measure, "__name__", repr(self.measure)), *super()._arguments()]
@@ -75,11 +76,12 @@ class monitor(Links, init=False):
             streams.append(stream)
         value = self.measure(*(streams or [updates]))
         if not isinstance(value, (int, float, Array)) or jnp.shape(value) or jnp.iscomplexobj(value):
-            raise ValueError(f"monitor {self.name!r}: the measure must give one real number, got {value!r}")
+            raise ValueError(f"monitor {self.name!r}: the measure must give one real number, got {said(value)}")
         measured = Measurement(jnp.asarray(value, slots["measured"][self.name].value.dtype))
         return updates, {"measured": {self.name: measured}, **{name: kept for name, kept in new.items() if kept}}
 
 
+@checked
 def measurements(state: Any) -> dict[str, Array]:
     """What every `monitor` measured at the last update, by name; by the whole path where two have one name.
 
@@ -92,6 +94,8 @@ def measurements(state: Any) -> dict[str, Array]:
     >>> gx.measurements(state)
     {'before': Array(3., dtype=float32), 'after': Array(1., dtype=float32)}
     """
+    if isinstance(state, Transformation):
+        raise TypeError(f"measurements: state must be the optimizer's state, got {said(state)}")
     leaves, _ = tree_flatten_with_path(state, is_leaf=_is)
     found = [([str(key.key) for key in path if hasattr(key, "key")], x.value) for path, x in leaves if _is(x)]
     names = [keys[-1] for keys, _ in found]

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from jax.tree_util import tree_flatten_with_path, treedef_is_leaf
 
+from gradtx.arguments import checked, function_of, said, sequence
 from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, init_slots, path_of, run, walk
 from gradtx.core.record import describe
 from gradtx.core.transformation import FUNCTIONS
@@ -90,10 +91,12 @@ def cut(place: str, rules: list[Rule], params: Any, check: bool = True) -> Cut:
         answers = {path: chooses(path, leaves[path]) for path in paths}
         for path, answer in answers.items():
             if not isinstance(answer, (bool, np.bool_)):
-                raise TypeError(f"{rule.said} must answer True or False for {path!r}, answered {answer!r}")
+                raise TypeError(f"{rule.said} must answer True or False for {path!r}, answered {said(answer)}")
         return [path for path, answer in answers.items() if answer]
 
     for rule in rules:
+        if check and isinstance(rule.where, Paths) and not isinstance(rule.where, Labels):
+            rule.where.check(rule.said, list(leaves))
         new = chosen(rule, [path for path in here if names[path] is None])
         names |= dict.fromkeys(new, rule.name)
         if new or rule.optional or not (here and check):
@@ -156,7 +159,7 @@ def _labels(place: str, value: Any) -> Any:
     if value is None or isinstance(value, Labels):
         return value
     if any(not isinstance(leaf, str) for leaf in jax.tree.leaves(value)):
-        raise TypeError(f"{place} must be a tree of strings, got {value!r}")
+        raise TypeError(f"{place} must be a tree of strings, got {said(value)}")
     return Labels(value)
 
 
@@ -201,13 +204,17 @@ class partition(Groups, init=False):
     ) -> None:
         if isinstance(rules, Mapping):  # else, as dataclasses.replace calls, the fields
             if bad := [key for key in rules if not isinstance(key, str) and (labels is not None or not callable(key))]:
-                raise TypeError(f"partition: a rule must be a pattern, a function, or one of labels, got {bad[0]!r}")
+                raise TypeError(
+                    f"partition: a rule must be a pattern, a function, or one of labels, got {said(bad[0])}"
+                )
+            for key in filter(callable, rules):
+                function_of(f"partition: the rule {_text(key)}", key, "path", "leaf")
             members = tuple(self.coerce(f"partition: rules[{_text(key)}]", tx) for key, tx in rules.items())
             rules = tuple(rules.keys())
             if default is not None:
                 rules, members = (*rules, None), (*members, self.coerce("partition: default", default))
         if not isinstance(rules, tuple) or len(members) != len(rules):
-            raise TypeError(f"partition: rules must be a dict of transformations, got {rules!r}")
+            raise TypeError(f"partition: rules must be a dict of transformations, got {said(rules)}")
         object.__setattr__(self, "rules", rules)
         object.__setattr__(self, "members", members)
         object.__setattr__(self, "labels", labels)
@@ -216,7 +223,8 @@ class partition(Groups, init=False):
 
     def __post_init__(self) -> None:
         one = isinstance(self.optional, str) or callable(self.optional)
-        object.__setattr__(self, "optional", (self.optional,) if one else tuple(self.optional))
+        several = (self.optional,) if one else tuple(sequence("partition: optional", self.optional))
+        object.__setattr__(self, "optional", several)
         super().__post_init__()
         keys = [key for key in self.rules if key is not None]
         labels = self.labels.chosen.values() if self.labels else ()
@@ -252,9 +260,8 @@ class partition(Groups, init=False):
 
     def cut(self, params: Any, check: bool = True) -> Cut:
         paths = [path_of(path) for path, _ in tree_flatten_with_path(params, is_leaf=is_none)[0]]
-        for place in self.labels.chosen if self.labels and paths and check else ():
-            if not any(place in ("", p) or p.startswith(f"{place}/") or place.startswith(f"{p}/") for p in paths):
-                raise ValueError(f"partition: labels[{place!r}] is of no parameter; there are {', '.join(paths)}")
+        if self.labels and check:
+            self.labels.check("partition: labels", paths)
         return super().cut(params, check)
 
 
@@ -291,7 +298,7 @@ class masked(Groups):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.otherwise not in ("identity", "zero"):
-            raise ValueError(f"masked: otherwise must be 'identity' or 'zero', got {self.otherwise!r}")
+            raise ValueError(f"masked: otherwise must be 'identity' or 'zero', got {said(self.otherwise)}")
 
     def groups(self) -> list[Rule]:
         said = f"masked: where={_text(self.where)}"
@@ -349,6 +356,7 @@ class Explanation(NamedTuple):
     __repr__ = __str__
 
 
+@checked
 def explain(tx: Any, params: Any) -> Explanation:
     """Which parameter goes by which group, and what runs on it: `tx` with every choice made.
 

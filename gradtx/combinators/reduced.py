@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import tree_map_with_path
 
+from gradtx.arguments import said
 from gradtx.combinators.combinator import Combinator
 from gradtx.core import Context, Kind, Slots, Transformation, init_slots, path_of, run, walk
 from gradtx.core.trees import differentiable, widen
@@ -21,18 +22,18 @@ def _over(place: str, value: Any) -> Any:
     axes = (value,) if isinstance(value, int) else value
     if isinstance(axes, (tuple, list)) and all(isinstance(a, int) and not isinstance(a, bool) for a in axes):
         return tuple(axes)
-    raise ValueError(f"{place} must be 'leaf', 'rows', 'columns', or the axes to reduce, got {value!r}")
+    raise ValueError(f"{place} must be 'leaf', 'rows', 'columns', or the axes to reduce, got {said(value)}")
 
 
 def _count(place: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{place} must be a whole number, 1 or more, got {value!r}")
+        raise ValueError(f"{place} must be a whole number, 1 or more, got {said(value)}")
     return value
 
 
 def _how(place: str, value: Any) -> Any:
     if not isinstance(value, str) or value not in HOW:
-        raise ValueError(f"{place} must be 'mean', 'sum' or 'max', got {value!r}")
+        raise ValueError(f"{place} must be 'mean', 'sum' or 'max', got {said(value)}")
     return value
 
 

@@ -19,6 +19,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
+from gradtx.arguments import checked, describe, function_of, hashable, said
+
 
 class Kind(NamedTuple):
     """What a field holds: `convert(place, value)` checks and normalises it; `data` says whether jax sees it as data."""
@@ -27,19 +29,29 @@ class Kind(NamedTuple):
     data: bool = False
 
 
+def _is(x: Any, kind: Any) -> bool:
+    return jnp.issubdtype(x.dtype, kind)
+
+
 def _interval(low: float, high: float, closed: bool = True, text: str = "a finite number") -> Kind:
     """A finite number from `low` to `high`; not `closed`: the ends themselves are excluded."""
 
     def convert(place: str, value: Any) -> Any:
-        if callable(value):
-            return value if isinstance(value, Schedule) else of_step(value)
+        if isinstance(value, Schedule):
+            return value
+        if callable(value) and not isinstance(value, Record):
+            return of_step(function_of(place, value, "the step"))
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            value = float(value)
-        elif not isinstance(value, (jax.Array, np.ndarray)) or jnp.result_type(value).kind in "bcO":
-            raise TypeError(f"{place} must be a number, an array, a schedule or a function of the step, got {value!r}")
+            value = math.inf if isinstance(value, int) and value.bit_length() > 1023 else float(value)
+        elif not isinstance(value, (jax.Array, np.ndarray)) or not (
+            _is(value, jnp.floating) or _is(value, jnp.integer)
+        ):
+            raise TypeError(
+                f"{place} must be a number, an array, a schedule or a function of the step, got {said(value)}"
+            )
         elif value.shape:
             raise ValueError(f"{place} must be one number, got {describe(value)}: make many optimizers with jax.vmap")
-        elif not jnp.issubdtype(value.dtype, jnp.floating):
+        elif not _is(value, jnp.floating):
             value = jnp.asarray(value, float)
         if not isinstance(value, Tracer):
             number = float(value)
@@ -64,14 +76,6 @@ Share = Annotated[Any, _interval(math.nextafter(0, 1), 1, text="above 0 and at m
 """A `Scalar` in (0, 1]."""
 
 
-def _structure(place: str, value: Any) -> Any:
-    try:
-        hash(value)
-    except TypeError:
-        raise TypeError(f"{place} is part of the structure and must be hashable, got {value!r}") from None
-    return value
-
-
 def _kind(hint: Any) -> Kind:
     """What a field with this annotation holds."""
     if notes := [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Kind)]:
@@ -80,7 +84,7 @@ def _kind(hint: Any) -> Kind:
         return Kind(hint.coerce, data=True)
     if get_origin(hint) is tuple and (inner := _kind(get_args(hint)[0])).data:
         return Kind(lambda place, values: tuple(inner.convert(f"{place}[{i}]", v) for i, v in enumerate(values)), True)
-    return Kind(_structure)
+    return Kind(hashable)
 
 
 @dataclass_transform(frozen_default=True)
@@ -96,6 +100,8 @@ class Record:
     def __init_subclass__(cls, init: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
         dataclasses.dataclass(repr=False, eq=False, init=init)(cls)
+        if "__init__" in vars(cls):
+            cls.__init__ = checked(cls.__init__)
         hints = get_type_hints(cls, include_extras=True)
         cls._kinds = {field.name: _kind(hints[field.name]) for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
         data = [name for name, kind in cls._kinds.items() if kind.data]
@@ -165,11 +171,6 @@ def _show(value: Any) -> str:
     return value.__name__ if inspect.isroutine(value) else repr(value)
 
 
-def describe(x: Any) -> str:
-    """An array's dtype and shape, as `float32[3,4]`."""
-    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
-
-
 def _arithmetic(sign: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
     return (lambda self, other: combined(self, sign, other)), (lambda self, other: combined(other, sign, self))
 
@@ -215,5 +216,6 @@ class of_step(Schedule):
 
     function: Callable[[Any], Any]
 
+    @checked
     def __call__(self, step: Any) -> Any:
         return self.function(step)

@@ -1,7 +1,7 @@
 """What a gradient transformation is: the pair (init, update), and all that every piece needs, done once at the root."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,12 @@ from jax import Array
 from jax.core import Tracer
 from jax.custom_derivatives import zero_from_primal
 from jax.experimental.shard_alike import shard_alike
-from jax.tree_util import tree_flatten_with_path, tree_map_with_path
+from jax.tree_util import tree_flatten_with_path
 
+from gradtx import checks
+from gradtx.arguments import checked, misfit, said, traced, unknown
 from gradtx.core import trees
-from gradtx.core.record import Record, Schedule, scalar
+from gradtx.core.record import Record, Schedule
 from gradtx.core.trees import is_float0, is_none
 
 Slots = dict[str, Any]
@@ -62,12 +64,15 @@ class Transformation(Record):
         """The new updates and the new slots, of the names and shapes that `init_tree` gave."""
         raise NotImplementedError(f"{type(self).__name__} must define update_tree")
 
+    @checked
     def init(self, params: Any) -> State:
         """The state before the first update: slots shaped and sharded as the parameters, in at least float32."""
-        for path, p in trees.leaves_by_path(params).items():
-            trees.differentiable(f"params[{path!r}]", p)
-        return State(jnp.zeros((), jnp.int32), init_slots(self.at(0), params))
+        checks.check_params(params)
+        now = self.at(0)
+        checks.check_hyperparameters(now, walk(now), trees.working_dtype(params))
+        return State(jnp.zeros((), jnp.int32), init_slots(now, params))
 
+    @checked
     def update(self, updates: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:
         """Transforms the updates, which come back with the structure, shapes and dtypes that they came in with.
 
@@ -81,32 +86,52 @@ class Transformation(Record):
         """
         return _update(self, updates, state, params, extra)
 
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **named: Any) -> None:
+            name = type(self).__name__
+            raise TypeError(f"{name} is no function: call its update(updates, state, params), first its init(params)")
+
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
 
+    @checked
     def at(self, step: Any, running: bool = False) -> Any:
         """The same transformation with every schedule replaced by its value at `step` (the first update is step 0).
 
         `running`: but for those that go by a clock in the slots, which the wrapper that keeps it reads as it runs.
         """
+        if not jnp.issubdtype(getattr(step, "dtype", type(step)), jnp.integer):
+            raise TypeError(f"at(step) needs an integer, got {said(step)}")
+        fields, structure = jax.tree.flatten(self, is_leaf=lambda x: x is not self)
+        kinds = [(name, kind.convert) for name, kind in self._kinds.items() if kind.data]
 
-        def value(path, leaf):
-            if isinstance(leaf, Transformation):
-                return leaf.at(step, running)  # which may have a clock of its own
-            return scalar(f"{trees.path_of(path)} at step {step}", leaf(step)) if isinstance(leaf, Schedule) else leaf
+        def value(place, x):
+            if isinstance(x, Transformation):
+                return x.at(step, running)  # which may have a clock of its own
+            return traced(place, x, step) if isinstance(x, Schedule) else x
 
-        return tree_map_with_path(value, self, is_leaf=lambda x: x is not self and isinstance(x, Record))
+        def now(name, convert, held):
+            place = f"{type(self).__name__}: {name}" + ("" if isinstance(step, Tracer) else f" at step {step}")
+            parts, tree = jax.tree.flatten(held, is_leaf=lambda x: isinstance(x, Record))
+            new = tree.unflatten(value(place, x) for x in parts)
+            return convert(place, new) if any(isinstance(x, Schedule) for x in parts) else new
+
+        return structure.unflatten(now(*kind, held) for kind, held in zip(kinds, fields))
 
     @classmethod
     def coerce(cls, place: str, value: Any) -> "Transformation":
         """A transformation as it is; another library's, or any `(init, update)`, as a `pair`."""
         if isinstance(value, Transformation):
             return value
-        if isinstance(value, tuple) and len(value) == 2 and all(map(callable, value)):
+        functions = isinstance(value, tuple) and [callable(x) and not isinstance(x, Record) for x in value]
+        if functions == [True, True]:
             from gradtx.interop.pair import pair  # built on this
 
             return pair(*value)
-        raise TypeError(f"{place} must be a transformation or a pair (init, update), got {value!r}")
+        many = isinstance(value, (list, tuple)) and any(isinstance(x, Transformation) for x in value)
+        several = ": give each as an argument of its own" if many else ""
+        raise TypeError(f"{place} must be a transformation or a pair (init, update), got {said(value)}{several}")
 
 
 def walk(tx: Any) -> Iterator[Transformation]:
@@ -161,12 +186,14 @@ def _of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[...
     def call(tree, *more, **named):
         absent = zero_from_primal(params) if name == "hvp" else params
         full = jax.tree.map(lambda x, p: p if x is None else trees.narrow(x, p), tree, absent, is_leaf=is_none)
+        if why := misfit(name, function, (full, *more), named):
+            raise TypeError(f"{why}: it must be a function of a tree like the parameters")
         out = function(full, *more, **named)
         if name == "value_fn":
             return out
         if missing := sorted(trees.leaves_by_path(tree).keys() - trees.leaves_by_path(out)):
-            raise ValueError(f"{name}(…) has nothing for params[{missing[0]!r}]: it is {jax.tree.structure(out)}")
-        trees.check_updates(out, params, f"{name}(…)")
+            raise ValueError(f"{name}(…) has nothing for {checks.place('params', missing[0])}: it is {said(out)}")
+        checks.check_updates(out, params, f"{name}(…)")
         return jax.tree.map(lambda x, u: x if x is None else trees.widen(u, dtype), tree, out, is_leaf=is_none)
 
     return function if params is None else call
@@ -174,23 +201,28 @@ def _of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[...
 
 def _check(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:
     if not isinstance(state, State):
-        raise TypeError(f"update(updates, state, params) needs the State of init, got {type(state).__name__}")
+        swapped = (
+            ": the arguments are in another order" if isinstance(updates, State) or isinstance(params, State) else ""
+        )
+        raise TypeError(f"update(updates, state, params) needs the State of init, got {type(state).__name__}{swapped}")
+    if not jnp.issubdtype(getattr(state.step, "dtype", type(state.step)), jnp.integer) or jnp.shape(state.step):
+        raise TypeError(f"state.step must be one integer, got {said(state.step)}: make the state with init")
     needs = {name: type(piece).__name__ for piece in walk(tx) for name in piece.needs}
-    if "**" not in needs and (unknown := sorted(extra.keys() - needs)):
+    if "**" not in needs and (wrong := sorted(extra.keys() - needs)):
         known = ", ".join(sorted(needs.keys() - {"params"})) or "none"
-        raise TypeError(f"no piece needs the argument {unknown[0]!r}; needed here: {known}")
+        near = [*needs, "params"]
+        raise TypeError(unknown("no piece needs the argument", wrong[0], near, f"needed here: {known}"))
     for name, piece in needs.items():
         if name != "**" and (params if name == "params" else extra.get(name)) is None:
             what, how = ("the parameters", "") if name == "params" else (f"the argument {name!r}", f", {name}=…")
             raise ValueError(f"{piece} needs {what}: call update(updates, state, params{how})")
-    if wrong := [name for name in FUNCTIONS if not (extra.get(name) is None or callable(extra[name]))]:
-        raise TypeError(f"{wrong[0]} must be a function of a tree like the parameters, got {extra[wrong[0]]!r}")
-    for path, h in trees.leaves_by_path(tx).items():
-        if jnp.shape(h):
-            raise ValueError(f"{path} holds values of shape {jnp.shape(h)}: update many optimizers inside jax.vmap")
-    trees.check_updates(updates, params)
+    for name in FUNCTIONS:
+        if not (extra.get(name) is None or callable(extra[name])):
+            raise TypeError(f"{name} must be a function of a tree like the parameters, got {said(extra[name])}")
+    checks.check_updates(updates, params)
+    checks.check_hyperparameters(tx, walk(tx), trees.working_dtype(updates, params))
     like = jax.tree.map(lambda x: jnp.zeros(x.shape, int) if is_float0(x) else x, updates if params is None else params)
-    trees.check_slots(state.slots, jax.eval_shape(lambda p: init_slots(tx.at(0), p), like), exact=params is not None)
+    checks.check_slots(state.slots, jax.eval_shape(lambda p: init_slots(tx.at(0), p), like), exact=params is not None)
 
 
 class PerLeaf(Transformation):
@@ -229,6 +261,7 @@ def sharded(slot: Any, param: Any) -> Any:
     return shard_alike(param, slot)[1] if isinstance(param, Tracer) and slot.shape == param.shape else slot
 
 
+@checked
 @trees.compiled
 def apply_updates(params: Any, updates: Any) -> Any:
     """The parameters plus the updates, with the parameters' structure, shapes and dtypes; None changes nothing.
@@ -237,7 +270,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     >>> gx.apply_updates({"w": jnp.ones(2), "frozen": jnp.ones(1)}, {"w": -jnp.ones(2), "frozen": None})
     {'frozen': Array([1.], dtype=float32), 'w': Array([0., 0.], dtype=float32)}
     """
-    trees.check_updates(updates, params)
+    checks.check_updates(updates, () if params is None else params)
 
     def add(u, p):
         if u is None or is_float0(u):

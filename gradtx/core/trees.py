@@ -1,4 +1,4 @@
-"""Words for trees of arrays: compilation, paths, checks and precision."""
+"""Words for trees of arrays: compilation, paths and precision."""
 
 import functools
 import operator
@@ -7,15 +7,17 @@ from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 from jax.dtypes import float0, prng_key
+from jax.extend.core import get_opaque_trace_state
 from jax.tree_util import DictKey, GetAttrKey, keystr, tree_flatten_with_path
 
-from gradtx.core.record import describe
+from gradtx.arguments import is_array, said
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_ARRAYS: set[type] = {float, int, complex, bool, np.ndarray}  # types of concrete leaves: these, and those met since
+_ARRAYS: set[type] = {float, int, complex, bool}  # types of concrete leaves: these, and those met since
+with jax.ensure_compile_time_eval():
+    EAGER = get_opaque_trace_state()  # outside of any trace
 
 
 def compiled(function: Function) -> Function:
@@ -23,13 +25,14 @@ def compiled(function: Function) -> Function:
     jitted = jax.jit(function)
 
     @functools.wraps(function)
-    def call(*args: Any) -> Any:
-        for leaf in jax.tree.leaves(args):
+    def call(*args: Any, **named: Any) -> Any:
+        for leaf in jax.tree.leaves((args, named)):
             if type(leaf) not in _ARRAYS:
-                if isinstance(leaf, Tracer) or not isinstance(leaf, (jax.Array, np.generic)):
-                    return function(*args)
-                _ARRAYS.add(type(leaf))
-        return jitted(*args)
+                if isinstance(leaf, (Tracer, jax.ShapeDtypeStruct)) or not is_array(leaf):
+                    return function(*args, **named)
+                if isinstance(leaf, jax.Array):
+                    _ARRAYS.add(type(leaf))
+        return jitted(*args, **named)
 
     return cast(Function, call)
 
@@ -52,61 +55,21 @@ def leaves_by_path(tree: Any, is_leaf: Any = None) -> dict[str, Any]:
     return {path_of(path): leaf for path, leaf in tree_flatten_with_path(tree, is_leaf)[0]}
 
 
+def live(place: str, x: Any) -> None:
+    """Refuses what is left of a trace that has ended."""
+    if isinstance(x, Tracer) and get_opaque_trace_state() == EAGER:
+        raise ValueError(f"{place} was kept from a trace that has ended: return it from the compiled function instead")
+
+
 def differentiable(place: str, leaf: Any) -> bool:
     """Whether a leaf is floating or complex. What is no array, or a random key, is refused."""
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is None and not isinstance(leaf, (float, int, complex)):
-        raise TypeError(f"{place} is {leaf!r}: keep arrays and None only (equinox.filter(model, is_inexact_array))")
-    if dtype is not None and jnp.issubdtype(dtype, prng_key):
+    if not isinstance(leaf, (float, int, complex)) and not is_array(leaf):
+        raise TypeError(f"{place} is {said(leaf)}: keep arrays and None only (equinox.filter(model, is_inexact_array))")
+    live(place, leaf)
+    dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
+    if jnp.issubdtype(dtype, prng_key):
         raise TypeError(f"{place} is a random key, not a parameter: put None in its place")
-    return jnp.issubdtype(jnp.result_type(leaf) if dtype is None else dtype, jnp.inexact)
-
-
-def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
-    """Refuses updates (their `name`) that do not fit the parameters: structure, shape, dtype. None or float0 fits."""
-    have, need = leaves_by_path(updates, is_none), leaves_by_path(updates if params is None else params)
-    absent = [path for path, u in have.items() if u is None]
-    if missing := [p for p in need if p not in have and not any(p.startswith(f"{a}/") or not a for a in absent)]:
-        raise ValueError(f"params[{missing[0]!r}] has no update: put None there to leave it as it is")
-    for path, u in have.items():
-        if u is None or is_float0(u):
-            continue
-        if path not in need:
-            raise ValueError(f"{name}[{path!r}] has no parameter: params has {_listed(need)}")
-        p = need[path]
-        if jnp.shape(u) != jnp.shape(p):
-            raise ValueError(f"{name}[{path!r}] has shape {jnp.shape(u)}, its parameter has {jnp.shape(p)}")
-        for place, leaf in ((name, u), ("params", p)):
-            if not differentiable(f"{place}[{path!r}]", leaf):
-                raise TypeError(f"{place}[{path!r}] must be floating or complex, got {jnp.result_type(leaf)}")
-        if jnp.iscomplexobj(u) != jnp.iscomplexobj(p):
-            raise TypeError(f"{name}[{path!r}] is {jnp.result_type(u)}, its parameter {jnp.result_type(p)}")
-    try:
-        jax.tree.structure(updates, is_leaf=is_none).flatten_up_to(updates if params is None else params)
-    except ValueError:
-        a, b = jax.tree.structure(updates), jax.tree.structure(params)
-        raise ValueError(f"{name} is the tree {a}, params is {b}: their containers differ") from None
-
-
-def check_slots(slots: Any, expected: Any, exact: bool) -> None:
-    """Refuses slots of another optimizer or of other parameters; not `exact`: more slots, or other dtypes, may be."""
-    have, need = leaves_by_path(slots), leaves_by_path(expected)
-    for path in (*need, *(have if exact else ())):
-        if path not in have or path not in need:
-            raise ValueError(
-                f"the state is not this optimizer's: slot {path!r} is {'missing' if path in need else 'unknown'}. This "
-                f"optimizer keeps {_listed(need)}: make the state with init of this optimizer and these parameters"
-            )
-        a, b = jnp.asarray(have[path]), need[path]
-        if a.shape != b.shape or (exact and a.dtype != b.dtype):
-            raise ValueError(f"the state is not of these parameters: slot {path!r} is {describe(a)}, not {describe(b)}")
-    if exact and (a := jax.tree.structure(slots)) != (b := jax.tree.structure(expected)):
-        raise ValueError(f"the state is not this optimizer's: its slots are the tree {a}, not {b}")
-
-
-def _listed(paths: Any, most: int = 6) -> str:
-    shown = ", ".join(map(repr, list(paths)[:most]))
-    return f"{shown}, …" if len(paths) > most else shown or "no leaves"
+    return jnp.issubdtype(dtype, jnp.inexact)
 
 
 def working_dtype(*trees: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from gradtx.arguments import checked
 from gradtx.core import Transformation, walk
 
 
+@checked
 def as_optax(tx: Transformation) -> Any:
     """`tx` as an `optax.GradientTransformationExtraArgs`, for Optax's code that looks at the type.
 
@@ -19,6 +21,7 @@ def as_optax(tx: Transformation) -> Any:
     """
     import optax
 
+    tx = Transformation.coerce("as_optax: tx", tx)
     needs = {name for piece in walk(tx) for name in piece.needs}
 
     def update(updates, state, params=None, **extra):

@@ -21,7 +21,7 @@ class pair(Transformation):
     Array([1.5], dtype=float32)
     """
 
-    init_function: Callable[..., Any]
+    init_function: Callable[[Any], Any]
     update_function: Callable[..., Any]
 
     needs = ("**",)

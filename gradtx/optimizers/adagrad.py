@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gradtx.arguments import checked
 from gradtx.combinators import chain, precondition, rms
 from gradtx.core import Transformation
 from gradtx.optimizers.sgd import sgd
@@ -16,6 +17,7 @@ from gradtx.pieces import (
 )
 
 
+@checked
 def adagrad(learning_rate: Any = 1e-2, eps: Any = 1e-8, eps_in_sqrt: bool = False, start: Any = 0.0) -> Transformation:
     """w ← w − η·g/(√s + ε), with s ← s + g²
 
@@ -26,6 +28,7 @@ def adagrad(learning_rate: Any = 1e-2, eps: Any = 1e-8, eps_in_sqrt: bool = Fals
     return chain(divided, scale_by_learning_rate(learning_rate))
 
 
+@checked
 def rmsprop(
     learning_rate: Any = 1e-3,
     decay: Any = 0.9,
@@ -47,6 +50,7 @@ def rmsprop(
     return chain(precondition(identity(), size, eps, eps_in_sqrt), sgd(learning_rate, momentum, nesterov))
 
 
+@checked
 def adadelta(learning_rate: Any = 1.0, decay: Any = 0.9, eps: Any = 1e-6) -> Transformation:
     """w ← w − η·u, with u = g·√(x + ε)/√(s + ε), s = ema(g²), x = ema(u²) before u
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gradtx.arguments import checked
 from gradtx.combinators import chain, momentum, precondition, rms
 from gradtx.core import Transformation
 from gradtx.pieces import (
@@ -19,6 +20,7 @@ from gradtx.pieces import (
 )
 
 
+@checked
 def adam(
     learning_rate: Any = 1e-3,
     b1: Any = 0.9,
@@ -37,6 +39,7 @@ def adam(
     return chain(divided, scale_by_learning_rate(learning_rate))
 
 
+@checked
 def adamw(
     learning_rate: Any = 1e-3,
     b1: Any = 0.9,
@@ -54,6 +57,7 @@ def adamw(
     return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def adamax(learning_rate: Any = 2e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Transformation:
     """w ← w − η·m̂/s, with m̂ = ema(g)/(1 − β₁ᵗ), s ← max(β₂·s, |g| + ε)
 
@@ -63,6 +67,7 @@ def adamax(learning_rate: Any = 2e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any =
     return chain(precondition(momentum(b1), by=size, eps=0.0), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def nadam(
     learning_rate: Any = 2e-3,
     b1: Any = 0.9,
@@ -80,6 +85,7 @@ def nadam(
     return chain(precondition(direction, by=rms(b2), eps=eps), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def amsgrad(
     learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, correct_first: bool = True
 ) -> Transformation:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from gradtx import schedules
+from gradtx.arguments import checked
 from gradtx.combinators import chain, scale_by_rms
 from gradtx.core import Transformation, scalar
 from gradtx.optimizers.sizes import radam
@@ -10,6 +11,7 @@ from gradtx.pieces import add_weight_decay, centralize, scale_by_learning_rate
 from gradtx.wrappers import average_params, lookahead, schedule_free
 
 
+@checked
 def asgd(
     learning_rate: Any = 1e-2, weight_decay: Any = 1e-4, power: Any = 0.75, start: int = 1, where: Any = None
 ) -> Transformation:
@@ -23,6 +25,7 @@ def asgd(
     return average_params(chain(add_weight_decay(weight_decay, where), scale_by_learning_rate(rate)), 1.0, start)
 
 
+@checked
 def ranger(
     learning_rate: Any = 1e-3, b1: Any = 0.95, b2: Any = 0.999, eps: Any = 1e-5, every: int = 6, share: Any = 0.5
 ) -> Transformation:
@@ -34,6 +37,7 @@ def ranger(
     return lookahead(chain(centralize(), radam(learning_rate, b1, b2, eps)), every, share)
 
 
+@checked
 def schedule_free_adamw(
     learning_rate: Any = 2.5e-3,
     b1: Any = 0.9,
@@ -53,6 +57,7 @@ def schedule_free_adamw(
     return schedule_free(inner, b1, weight=rate * rate)
 
 
+@checked
 def swa(inner: Any, start: int = 1, every: int = 1) -> Transformation:
     """Any optimizer, and the mean of w after the updates start, start + every, …
 

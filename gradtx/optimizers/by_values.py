@@ -9,7 +9,9 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from gradtx.arguments import checked, is_array, said
 from gradtx.core import leaves_by_path, working_dtype
+from gradtx.pieces.extra import one_key
 
 
 class Found(NamedTuple):
@@ -19,6 +21,7 @@ class Found(NamedTuple):
     loss: Array
 
 
+@checked
 def random_search(
     loss: Callable[[Any], Any], params: Any, key: Array, draws: int = 10_000, scale: float = 1.0
 ) -> Found:
@@ -38,8 +41,9 @@ def random_search(
     >>> bool(loss < 1e-2)
     True
     """
-    if draws < 1:
-        raise ValueError(f"random_search: draws must be at least 1, got {draws}")
+    if type(draws) is not int or draws < 1:
+        raise ValueError(f"random_search: draws must be an integer, at least 1, got {said(draws)}")
+    scale, key = _number("random_search: scale", scale), one_key("random_search", key)
     _floating("random_search", params)
     flat, unravel = ravel_pytree(params)
 
@@ -55,6 +59,7 @@ def random_search(
     return Found(unravel(best), value)
 
 
+@checked
 def numeric_gradient(
     loss: Callable[[Any], Any], params: Any, step: float = 1e-4, method: Literal["forward", "central"] = "forward"
 ) -> Any:
@@ -74,10 +79,10 @@ def numeric_gradient(
     >>> numeric_gradient(lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.array([1.0, 2.0])}, step=0.5, method="central")
     {'a': Array([2., 4.], dtype=float32)}
     """
-    if not step > 0:
-        raise ValueError(f"numeric_gradient: step must be above 0, got {step!r}")
+    if not _number("numeric_gradient: step", step) > 0:
+        raise ValueError(f"numeric_gradient: step must be above 0, got {said(step)}")
     if method not in ("forward", "central"):
-        raise ValueError(f"numeric_gradient: method must be 'forward' or 'central', got {method!r}")
+        raise ValueError(f"numeric_gradient: method must be 'forward' or 'central', got {said(method)}")
     _floating("numeric_gradient", params)
     flat, unravel = ravel_pytree(params)
     if not flat.size:
@@ -96,6 +101,7 @@ def numeric_gradient(
     return unravel(jax.lax.map(slope, jnp.arange(flat.size)))
 
 
+@checked
 def check_gradient(
     loss: Callable[[Any], Any],
     params: Any,
@@ -126,6 +132,7 @@ def check_gradient(
     ValueError: check_gradient: the gradient at 'a' is off by 0.5, more than 0.01
     """
     _floating("check_gradient", params)
+    _number("check_gradient: tolerance", tolerance)
     if gradient is None:
         gradient = jax.grad(loss)
     if callable(gradient):
@@ -150,14 +157,25 @@ def check_gradient(
 
 
 def _value_of(loss: Callable[[Any], Any], params: Any) -> Array:
-    value = jnp.asarray(loss(params))
+    value = loss(params)
+    if not is_array(value) and not isinstance(value, (float, int)):
+        raise TypeError(f"the loss must return one floating number, got {said(value)}")
+    value = jnp.asarray(value)
     if value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"the loss must return one floating number, got {value.dtype} of shape {value.shape}")
     return value
 
 
+def _number(place: str, x: Any) -> Any:
+    if isinstance(x, bool) or not isinstance(x, (int, float, np.number)):
+        raise TypeError(f"{place} must be a number, got {said(x)}")
+    return x
+
+
 def _floating(name: str, params: Any) -> None:
     for path, leaf in leaves_by_path(params).items():
+        if not is_array(leaf) and not isinstance(leaf, (float, int, complex)):
+            raise TypeError(f"{name}: params[{path!r}] must be an array, got {said(leaf)}")
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits < 32:
             raise TypeError(f"{name}: params[{path!r}] must be float32 or float64, got {dtype}")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gradtx.arguments import checked
 from gradtx.combinators import chain, momentum, precondition, rms
 from gradtx.core import Transformation
 from gradtx.pieces import (
@@ -19,6 +20,7 @@ from gradtx.wrappers import every
 HUTCHINSON = hessian_diagonal()
 
 
+@checked
 def adahessian(
     learning_rate: Any = 0.15,
     b1: Any = 0.9,
@@ -38,6 +40,7 @@ def adahessian(
     return chain(precondition(momentum(b1), by=size, eps=eps), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def sophia(
     learning_rate: Any = 1e-4,
     b1: Any = 0.96,

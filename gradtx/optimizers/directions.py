@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from gradtx.arguments import checked, sequence
 from gradtx.combinators import add, blend, chain, momentum, precondition, rms
 from gradtx.combinators.averages import average
 from gradtx.core import Transformation
@@ -21,6 +22,7 @@ from gradtx.pieces import (
 )
 
 
+@checked
 def sgdw(learning_rate: Any = 1e-2, momentum: Any = 0.9, weight_decay: Any = 1e-2, where: Any = None) -> Transformation:
     """w ← w − η·(v + λ·w), with v ← β·v + g
 
@@ -29,6 +31,7 @@ def sgdw(learning_rate: Any = 1e-2, momentum: Any = 0.9, weight_decay: Any = 1e-
     return chain(add_momentum(momentum), add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def sign_sgd(learning_rate: Any = 1e-3) -> Transformation:
     """w ← w − η·sign(g)
 
@@ -37,6 +40,7 @@ def sign_sgd(learning_rate: Any = 1e-3) -> Transformation:
     return chain(sign(), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def signum(learning_rate: Any = 1e-3, decay: Any = 0.9) -> Transformation:
     """w ← w − η·sign(m), with m ← β·m + (1−β)·g
 
@@ -45,6 +49,7 @@ def signum(learning_rate: Any = 1e-3, decay: Any = 0.9) -> Transformation:
     return chain(scale_by_ema(decay), sign(), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def lion(
     learning_rate: Any = 1e-4, b1: Any = 0.9, b2: Any = 0.99, weight_decay: Any = 1e-3, where: Any = None
 ) -> Transformation:
@@ -57,6 +62,7 @@ def lion(
     return chain(direction, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def qhm(learning_rate: Any = 1.0, decay: Any = 0.999, share: Any = 0.7) -> Transformation:
     """w ← w − η·(ν·m + (1−ν)·g), with m ← β·m + (1−β)·g
 
@@ -65,6 +71,7 @@ def qhm(learning_rate: Any = 1.0, decay: Any = 0.999, share: Any = 0.7) -> Trans
     return chain(blend(scale_by_ema(decay), share), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def qhadam(
     learning_rate: Any = 1e-3,
     b1: Any = 0.995,
@@ -81,15 +88,18 @@ def qhadam(
     return chain(precondition(direction, by=size, eps=eps), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def aggmo(learning_rate: Any = 1e-1, decays: Sequence[Any] = (0.0, 0.9, 0.99)) -> Transformation:
     """w ← w − η·(v₁ + … + vₖ)/k, with vᵢ ← βᵢ·vᵢ + g
 
     Source: Lucas et al. 2019, arXiv 1804.00325, equation 4.
     """
-    mean = chain(add(*(add_momentum(decay) for decay in decays)), scale(1 / len(decays)))
+    each = [add_momentum(decay) for decay in sequence("aggmo: decays", decays, least=1)]
+    mean = chain(add(*each), scale(1 / len(each)))
     return chain(mean, scale_by_learning_rate(learning_rate))
 
 
+@checked
 def optimistic_sgd(learning_rate: Any = 1e-2, optimism: Any = 1.0) -> Transformation:
     """w ← w − η·(g + β·(g − g₋₁))
 
@@ -99,6 +109,7 @@ def optimistic_sgd(learning_rate: Any = 1e-2, optimism: Any = 1.0) -> Transforma
     return chain(add(identity(), change), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def optimistic_adam(
     learning_rate: Any = 1e-3, optimism: Any = 1.0, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8
 ) -> Transformation:
@@ -109,6 +120,7 @@ def optimistic_adam(
     return chain(adam(learning_rate, b1, b2, eps), add(identity(), chain(difference(from_first=True), scale(optimism))))
 
 
+@checked
 def ademamix(
     learning_rate: Any = 1e-3,
     b1: Any = 0.9,
@@ -129,6 +141,7 @@ def ademamix(
     return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def adan(
     learning_rate: Any = 1e-3,
     b1: Any = 0.98,
@@ -150,6 +163,7 @@ def adan(
     return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def grokfast(inner: Any, decay: Any = 0.98, gain: Any = 2.0) -> Transformation:
     """Any optimizer, of g + λ·ema(g)
 

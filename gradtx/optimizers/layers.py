@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gradtx.arguments import checked
 from gradtx.combinators import add, chain, momentum, precondition, project_if_orthogonal, rms
 from gradtx.core import Transformation
 from gradtx.pieces import (
@@ -15,6 +16,7 @@ from gradtx.pieces import (
 )
 
 
+@checked
 def lars(
     learning_rate: Any = 1.0,
     momentum: Any = 0.9,
@@ -33,6 +35,7 @@ def lars(
     return chain(layers, scale_by_learning_rate(learning_rate), add_momentum(momentum, nesterov))
 
 
+@checked
 def lamb(
     learning_rate: Any = 1e-3,
     b1: Any = 0.9,
@@ -51,6 +54,7 @@ def lamb(
     return chain(adam, decay, trust_ratio(), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def fromage(learning_rate: Any = 1e-2) -> Transformation:
     """w ← (w − η·(‖w‖/‖g‖)·g)/√(1 + η²) in each leaf
 
@@ -60,6 +64,7 @@ def fromage(learning_rate: Any = 1e-2) -> Transformation:
     return chain(trust_ratio(), scale_by_learning_rate(learning_rate), shrink(learning_rate))
 
 
+@checked
 def sgdp(
     learning_rate: Any = 1e-1,
     momentum: Any = 0.9,
@@ -77,6 +82,7 @@ def sgdp(
     return chain(projected, scale_by_learning_rate(learning_rate))
 
 
+@checked
 def adamp(
     learning_rate: Any = 1e-3,
     b1: Any = 0.9,
@@ -94,6 +100,7 @@ def adamp(
     return chain(project_if_orthogonal(adam, threshold, output_axis), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def orthograd(inner: Any) -> Transformation:
     """Any optimizer, of g⊥·‖g‖/‖g⊥‖ in each leaf, with g⊥ = g − w⟨w, g⟩/‖w‖²
 
@@ -102,6 +109,7 @@ def orthograd(inner: Any) -> Transformation:
     return chain(project_out(keep_norm=True), inner)
 
 
+@checked
 def adamc(
     learning_rate: Any = 1e-3,
     peak: Any = 1e-3,

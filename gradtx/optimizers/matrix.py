@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gradtx.arguments import checked, sequence
 from gradtx.combinators import chain, partition
 from gradtx.core import Transformation
 from gradtx.optimizers.adam import adam
@@ -22,12 +23,14 @@ from gradtx.pieces import (
 
 def _each(where: Any, tx: Transformation) -> dict[Any, Transformation]:
     """The rules that give `tx` to one pattern or function, or to each of several."""
-    return dict.fromkeys((where,) if isinstance(where, str) or callable(where) else where, tx)
+    one = isinstance(where, str) or callable(where)
+    return dict.fromkeys((where,) if one else sequence("the patterns of a group", where), tx)
 
 
 ADAM = adam(3e-4, b2=0.95, eps=1e-10)  # of the author's code, for what is no matrix
 
 
+@checked
 def muon(
     learning_rate: Any = 0.02,
     momentum: Any = 0.95,
@@ -57,6 +60,7 @@ def muon(
     return partition(_each(apart, rest) | {where: matrices}, rest, optional=where if callable(where) else ())
 
 
+@checked
 def scion(
     learning_rate: Any = 2.0**-12,
     decay: Any = 0.9,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gradtx.arguments import checked
 from gradtx.combinators import chain, factored, momentum, partition, precondition, reduced
 from gradtx.combinators.averages import average
 from gradtx.core import Transformation
@@ -26,6 +27,7 @@ def _size(eps: Any, mean: Transformation, min_size: int = 2) -> Transformation:
     return chain(square(), add_constant(eps), factored(mean, min_size), sqrt())
 
 
+@checked
 def adafactor(
     learning_rate: Any = 1e-2,
     power: Any = 0.8,
@@ -45,6 +47,7 @@ def adafactor(
     return chain(divided, clip_by_rms(max_rms), scale_by_param_rms(floor), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def came(
     learning_rate: Any = 2e-4,
     b1: Any = 0.9,
@@ -69,6 +72,7 @@ def came(
     return chain(*clipped, direction, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def novograd(
     learning_rate: Any = 1e-2,
     b1: Any = 0.95,
@@ -87,6 +91,7 @@ def novograd(
     return chain(precondition(identity(), size, eps), decay, add_momentum(b1), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def sm3(learning_rate: Any = 1e-1, momentum: Any = 0.9, eps: Any = 0.0) -> Transformation:
     """w ← w − η·ema(g/√(s + ε)), with s the sum of g², of which the largest of each row and column are remembered
 
@@ -97,6 +102,7 @@ def sm3(learning_rate: Any = 1e-1, momentum: Any = 0.9, eps: Any = 0.0) -> Trans
     return chain(divided, scale_by_ema(momentum), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def adam_mini(
     learning_rate: Any = 1e-3,
     b1: Any = 0.9,

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from gradtx.arguments import checked
 from gradtx.combinators import chain
 from gradtx.core import Transformation
 from gradtx.pieces import add_momentum, identity, scale, scale_by_ema, scale_by_learning_rate, sign_steps
 
 
+@checked
 def sgd(learning_rate: Any = 1e-2, momentum: Any = 0.0, nesterov: bool = False) -> Transformation:
     """w ← w − η·g, or with momentum w ← w − η·v, v ← β·v + g
 
@@ -19,11 +21,13 @@ def sgd(learning_rate: Any = 1e-2, momentum: Any = 0.0, nesterov: bool = False) 
     return chain(identity() if plain else add_momentum(momentum, nesterov), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def averaged_momentum(learning_rate: Any = 1e-1, decay: Any = 0.9) -> Transformation:
     """w ← w − η·v, with v ← β·v + (1−β)·g"""
     return chain(scale_by_ema(decay), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def heavy_ball(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
     """w ← w − η·v, with v ← β·v + g
 
@@ -32,6 +36,7 @@ def heavy_ball(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
     return chain(add_momentum(decay), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def rate_inside_momentum(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
     """w ← w − v, with v ← β·v + η·g
 
@@ -40,6 +45,7 @@ def rate_inside_momentum(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transfo
     return chain(scale_by_learning_rate(learning_rate), add_momentum(decay))
 
 
+@checked
 def rolling_ball(time_step: Any = 1e-1, friction: Any = 1.0, mass: Any = 1.0) -> Transformation:
     """w ← w + Δt·v, with v ← (1 − Δt·η/m)·v − g
 
@@ -49,6 +55,7 @@ def rolling_ball(time_step: Any = 1e-1, friction: Any = 1.0, mass: Any = 1.0) ->
     return chain(add_momentum(1 - time_step * friction / mass), scale(-1.0), scale(time_step))
 
 
+@checked
 def nesterov(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
     """w̃ ← w̃ + v' + β·(v' − v), with v' = β·v − η·g(w̃)
 
@@ -58,6 +65,7 @@ def nesterov(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
     return chain(add_momentum(decay, nesterov=True), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def rprop(
     learning_rate: Any = 1e-2,
     grow: Any = 1.2,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gradtx.arguments import checked
 from gradtx.combinators import chain, clipped_precondition, momentum, precondition, rms
 from gradtx.core import Transformation
 from gradtx.pieces import (
@@ -23,6 +24,7 @@ from gradtx.pieces import (
 )
 
 
+@checked
 def laprop(learning_rate: Any = 4e-4, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-15) -> Transformation:
     """w ← w − η·ema(g/(√ŝ + ε))/(1 − β₁ᵗ), with ŝ of Adam
 
@@ -33,6 +35,7 @@ def laprop(learning_rate: Any = 4e-4, b1: Any = 0.9, b2: Any = 0.999, eps: Any =
     return chain(precondition(identity(), by=rms(b2), eps=eps), momentum(b1), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def nadamw(
     learning_rate: Any = 2e-3,
     b1: Any = 0.9,
@@ -51,6 +54,7 @@ def nadamw(
     return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def adamaxw(
     learning_rate: Any = 2e-3,
     b1: Any = 0.9,
@@ -67,6 +71,7 @@ def adamaxw(
     return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def adabelief(
     learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-16, eps_in_average: Any = 1e-13
 ) -> Transformation:
@@ -81,6 +86,7 @@ def adabelief(
     return chain(divided, bias_correction(b1), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def yogi(
     learning_rate: Any = 1e-2,
     b1: Any = 0.9,
@@ -98,6 +104,7 @@ def yogi(
     return chain(precondition(momentum(b1, corrected), by=size, eps=eps), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def radam(
     learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, threshold: Any = 5.0
 ) -> Transformation:
@@ -110,6 +117,7 @@ def radam(
     return chain(precondition(momentum(b1), by=size, eps=0.0), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def stable_adamw(
     learning_rate: Any = 1e-3,
     b1: Any = 0.9,
@@ -126,6 +134,7 @@ def stable_adamw(
     return chain(clipped, scale_by_learning_rate(learning_rate))
 
 
+@checked
 def adopt(
     learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.9999, eps: Any = 1e-6, clip_power: Any = 0.25
 ) -> Transformation:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from gradtx.arguments import checked
 from gradtx.combinators import add, blend, chain, momentum, precondition, rms
 from gradtx.combinators.averages import average
 from gradtx.core import Transformation
@@ -74,6 +75,7 @@ class PeriodicTable:
         return list(dict.fromkeys(str(cell[which]) for cell in self.cells))
 
 
+@checked
 def periodic_table(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> PeriodicTable:
     """Every direction divided by every size, d/(s + ε), times the rate: the named optimizers and all between them.
 

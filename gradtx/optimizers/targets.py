@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gradtx.arguments import checked
 from gradtx.combinators import add, chain, momentum, multiply, precondition, rms
 from gradtx.core import Transformation
 from gradtx.pieces import (
@@ -30,6 +31,7 @@ from gradtx.pieces import (
 )
 
 
+@checked
 def mars(inner: Any, decay: Any = 0.95, gain: Any = 0.025) -> Transformation:
     """Any optimizer, of c/max(1, ‖c‖) over each leaf, with c = g + γ·β/(1−β)·(g − g₋₁)
 
@@ -42,6 +44,7 @@ def mars(inner: Any, decay: Any = 0.95, gain: Any = 0.025) -> Transformation:
     return chain(add(identity(), change), clip_by_norm(1.0), inner)
 
 
+@checked
 def madgrad(learning_rate: Any = 1e-2, momentum: Any = 0.9, eps: Any = 1e-6) -> Transformation:
     """w ← β·w + (1−β)·(w₀ − Σ η·√t·g/(∛(Σ η·√t·g²) + ε))
 
@@ -54,6 +57,7 @@ def madgrad(learning_rate: Any = 1e-2, momentum: Any = 0.9, eps: Any = 1e-6) -> 
     return chain(precondition(total, by=size, eps=eps), scale(-1.0), from_start(), scale(1 - momentum))
 
 
+@checked
 def ftrl(learning_rate: Any = 1e-3, l1: Any = 0.0, l2: Any = 0.0, power: Any = 0.5, start: Any = 0.1) -> Transformation:
     """w ← (clip(z, ±λ₁) − z)/(nᵖ/η + 2·λ₂), with n ← n + g², z ← z + g − w·Δnᵖ/η
 
@@ -64,6 +68,7 @@ def ftrl(learning_rate: Any = 1e-3, l1: Any = 0.0, l2: Any = 0.0, power: Any = 0
     return follow_the_leader(learning_rate, l1, l2, power, start)
 
 
+@checked
 def noisy_sgd(learning_rate: Any = 1e-3, variance: Any = 1e-2, power: Any = 0.55) -> Transformation:
     """w ← w − η·(g + N(0, σ²/tᵞ))
 
@@ -73,6 +78,7 @@ def noisy_sgd(learning_rate: Any = 1e-3, variance: Any = 1e-2, power: Any = 0.55
     return chain(add_noise(variance, power), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def padam(
     learning_rate: Any = 1e-1, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, exponent: Any = 0.125
 ) -> Transformation:
@@ -85,6 +91,7 @@ def padam(
     return chain(precondition(momentum(b1), by=size, eps=eps), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def diffgrad(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Transformation:
     """w ← w − η·σ(|g − g₋₁|)·m̂/(√ŝ + ε), with m̂, ŝ of Adam
 
@@ -96,6 +103,7 @@ def diffgrad(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any
     return chain(precondition(direction, by=rms(b2), eps=eps), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def adabound(
     learning_rate: Any = 1e-3,
     b1: Any = 0.9,
@@ -114,6 +122,7 @@ def adabound(
     return chain(precondition(momentum(b1), by=size, eps=0.0), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def pid(learning_rate: Any = 1e-3, decay: Any = 0.9, integral: Any = 5.0, derivative: Any = 10.0) -> Transformation:
     """w ← w − η·(g + I·v + D·d), with v ← β·v + g, d ← β·d + (1−β)·(g − g₋₁)
 
@@ -125,6 +134,7 @@ def pid(learning_rate: Any = 1e-3, decay: Any = 0.9, integral: Any = 5.0, deriva
     return chain(add(identity(), was, comes), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def acprop(
     learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-16, eps_in_average: Any = 1e-13
 ) -> Transformation:
@@ -139,6 +149,7 @@ def acprop(
     return chain(precondition(identity(), by=size, eps=eps), scale_by_learning_rate(learning_rate))
 
 
+@checked
 def simplified_ademamix(
     learning_rate: Any = 1e-5, b1: Any = 0.99, b2: Any = 0.95, alpha: Any = 0.0, eps: Any = 1e-8
 ) -> Transformation:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gradtx.arguments import checked
 from gradtx.combinators import (
     chain,
     estimate_distance,
@@ -24,6 +25,7 @@ from gradtx.pieces import (
 )
 
 
+@checked
 def dog(
     learning_rate: Any = 1.0, start: Any = 1e-6, relative: bool = True, eps: Any = 1e-8, per_leaf: bool = False
 ) -> Transformation:
@@ -36,6 +38,7 @@ def dog(
     return leafwise(tx) if per_leaf else tx
 
 
+@checked
 def dowg(learning_rate: Any = 1.0, start: Any = 1e-2) -> Transformation:
     """w ← w − η·r²·g/√(Σr²‖g‖²), with r ← max(r, ‖w − w₀‖)
 
@@ -46,6 +49,7 @@ def dowg(learning_rate: Any = 1.0, start: Any = 1e-2) -> Transformation:
     return chain(weighted, scale_by_learning_rate(learning_rate))
 
 
+@checked
 def prodigy(
     learning_rate: Any = 1.0,
     b1: Any = 0.9,
@@ -65,6 +69,7 @@ def prodigy(
     return chain(grow_distance(direction, size, eps, pull, learning_rate, b2, start, coefficient), scale(-1.0))
 
 
+@checked
 def dadapt_adam(
     learning_rate: Any = 1.0,
     b1: Any = 0.9,
@@ -84,6 +89,7 @@ def dadapt_adam(
     return chain(estimate_distance(direction, size, eps, pull, learning_rate, b2, start), scale(-1.0))
 
 
+@checked
 def polyak_sgd(max_rate: Any = 1.0, lowest: Any = 0.0) -> Transformation:
     """w ← w − min(c, max(f − f*, 0)/‖g‖²)·g
 
@@ -92,6 +98,7 @@ def polyak_sgd(max_rate: Any = 1.0, lowest: Any = 0.0) -> Transformation:
     return chain(polyak_step(max_rate, lowest), scale(-1.0))
 
 
+@checked
 def momo(max_rate: Any = 1.0, decay: Any = 0.9, lowest: Any = 0.0) -> Transformation:
     """w ← w − min(c, max(h − f*, 0)/‖m‖²)·m, with m = ema(g) from the first g, h of `model_step`
 
@@ -101,6 +108,7 @@ def momo(max_rate: Any = 1.0, decay: Any = 0.9, lowest: Any = 0.0) -> Transforma
     return chain(model_step(scale_by_ema(decay, True), max_rate=max_rate, lowest=lowest), scale(-1.0))
 
 
+@checked
 def momo_adam(
     max_rate: Any = 1e-2, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, lowest: Any = 0.0
 ) -> Transformation:
@@ -111,6 +119,7 @@ def momo_adam(
     return chain(model_step(momentum(b1), by=rms(b2), eps=eps, max_rate=max_rate, lowest=lowest), scale(-1.0))
 
 
+@checked
 def cocob(alpha: Any = 100.0) -> Transformation:
     """w ← w₀ + b, with b ← Σ(−g)/max(Σ|g| + l, α·l)·(1 + r/l), l = max|g|, r of `bet_coins`
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_map_with_path
 
+from gradtx.arguments import said
 from gradtx.core import Context, Slots, Transformation, path_of
 from gradtx.pieces.extra import key_of
 
@@ -48,7 +49,7 @@ class hessian_diagonal(Transformation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.spatial not in (None, "first", "last"):
-            raise ValueError(f"hessian_diagonal: spatial must be None, 'first' or 'last', got {self.spatial!r}")
+            raise ValueError(f"hessian_diagonal: spatial must be None, 'first' or 'last', got {said(self.spatial)}")
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         def signs(path, g):

@@ -5,13 +5,14 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 from jax import Array
 
+from gradtx.arguments import said
 from gradtx.core import Context, Kind, PerLeaf, Slots
 from gradtx.pieces.formulas import norm, safe_divide, tangent
 
 
 def _axis(place: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{place} must be a whole number, got {value!r}")
+        raise TypeError(f"{place} must be a whole number, got {said(value)}")
     return value
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from gradtx.arguments import describe, said
 from gradtx.core import Context, Transformation
 
 
@@ -15,17 +16,22 @@ def value_of(tx: Transformation, context: Context, dtype: Any) -> Array:
     value = context.extra["value"]
     kind = "f" if isinstance(value, (int, float, complex)) else getattr(getattr(value, "dtype", None), "kind", "O")
     if kind == "O":  # no array, or a random key
-        raise TypeError(f"{type(tx).__name__}: value must be one real number, got {value!r}")
+        raise TypeError(f"{type(tx).__name__}: value must be one real number, got {said(value)}")
     if jnp.shape(value) or jnp.iscomplexobj(value):
-        raise ValueError(f"{type(tx).__name__}: value must be one real number, got {jnp.asarray(value).aval}")
+        raise ValueError(f"{type(tx).__name__}: value must be one real number, got {describe(jnp.asarray(value))}")
     return jnp.asarray(value, dtype)
+
+
+def one_key(place: str, key: Any) -> Array:
+    """A random key, new or old in its form, or an error that names the place."""
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if shape != () if typed else (dtype, shape) != (jnp.uint32, (2,)):
+        raise TypeError(f"{place}: key must be one random key, jax.random.key(0), got {said(key)}")
+    return key
 
 
 def key_of(tx: Transformation, context: Context, path: str) -> Array:
     """A random key for a leaf at this step, of the extra argument `key`: one key may be given at every step."""
-    key = context.extra["key"]
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if shape != () if typed else (dtype, shape) != (jnp.uint32, (2,)):
-        raise TypeError(f"{type(tx).__name__}: key must be one random key, jax.random.key(0), got {key!r}")
+    key = one_key(type(tx).__name__, context.extra["key"])
     return jax.random.fold_in(jax.random.fold_in(key, context.step), crc32(path.encode()))

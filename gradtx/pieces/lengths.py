@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 from jax import Array
 
+from gradtx.arguments import said
 from gradtx.core import Context, Kind, NonNegative, PerLeaf, Positive, Slots
 from gradtx.pieces.formulas import norm, unit
 from gradtx.pieces.scaling import Map
@@ -18,9 +19,9 @@ def _bounds(place: str, value: Any) -> Any:
     try:
         low, high = map(float, value)
     except (TypeError, ValueError):
-        raise TypeError(f"{place} must be None or two numbers, the least and the greatest, got {value!r}") from None
+        raise TypeError(f"{place} must be None or two numbers, the least and the greatest, got {said(value)}") from None
     if not 0 <= low <= high or math.isinf(low):
-        raise ValueError(f"{place} must be two numbers, 0 or more and in order, got {value!r}")
+        raise ValueError(f"{place} must be two numbers, 0 or more and in order, got {said(value)}")
     return low, high
 
 

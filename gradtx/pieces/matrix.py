@@ -11,6 +11,7 @@ from jax.lax import Precision
 from jax.sharding import NamedSharding, PartitionSpec, reshard
 from jax.tree_util import tree_flatten_with_path
 
+from gradtx.arguments import said
 from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, leaves_by_path, path_of
 from gradtx.core.trees import differentiable, working_dtype
 from gradtx.pieces.formulas import unit
@@ -33,7 +34,9 @@ def _axes(place: str, value: Any) -> Any:
     several = [side if isinstance(side, (tuple, list)) else (side,) for side in value] if _is_pair(value) else [()]
     flat = [axis for side in several for axis in side]
     if not all(several) or any(type(axis) is not int for axis in flat) or len({*flat}) < len(flat):
-        raise ValueError(f"{place} must be two axes, or tuples of axes, (inputs, outputs), none twice; got {value!r}")
+        raise ValueError(
+            f"{place} must be two axes, or tuples of axes, (inputs, outputs), none twice; got {said(value)}"
+        )
     return tuple(side[0] if len(side) == 1 else tuple(side) for side in several)
 
 
@@ -128,7 +131,7 @@ def _(primals: Any, tangents: Any) -> tuple[Array, Array]:  # the SVD's own has 
 
 def _method(place: str, value: Any) -> Any:
     if value not in ("newton_schulz", "polar_express", "svd"):
-        raise ValueError(f"{place} must be 'newton_schulz', 'polar_express' or 'svd', got {value!r}")
+        raise ValueError(f"{place} must be 'newton_schulz', 'polar_express' or 'svd', got {said(value)}")
     return value
 
 
@@ -137,7 +140,7 @@ def _dtype(place: str, value: Any) -> Any:
     try:
         return names[value and jnp.dtype(value)]
     except (TypeError, KeyError):
-        raise ValueError(f"{place} must be 'bfloat16', 'float32' or None, got {value!r}") from None
+        raise ValueError(f"{place} must be 'bfloat16', 'float32' or None, got {said(value)}") from None
 
 
 class orthogonalize(Transformation):
@@ -193,7 +196,7 @@ class orthogonalize(Transformation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if type(self.steps) is not int or self.steps < 1:
-            raise ValueError(f"orthogonalize: steps must be a whole number, at least 1, got {self.steps!r}")
+            raise ValueError(f"orthogonalize: steps must be a whole number, at least 1, got {said(self.steps)}")
 
     def init_tree(self, params: Any) -> Slots:
         return _refuse_what_is_no_matrix(self, params)
@@ -257,7 +260,7 @@ FACTORS = {
 
 def _rule(place: str, value: Any) -> Any:
     if value not in FACTORS:
-        raise ValueError(f"{place} must be one of {', '.join(map(repr, FACTORS))}, got {value!r}")
+        raise ValueError(f"{place} must be one of {', '.join(map(repr, FACTORS))}, got {said(value)}")
     return value
 
 

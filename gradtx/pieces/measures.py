@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import working_dtype
+from gradtx.arguments import checked, is_array, said
+from gradtx.core import leaves_by_path, working_dtype
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
 
 
+@checked
 def global_norm(tree: Any) -> Array:
     r"""The Euclidean norm of all leaves as one vector, √Σ g², in at least float32.
 
@@ -20,8 +22,9 @@ def global_norm(tree: Any) -> Array:
     >>> float(global_norm({"w": jnp.full((2, 2), 1e30), "b": None})) == jnp.float32(2e30)
     Array(True, dtype=bool)
     """
+    _check("global_norm: tree", tree)
     dtype = working_dtype(tree)
-    leaves = [x for x in jax.tree.leaves(tree) if x.size]
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.size(x)]
 
     def squares_of(factor):
         return sum((jnp.sum(jnp.square(factor * jnp.abs(x).astype(dtype))) for x in leaves), jnp.zeros((), dtype))
@@ -35,6 +38,7 @@ def global_norm(tree: Any) -> Array:
     )
 
 
+@checked
 def norm_ratio(a: Any, b: Any) -> Array:
     """‖a‖ / ‖b‖, and 0 where both are 0: of updates and parameters, how far a step goes.
 
@@ -45,6 +49,7 @@ def norm_ratio(a: Any, b: Any) -> Array:
     return safe_divide(global_norm(a), global_norm(b))
 
 
+@checked
 def cosine_similarity(a: Any, b: Any) -> Array:
     """⟨a, b⟩ / (‖a‖·‖b‖), from −1 to 1, and 0 where either is 0.
 
@@ -52,6 +57,11 @@ def cosine_similarity(a: Any, b: Any) -> Array:
     >>> cosine_similarity({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 10.0])})
     Array(0.8, dtype=float32)
     """
+    _check("cosine_similarity: a", a)
+    _check("cosine_similarity: b", b)
+    shapes_a, shapes_b = ({path: jnp.shape(x) for path, x in leaves_by_path(x).items()} for x in (a, b))
+    if shapes_a != shapes_b:
+        raise ValueError(f"cosine_similarity: a and b must be alike, got the shapes {shapes_a} and {shapes_b}")
     of_a, of_b = global_norm(a), global_norm(b)
     products = jax.tree.map(lambda x, y: jnp.sum(safe_divide(x, of_a) * safe_divide(y, of_b)), a, b)
     return sum(jax.tree.leaves(products), jnp.zeros((), of_a.dtype))
@@ -94,3 +104,9 @@ def sum_of_sizes(tree: Any) -> Array:
 
 def _total(tree: Any) -> Array:
     return sum((jnp.sum(x) for x in jax.tree.leaves(tree)), jnp.zeros((), working_dtype(tree)))
+
+
+def _check(name: str, tree: Any) -> None:
+    for path, x in leaves_by_path(tree).items():
+        if not is_array(x) and not isinstance(x, (int, float, complex)):
+            raise TypeError(f"{name}{path and f'[{path!r}]'} must be an array, got {said(x)}")

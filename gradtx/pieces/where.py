@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.arguments import checked, function_of, said
 from gradtx.core import Kind, leaves_by_path
 from gradtx.core.trees import is_none
 
@@ -24,6 +25,12 @@ class Paths:
                 return chosen
         raise ValueError(f"the tree of booleans has nothing for the parameter {path!r}; it has {list(self.chosen)}")
 
+    def check(self, place: str, paths: list[str]) -> None:
+        """Refuses a place in the tree that is no parameter."""
+        for at in self.chosen if paths else ():
+            if not any(at in ("", path) or path.startswith(f"{at}/") or at.startswith(f"{path}/") for path in paths):
+                raise ValueError(f"{place}[{at!r}] is of no parameter; there are {', '.join(paths)}")
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Paths) and self.chosen == other.chosen
 
@@ -35,13 +42,15 @@ class Paths:
 
 
 def _convert(place: str, value: Any) -> Any:
-    if value is None or isinstance(value, (str, Paths)) or callable(value):
+    if value is None or isinstance(value, (str, Paths)):
         return value
+    if callable(value):
+        return function_of(place, value, "path", "leaf")
     leaves = jax.tree.leaves(value)
     if not leaves or any(not isinstance(leaf, (bool, np.bool_)) for leaf in leaves):
         raise TypeError(
             f"{place} must be a path pattern such as '**/kernel', a function of (path, leaf), or a tree of booleans, "
-            f"got {value!r}"
+            f"got {said(value)}"
         )
     return Paths(jax.tree.map(bool, value))
 
@@ -66,12 +75,14 @@ def chooser(where: Any) -> Callable[[str, Any], bool]:
 def choose(place: str, where: Any, params: Any) -> set[str]:
     """The paths of the parameters that `where` chooses; a pattern must choose one, or the error lists what there is."""
     chooses, leaves, chosen = chooser(where), leaves_by_path(params, is_none), set()
+    if isinstance(where, Paths):
+        where.check(place, list(leaves))
     for path, leaf in leaves.items():
         if leaf is None and not isinstance(where, str):  # another group's; a pattern may name it all the same
             continue
         answer = chooses(path, leaf)
         if not isinstance(answer, (bool, np.bool_)):
-            raise TypeError(f"{place} must answer True or False for {path!r}, answered {answer!r}")
+            raise TypeError(f"{place} must answer True or False for {path!r}, answered {said(answer)}")
         if answer:
             chosen.add(path)
     if jax.tree.leaves(params) and not chosen and isinstance(where, str):
@@ -79,6 +90,7 @@ def choose(place: str, where: Any, params: Any) -> set[str]:
     return chosen
 
 
+@checked
 def is_matrix(path: str, leaf: Any) -> bool:
     """Whether a parameter has two axes or more: weights, but not biases or scales.
 

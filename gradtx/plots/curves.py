@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gradtx.arguments import checked, said
 from gradtx.plots.style import Style, coincide, dress, label_ends, new_axes, over, styles
 
 Log = Literal["", "x", "y", "xy"]
@@ -21,6 +22,7 @@ class Line(NamedTuple):
     high: np.ndarray
 
 
+@checked
 def curves(
     losses: Mapping[str, Any],
     x: Any = None,
@@ -70,6 +72,7 @@ def curves(
     return axes
 
 
+@checked
 def panels(
     groups: Mapping[str, Mapping[str, Any]],
     x: Any = None,
@@ -102,6 +105,8 @@ def panels(
     >>> [one.get_title(loc="left") for one in axes]
     ['momentum', 'size']
     """
+    if not isinstance(groups, Mapping):
+        raise TypeError(f"panels: groups must be a dict from titles to losses, got {said(groups)}")
     if not groups:
         raise ValueError("panels needs one group or more, got none")
     lines = {panel: prepared("panels", losses, x, points, log) for panel, losses in groups.items()}
@@ -127,7 +132,7 @@ def prepared(function: str, losses: Any, x: Any, points: int | None, log: str) -
     if not losses:
         raise ValueError(f"{function} needs the losses of one optimizer or more, got none")
     if log not in ("", "x", "y", "xy"):
-        raise ValueError(f"{function}: log must be '', 'x', 'y' or 'xy', got {log!r}")
+        raise ValueError(f"{function}: log must be '', 'x', 'y' or 'xy', got {said(log)}")
     if points is not None and points < 1:
         raise ValueError(f"{function}: points must be 1 or more, got {points}")
     lines = {}

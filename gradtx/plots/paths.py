@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
+from gradtx.arguments import checked, said
 from gradtx.plots.style import dress, named, new_axes, styles
 from gradtx.training import Surface, descend
 
@@ -22,6 +23,7 @@ GROUND = LinearSegmentedColormap.from_list("ground", ["#ffffff", "#dae2eb"])  # 
 STARS = {"minimum": "#ffd21f", "local minimum": "white"}
 
 
+@checked
 def paths(
     surface: Surface,
     optimizers: Mapping[str, Any],
@@ -58,6 +60,7 @@ def paths(
     return _drawn("paths", surface, optimizers, steps, axes, start, key, legend)[0]
 
 
+@checked
 def animate(
     surface: Surface,
     optimizers: Mapping[str, Any],
@@ -93,7 +96,7 @@ def animate(
     4
     """
     if isinstance(frames, bool) or not isinstance(frames, int) or frames < 2:
-        raise ValueError(f"animate: frames must be an integer, 2 or more, got {frames!r}")
+        raise ValueError(f"animate: frames must be an integer, 2 or more, got {said(frames)}")
     axes, drawn = _drawn("animate", surface, optimizers, steps, axes, start, key, legend)
     shown = np.unique(np.linspace(0, steps, min(frames, steps + 1)).round().astype(int))
     figure = axes.get_figure(root=True)

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gradtx.arguments import checked, said
 from gradtx.core import Transformation, walk
 from gradtx.plots.style import coincide, dress, named, new_row, over, styles
 
 
+@checked
 def response(
     transformations: Mapping[str, Any],
     steps: int = 60,
@@ -49,7 +51,7 @@ def response(
     """
     txs = named("response", transformations)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"response: steps must be an integer, 1 or more, got {steps!r}")
+        raise ValueError(f"response: steps must be an integer, 1 or more, got {said(steps)}")
     if not 1 <= at <= steps:
         raise ValueError(f"response: at must be from 1 to the {steps} steps, got {at}")
     for name, tx in txs.items():

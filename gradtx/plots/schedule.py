@@ -11,10 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradtx import schedules
+from gradtx.arguments import checked, function_of
 from gradtx.core import Schedule, of_step
 from gradtx.plots.style import COLOURS, dress, new_axes
 
 
+@checked
 def schedule(schedule: Callable[[Any], Any], steps: int | None = None, axes: Axes | None = None) -> Axes:
     """Draws a schedule: its value against the step, from 0.
 
@@ -32,7 +34,7 @@ def schedule(schedule: Callable[[Any], Any], steps: int | None = None, axes: Axe
     >>> [round(x) for x in axes.get_xlim()]
     [0, 110]
     """
-    schedule = schedule if isinstance(schedule, Schedule) else of_step(schedule)
+    schedule = schedule if isinstance(schedule, Schedule) else of_step(function_of("schedule", schedule, "the step"))
     if steps is None:
         steps = -(-11 * horizon(schedule) // 10) or 100
     if steps < 1:

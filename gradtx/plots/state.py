@@ -9,10 +9,12 @@ from jax.tree_util import tree_flatten_with_path
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+from gradtx.arguments import checked
 from gradtx.core import State, leaves_by_path, path_of
 from gradtx.plots.style import COLOURS, GREY, dress, label_ends, new_axes, new_row, style_at
 
 
+@checked
 def state(state: Any, params: Any = None, axes: Any = None, *, bins: int | None = None) -> np.ndarray:
     """Draws a histogram of each slot of a state: a panel for each slot, a colour for each parameter.
 
@@ -95,6 +97,7 @@ def _histogram(axes: Axes, slot: str, leaves: dict[str, np.ndarray], bins: int |
         axes.legend(framealpha=0.7, edgecolor="none", fontsize=9, handlelength=1.2, borderpad=0.1)
 
 
+@checked
 def ratios(
     history: Any,
     axes: Axes | None = None,

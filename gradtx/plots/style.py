@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gradtx.arguments import said
 from gradtx.core import Transformation
 
 # Black, teal, purple, brown, orchid, vermilion, blue, slate. Contrast to white 3:1 or more; chosen so that the two
@@ -114,7 +115,7 @@ def dress(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "", **set
 def named(function: str, optimizers: Any) -> dict[str, Transformation]:
     """The optimizers by name, checked."""
     if not isinstance(optimizers, Mapping):
-        raise TypeError(f"{function}: optimizers must be a dict from names to optimizers, got {optimizers!r}")
+        raise TypeError(f"{function}: optimizers must be a dict from names to optimizers, got {said(optimizers)}")
     if not optimizers:
         raise ValueError(f"{function} needs one optimizer or more, got none")
     return {str(name): Transformation.coerce(f"{function}: {name!r}", tx) for name, tx in optimizers.items()}

@@ -10,12 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.patches import Rectangle
 
+from gradtx.arguments import checked
 from gradtx.plots.style import COLOURS, GREY, dress, new_axes
 from gradtx.sweeps import Sweep
 
 BEST = COLOURS[5]
 
 
+@checked
 def sweep(
     found: Sweep,
     axes: Axes | None = None,

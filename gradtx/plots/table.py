@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
+from gradtx.arguments import checked, said, sequence
 from gradtx.core import Transformation
 from gradtx.plots.style import GREY, new_axes
 
@@ -50,6 +51,7 @@ REGIONS = {  # what a cell changes: its colour, and how it is called
 }
 
 
+@checked
 def table(
     table: Iterable[Any] | None = None, axes: Axes | None = None, *, title: str = "What each method changes"
 ) -> Axes:
@@ -71,10 +73,11 @@ def table(
     ['Adam 2015']
     """
     entries = []
-    for row in map(tuple, TEXTBOOK if table is None else table):
+    rows = TEXTBOOK if table is None else sequence("table: table", table)
+    for row in (tuple(sequence("table: a row", row)) for row in rows):
         row = row[:3] if len(row) == 4 and isinstance(row[3], Transformation) else row  # a cell of the periodic table
         if len(row) not in (3, 4):
-            raise ValueError(f"table: a row must be (direction, size, name) or with a year, got {row!r}")
+            raise ValueError(f"table: a row must be (direction, size, name) or with a year, got {said(row)}")
         entries.append(Entry(*row))
     if not entries:
         raise ValueError("table needs one row or more, got none")

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
+from inspect import signature
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.arguments import checked, function_of, is_array, said, sequence, traced, unknown
+from gradtx.checks import place
 from gradtx.core import State, Transformation, leaves_by_path
 from gradtx.training import checkpoint as files
 from gradtx.training.step import train_step
@@ -52,6 +56,7 @@ class Fit(NamedTuple):
         return f"Fit({', '.join(f'{name}={value:.4g}' for name, value in last.items())}, stopped={self.stopped!r})"
 
 
+@checked
 def fit(
     params: Any,
     tx: Any,
@@ -119,6 +124,11 @@ def fit(
     _check(steps, seed, counts | {"patience": patience, "steps_per_call": steps_per_call}, options)
     if patience is not None and evaluate is None:
         raise ValueError("fit: patience needs evaluate, whose result it watches")
+    callbacks = [function_of("fit: a callback", one, "run") for one in sequence("fit: callbacks", callbacks)]
+    if evaluate is not None:
+        function_of("fit: evaluate", evaluate, "params", *([] if model_state is None else ["model_state"]))
+    if not (checkpoint is None or isinstance(checkpoint, (str, PathLike))):
+        raise TypeError(f"fit: checkpoint must be a file, got {said(checkpoint)}")
     if resume and checkpoint is None:
         raise ValueError("fit: resume needs checkpoint, the file to go on from")
 
@@ -188,13 +198,14 @@ def fit(
 def _check(steps: Any, seed: Any, counts: dict[str, Any], options: dict[str, Any]) -> None:
     for name in options:
         if name not in OPTIONS:
-            raise TypeError(f"fit has no argument {name!r}; train_step's are {', '.join(OPTIONS)}")
+            known = [*OPTIONS, *signature(fit).parameters]
+            raise TypeError(unknown("fit has no argument", name, known, f"train_step's are {', '.join(OPTIONS)}"))
     for name, n in counts.items():
         if not (n is None and name in ("patience", "steps_per_call")) and (type(n) is not int or n < 1):
-            raise ValueError(f"fit: {name} must be an integer, 1 or more, got {n!r}")
+            raise ValueError(f"fit: {name} must be an integer, 1 or more, got {said(n)}")
     for name, n, bits in (("steps", steps, 31), ("seed", seed, 32)):
         if type(n) is not int or not 0 <= n < 2**bits:
-            raise ValueError(f"fit: {name} must be an integer from 0 to {2**bits - 1}, got {n!r}")
+            raise ValueError(f"fit: {name} must be an integer from 0 to {2**bits - 1}, got {said(n)}")
 
 
 # ---------------------------------------------------------------- data
@@ -209,7 +220,7 @@ class _Feed(NamedTuple):
     def batch(self, data: Any, step: Any, i: Any, key: Any) -> Any:
         """The batch of a step, the i-th of a call; of arrays, `data` is those and the rows of each batch."""
         if self.make is not None:
-            return self.make(jax.random.fold_in(key, step))
+            return traced("fit: data", self.make, jax.random.fold_in(key, step))
         if self.kind == "batches":
             return jax.tree.map(lambda x: x[i], data)
         arrays, rows = data
@@ -219,16 +230,21 @@ class _Feed(NamedTuple):
 def _feed(data: Any, batch_size: Any) -> tuple[_Feed, Any]:
     leaves = leaves_by_path(data, lambda x: isinstance(x, Iterable) and not isinstance(x, (tuple, list, dict)))
     arrays = not callable(data) and not isinstance(data, list) and all(hasattr(x, "shape") for x in leaves.values())
+    wrong = isinstance(data, (str, bytes)) or (isinstance(data, dict) and not arrays)
+    if wrong or any(hasattr(x, "dtype") and not is_array(x) for x in leaves.values()):
+        raise TypeError(f"fit: data must be a tree of arrays, a function of a key or an iterable, got {said(data)}")
     if not arrays or not leaves:
+        if callable(data):
+            function_of("fit: data", data, "key")
         if not callable(data) and not (hasattr(data, "__iter__") and (leaves or isinstance(data, list))):
-            raise TypeError(f"fit: data must be a tree of arrays, a function of a key or an iterable, got {data!r}")
+            raise TypeError(f"fit: data must be a tree of arrays, a function of a key or an iterable, got {said(data)}")
         if batch_size is not None:
             raise ValueError("fit: batch_size is for data of arrays; a function or an iterable makes whole batches")
         return (_Feed("key", make=data) if callable(data) else _Feed("batches")), None
     rows = {}
     for path, x in leaves.items():
         if not x.shape:
-            raise ValueError(f"fit: data[{path!r}] must be an array with an axis of rows, got {x!r}")
+            raise ValueError(f"fit: {place('data', path)} must be an array with an axis of rows, got {said(x)}")
         rows[path] = x.shape[0]
     (first, size), *_ = rows.items()
     for path, n in rows.items():
@@ -236,7 +252,9 @@ def _feed(data: Any, batch_size: Any) -> tuple[_Feed, Any]:
             raise ValueError(f"fit: data[{path!r}] has {n} rows, data[{first!r}] has {size}")
     batch_size = size if batch_size in (None, "all") else batch_size
     if type(batch_size) is not int or not 1 <= batch_size <= size:
-        raise ValueError(f"fit: batch_size must be 'all' or from 1 to {size}, the rows of the data; got {batch_size!r}")
+        raise ValueError(
+            f"fit: batch_size must be 'all' or from 1 to {size}, the rows of the data; got {said(batch_size)}"
+        )
     return _Feed("rows", size, batch_size), jax.tree.map(jnp.asarray, data)
 
 
@@ -392,8 +410,8 @@ class _Run:
         at = eval_params(self.tx, state, params)
         found = self._evaluate(at) if model_state is None else self._evaluate(at, model_state)
         named = {f"eval/{name}": x for name, x in found.items()} if isinstance(found, dict) else {"eval": found}
-        if not named or any(jnp.shape(x) for x in named.values()):
-            raise ValueError(f"fit: evaluate must return a number or a dict of numbers, returned {found!r}")
+        if not named or any(isinstance(x, str) or x is None or jnp.shape(x) for x in named.values()):
+            raise ValueError(f"fit: evaluate must return a number or a dict of numbers, returned {said(found)}")
         first, lowest = next(iter(named)), math.inf
         if (before := self._history.get(first)) is not None and not np.isnan(before).all():
             lowest = np.nanmin(before)

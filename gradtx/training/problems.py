@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gradtx.arguments import checked
+
 
 class Batch(NamedTuple):
     """Examples with what is to be learned of them."""
@@ -36,6 +38,7 @@ class Problem(NamedTuple):
     """How many times through the training examples."""
 
 
+@checked
 def digits() -> Problem:
     """Scikit-learn's handwritten digits: 8×8 images of 10 classes, 1,437 to train on and 360 to test.
 
@@ -58,6 +61,7 @@ def digits() -> Problem:
     return Problem(lambda key: init_network(key, (64, 64, 10)), loss, accuracy, train, test, batch_size=32, epochs=40)
 
 
+@checked
 def xor() -> Problem:
     """The textbook's XOR network, 2 → 4 (ReLU) → 1 (sigmoid), with binary cross-entropy, tested on its four examples.
 
@@ -79,6 +83,7 @@ def xor() -> Problem:
     return Problem(init, loss, accuracy, examples, examples, batch_size=4, epochs=1000)
 
 
+@checked
 def line() -> Problem:
     """A line by least squares: the mean of ((a·x + b) − y)² over 100 points near y = 2·x + 1, from a = b = 0."""
     rng = np.random.default_rng(0)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx import optimizers
+from gradtx.arguments import checked, said
 from gradtx.core import State, Transformation, apply_updates
 from gradtx.training.problems import Problem
 
@@ -75,6 +76,7 @@ class Result(NamedTuple):
     """The loss of each step's batch before that step, shape (steps,)."""
 
 
+@checked
 def race(
     problem: Problem,
     entries: Mapping[str, Entry] = ENTRIES,
@@ -103,6 +105,8 @@ def race(
     ...     print(result.optimizer, result.steps, f"{result.final_loss:.4f}")
     sgd 2000 0.0094
     """
+    if not isinstance(entries, Mapping):
+        raise TypeError(f"race: entries must be a dict from names to entries, got {said(entries)}")
     check_options(problem, epochs, batch_size, learning_rate, seed)
     examples = len(problem.train.targets)
     results = []
@@ -140,6 +144,7 @@ def race(
     return sorted(results, key=lambda r: r.final_loss if math.isfinite(r.final_loss) else math.inf)
 
 
+@checked
 def check_options(
     problem: Problem,
     epochs: int | None = None,
@@ -148,6 +153,8 @@ def check_options(
     seed: int = 0,
 ) -> None:
     """Raises `ValueError` for options that `race` cannot run with."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"the problem must be a Problem, such as PROBLEMS['xor'](), got {said(problem)}")
     if not 0 <= seed < 2**32:
         raise ValueError(f"the seed must be from 0 to 2³² − 1, got {seed}")
     if epochs is not None and epochs < 1:

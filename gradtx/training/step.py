@@ -11,12 +11,12 @@ import numpy as np
 from jax import Array
 from jax.extend.core import get_opaque_trace_state
 
-from gradtx.core import Record, State, Transformation, apply_updates, walk
-from gradtx.core.trees import is_float0
+from gradtx.arguments import checked, function_of, is_array, said, traced
+from gradtx.checks import place
+from gradtx.core import Record, State, Transformation, apply_updates, leaves_by_path, walk
+from gradtx.core.trees import EAGER, is_float0
+from gradtx.pieces.extra import one_key
 from gradtx.pieces.measures import all_finite
-
-with jax.ensure_compile_time_eval():
-    _EAGER = get_opaque_trace_state()  # outside of any trace
 
 
 class Metrics(NamedTuple):
@@ -76,18 +76,23 @@ class train_step(Record):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not callable(self.loss):
-            raise TypeError(f"train_step: loss must be a function, got {self.loss!r}")
+        more = [*(["model_state"] if self.has_model_state else []), *(["key"] if self.has_key else [])]
+        function_of("train_step: loss", self.loss, "params", "batch", *more)
         if type(self.micro_batches) is not int or self.micro_batches < 1:
-            raise ValueError(f"train_step: micro_batches must be an integer, 1 or more, got {self.micro_batches!r}")
+            raise ValueError(f"train_step: micro_batches must be an integer, 1 or more, got {said(self.micro_batches)}")
 
+    @checked
     def __call__(
         self, params: Any, state: State, batch: Any, *, key: Any = None, model_state: Any = None, tx: Any = None
     ) -> tuple[Any, State, Metrics]:
         """One step. `key` is a random key, `model_state` that of the model; `tx` an optimizer in place of the own."""
         step = self if tx is None else dataclasses.replace(self, tx=tx)
-        if get_opaque_trace_state() == _EAGER:
-            return step._program(params, state, batch, key, model_state)
+        if get_opaque_trace_state() == EAGER:
+            try:
+                return step._program(params, state, batch, key, model_state)
+            except (TypeError, ValueError, RuntimeError):
+                _check_usable(params=params, state=state, batch=batch, key=key, model_state=model_state)
+                raise
         return _step(step, params, state, batch, key, model_state)
 
     @cached_property
@@ -110,7 +115,7 @@ class train_step(Record):
     def _value(self, params: Any, batch: Any, model_state: Any, key: Any) -> tuple[Any, tuple[Any, Any]]:
         """The loss, and beside it the next model state and `aux`."""
         more = [*([model_state] if self.has_model_state else []), *([key] if self.has_key else [])]
-        value = self.loss(params, batch, *more)
+        value = traced("train_step: loss", self.loss, params, batch, *more)
         beside = model_state = None
         if self.has_aux or self.has_model_state:
             value, beside = _pair("(value, aux)" if not self.has_model_state else "(value, model_state)", value)
@@ -118,12 +123,17 @@ class train_step(Record):
             model_state, beside = _pair("(value, (model_state, aux))", beside) if self.has_aux else (beside, None)
         if not _is_real_number(value):
             more = ": set has_aux=True or has_model_state=True" if isinstance(value, tuple) else ""
-            raise ValueError(f"train_step: the loss must be one real number, got {value!r}{more}")
+            raise ValueError(f"train_step: the loss must be one real number, got {said(value)}{more}")
+        for path, x in leaves_by_path(beside).items():
+            if not is_array(x) and not isinstance(x, (int, float, complex)):
+                raise TypeError(f"train_step: {place('aux', path)} must be an array, got {said(x)}")
         return value, (model_state, beside)
 
     def _check(self, batch: Any, key: Any, model_state: Any) -> None:
         if (key is None) == self._needs_key:
             raise ValueError(f"train_step: key is {'missing' if key is None else 'not asked for'}")
+        if key is not None:
+            one_key("train_step", key)
         if (model_state is None) == self.has_model_state:
             raise ValueError(f"train_step: model_state is {'missing' if model_state is None else 'not asked for'}")
         if self.micro_batches > 1:
@@ -133,9 +143,21 @@ class train_step(Record):
                     raise ValueError(f"train_step: {self.micro_batches} micro-batches do not divide {of}")
 
 
+def _check_usable(**given: Any) -> None:
+    """Refuses what of the arguments JAX cannot take: no array, or one whose memory an earlier step reused."""
+    for name, tree in given.items():
+        for path, x in leaves_by_path(tree).items():
+            if not is_array(x) and not isinstance(x, (int, float, complex)):
+                raise TypeError(f"train_step: {place(name, path)} must be an array, got {said(x)}")
+            if isinstance(x, Array) and x.is_deleted():
+                how = "go on with what that step returned, or keep them by donate=False"
+                what = f"{place(name, path)} was handed to an earlier step, which reused its memory"
+                raise ValueError(f"train_step: {what}: {how}")
+
+
 def _pair(form: str, value: Any) -> Any:
     if not (isinstance(value, tuple) and len(value) == 2):
-        raise ValueError(f"train_step: the loss must return {form}, got {value!r}")
+        raise ValueError(f"train_step: the loss must return {form}, got {said(value)}")
     return value
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gradtx.arguments import checked, said
 from gradtx.core import Transformation, apply_updates, walk
 
 
@@ -94,6 +95,7 @@ SURFACES: dict[str, Surface] = {
 """Test surfaces, by name."""
 
 
+@checked
 def descend(surface: Surface, tx: Any, steps: int = 100, start: Any = None, key: Array | None = None) -> np.ndarray:
     """The way of an optimizer over a surface, shape (steps + 1, 2): the parameters from the start on.
 
@@ -118,10 +120,10 @@ def descend(surface: Surface, tx: Any, steps: int = 100, start: Any = None, key:
            [-1.  ,  0.75]], dtype=float32)
     """
     if not isinstance(surface, Surface):
-        raise TypeError(f"descend: surface must be a Surface, such as SURFACES['bowl'], got {surface!r}")
+        raise TypeError(f"descend: surface must be a Surface, such as SURFACES['bowl'], got {said(surface)}")
     tx = Transformation.coerce("descend: tx", tx)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"descend: steps must be an integer, 1 or more, got {steps!r}")
+        raise ValueError(f"descend: steps must be an integer, 1 or more, got {said(steps)}")
     start = np.asarray(surface.start if start is None else start, float)
     if start.shape != (2,):
         raise ValueError(f"descend: start must be two numbers, got an array of shape {start.shape}")

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from gradtx.arguments import checked
+from gradtx.checks import check_slots
 from gradtx.combinators.chain import Links
 from gradtx.combinators.monitor import monitor
 from gradtx.combinators.partition import Groups
@@ -15,6 +17,7 @@ from gradtx.core import Slots, State, Transformation, init_slots, trees, walk
 from gradtx.wrappers.precision import master_weights
 
 
+@checked
 def eval_params(tx: Any, state: State, params: Any) -> Any:
     """The parameters to evaluate a model with: the average or the slow weights that a wrapper in `tx` keeps.
 
@@ -53,7 +56,7 @@ def _evaluated(tx: Transformation, state: Any, params: Any) -> Any:
     if not isinstance(state, State):
         raise TypeError(f"eval_params(tx, state, params) needs the State of tx.init, got {type(state).__name__}")
     floating = {path: trees.differentiable(f"params[{path!r}]", p) for path, p in trees.leaves_by_path(params).items()}
-    trees.check_slots(state.slots, jax.eval_shape(lambda p: init_slots(tx.at(0), p), params), exact=True)
+    check_slots(state.slots, jax.eval_shape(lambda p: init_slots(tx.at(0), p), params), exact=True)
     dtype = trees.working_dtype(params, state.slots)
     leaves, tree = jax.tree.flatten(params)
     wide = tree.unflatten([trees.widen(p, dtype) if own else None for p, own in zip(leaves, floating.values())])

@@ -56,7 +56,7 @@ BAD = {
         r"^sam needs the parameters: call update\(updates, state, params\)",
     ),
     # unknown
-    "a typo": (update(sam, grad_fun=grad), TypeError, "no piece needs the argument 'grad_fun'; needed here: grad_fn$"),
+    "a typo": (update(sam, grad_fun=grad), TypeError, "'grad_fun': did you mean 'grad_fn'. Needed here: grad_fn$"),
     "one too many": (
         update(gx.sam(gx.sophia()), grad_fn=grad, key=key, hvp=product, value=1.0),
         TypeError,
@@ -85,7 +85,7 @@ BAD = {
     "hvp without a leaf": (
         update(diagonal, hvp=without_b, key=key),
         ValueError,
-        r"^hvp\(…\) has nothing for params\['b'\]: it is PyTreeDef",
+        r"^hvp\(…\) has nothing for params\['b'\]: it is {'w': float32",
     ),
     "grad_fn with None": (
         update(sam, grad_fn=lambda params: {**params, "w": None}),

@@ -41,7 +41,7 @@ def test_random_search_passes_over_nan():
 
 
 def test_random_search_refuses():
-    with pytest.raises(ValueError, match="random_search: draws must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="random_search: draws must be an integer, at least 1, got 0"):
         gx.random_search(bowl, SHAPES, KEY, draws=0)
     with pytest.raises(TypeError, match=r"random_search: params\['n'\] must be float32 or float64, got int32"):
         gx.random_search(bowl, {"n": jnp.zeros(2, jnp.int32)}, KEY)

@@ -239,10 +239,14 @@ ERRORS = {
         ValueError,
         r"\(value, \(model_state, aux\)\)",
     ),
-    "key missing": ({"has_key": True}, ValueError, "key is missing"),
+    "key missing": ({"loss": lambda p, b, k: loss(p, b), "has_key": True}, ValueError, "key is missing"),
     "key missing for a piece": ({"tx": gx.add_noise(0.1)}, ValueError, "key is missing"),
     "key not asked for": ({"key": KEY}, ValueError, "key is not asked for"),
-    "model state missing": ({"has_model_state": True}, ValueError, "model_state is missing"),
+    "model state missing": (
+        {"loss": lambda p, b, m: two(p, b), "has_model_state": True},
+        ValueError,
+        "model_state is missing",
+    ),
     "model state not asked for": ({"model_state": 1}, ValueError, "model_state is not asked for"),
 }
 

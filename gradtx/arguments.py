@@ -1,0 +1,190 @@
+"""Arguments: a call that does not fit, or a value of the wrong kind, is refused in words that say what to do."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from types import GenericAlias, UnionType
+from typing import Any, TypeVar, cast, get_args, get_origin
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def checked(function: Function) -> Function:
+    """`function`, a method or a class's `__init__`, with errors of our own for arguments that do not fit.
+
+    What is annotated as `bool` must be True or False, and what is a `Callable[[Any], Any]` a function of so many.
+    """
+    hints = function.__annotations__.items()
+    told = {n: x for n, x in hints if x is bool or (isinstance(x, (GenericAlias, UnionType)) and _callable(x))}
+    names = function.__code__.co_varnames if told else ()
+    place = _place(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        if told:
+            for name, value in (dict(zip(names, args)) | named).items():
+                if name in told and (told[name] is not bool or type(value) is not bool):
+                    _check(f"{place(args)}: {name}", value, told[name])
+        try:
+            return function(*args, **named)
+        except TypeError:
+            why = misfit(place(args), function, args, named)
+            if why is None:
+                raise
+        raise TypeError(why)
+
+    return cast(Function, call)
+
+
+def _place(function: Any) -> Callable[[Any], str]:
+    """What an error calls the function: a method by the class of its first argument, a class by its name."""
+    name = function.__name__
+    if function.__code__.co_varnames[:1] != ("self",):
+        return lambda args: name
+    return lambda args: type(args[0]).__name__ + (f".{name}" if name[0] != "_" else "")
+
+
+def _callable(hint: Any) -> Any:
+    """The `Callable` in an annotation, or None."""
+    either = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return next((x for x in either if get_origin(x) is Callable), None)
+
+
+def _check(place: str, value: Any, hint: Any) -> None:
+    if hint is bool:
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{place} must be True or False, got {said(value)}")
+    elif value is not None or not isinstance(hint, UnionType):
+        takes = (get_args(_callable(hint)) or (...,))[0]
+        function_of(place, value, *(["one argument"] if takes is not ... and len(takes) == 1 else []))
+
+
+def function_of(place: str, value: Any, *takes: str) -> Any:
+    """The function, if it is one that can be called with these arguments, in this order; none given: with any."""
+    of = f" of {takes[0] if len(takes) == 1 else '(' + ', '.join(takes) + ')'}" if takes else ""
+    if not callable(value) or hasattr(type(value), "update_tree"):
+        raise TypeError(f"{place} must be a function{of}, got {said(value)}")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # of something built in: unknown
+        return value
+    if takes and not _fits(signature, takes, {}):
+        raise TypeError(f"{place} must be a function{of}, got {_name(value)}{_plain(signature)}")
+    return value
+
+
+def misfit(place: str, function: Any, args: Any, named: Any) -> str | None:
+    """Why a call does not fit the function, or None if it does."""
+    signature = inspect.signature(function)
+    if _fits(signature, args, named):
+        return None
+    all_names = list(signature.parameters.values())
+    method = bool(all_names) and all_names[0].name == "self"
+    takes, args = all_names[method:], args[method:]
+    by_place = [x.name for x in takes if x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)]
+    known = [x.name for x in takes if x.kind in (x.POSITIONAL_OR_KEYWORD, x.KEYWORD_ONLY)]
+    variadic = {x.kind for x in takes}
+    listed = ", ".join(str(x.replace(annotation=x.empty, default=x.empty)) for x in takes) or "no argument"
+    for name in named:
+        if name not in known and inspect.Parameter.VAR_KEYWORD not in variadic:
+            return unknown(f"{place} has no argument", name, known, f"it takes {listed}")
+        if name in by_place[: len(args)]:
+            return f"{place}: {name!r} is given twice, by its place and by name; it takes {listed}"
+    if len(args) > len(by_place) and inspect.Parameter.VAR_POSITIONAL not in variadic:
+        more = f", {len(by_place)} of them by place" if len(known) > len(by_place) else ""
+        return f"{place} takes {listed}{more}: got {len(args)} by place"
+    needed = [x.name for x in takes if x.default is x.empty and x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]
+    absent = [name for name in needed if name not in (*by_place[: len(args)], *named)]
+    return f"{place} needs the argument {absent[0]!r}; it takes {listed}"
+
+
+def _fits(signature: inspect.Signature, args: Any, named: Any) -> bool:
+    try:
+        signature.bind(*args, **named)
+    except TypeError:
+        return False
+    return True
+
+
+def unknown(text: str, name: Any, known: Iterable[str], rest: str) -> str:
+    """The text with a name that is not known, the nearest that is, by its letters or its initials, and the rest."""
+    known, name = list(known), str(name)
+    alike = [x for x in known if name == "".join(word[:1] for word in x.split("_"))]
+    alike += get_close_matches(name, known, n=1, cutoff=0.5)
+    alike += [x for x in known if len(name) > 2 and name in x]
+    return f"{text} {name!r}" + (f": did you mean {alike[0]!r}? {rest[:1].upper()}{rest[1:]}" if alike else f"; {rest}")
+
+
+def sequence(place: str, values: Any, least: int = 0) -> list[Any]:
+    """The values of a sequence, an array or any other iterable but a text, a dict or a set; at least so many."""
+    if isinstance(values, (str, bytes, dict, set)) or hasattr(values, "update_tree") or not np.iterable(values):
+        raise TypeError(f"{place} must be a sequence, got {said(values)}")
+    if len(values := list(values)) < least:
+        raise ValueError(f"{place} must have {least} or more, got none")
+    return values
+
+
+def said(value: Any, most: int = 100) -> str:
+    """A value in a message: what it is in a line, and that a class or a recipe is yet to be called."""
+    if inspect.isclass(value) or inspect.isfunction(value):
+        what = "class" if inspect.isclass(value) else "function"
+        ours = hasattr(value, "update_tree") or "Transformation" in str(
+            getattr(value, "__annotations__", {}).get("return")
+        )
+        return f"the {what} {value.__name__}" + (f": call it, {value.__name__}(…)" if ours else "")
+    if isinstance(value, (str, Tracer, jax.Array, np.ndarray, tuple, list, dict)):  # arrays by type: few are short
+        value = jax.tree.map(lambda x: _Text(describe(x)) if jnp.ndim(x) or isinstance(x, Tracer) else x, value)
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+class _Text(str):
+    __repr__ = str.__str__
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _plain(signature: inspect.Signature) -> str:
+    """The signature without annotations."""
+    plain = [x.replace(annotation=x.empty) for x in signature.parameters.values()]
+    return str(signature.replace(parameters=plain, return_annotation=signature.empty))
+
+
+def is_array(x: Any) -> bool:
+    """Whether x is an array of numbers or random keys, or stands for one."""
+    dtype = getattr(x, "dtype", None)
+    numeric = isinstance(dtype, np.dtype) and (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number))
+    return numeric or isinstance(x, jax.Array)
+
+
+def describe(x: Any) -> str:
+    """An array's dtype and shape, as `float32[3,4]`."""
+    return f"{x.dtype}[{','.join(map(str, x.shape))}]"
+
+
+def hashable(place: str, value: Any) -> Any:
+    """What is part of a record's structure."""
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(f"{place} is part of the structure and must be hashable, got {said(value)}") from None
+    return value
+
+
+def traced(place: str, function: Any, *args: Any) -> Any:
+    """What a user's function makes of arguments that may be traced."""
+    try:
+        return function(*args)
+    except ZeroDivisionError as error:
+        raise ValueError(f"{place}: {said(function)} divides by 0") from error
+    except jax.errors.JAXTypeError as error:
+        what = "jnp.where(x > 0, a, b) for if, jnp.sqrt(x) for math.sqrt(x), x for float(x)"
+        raise TypeError(f"{place}: {said(function)} must be one that JAX can trace: {what}") from error

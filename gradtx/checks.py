@@ -1,0 +1,104 @@
+"""What `init` and `update` are given, checked: structure, shapes and dtypes; an error has the leaf's path."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradtx.arguments import describe, is_array, said
+from gradtx.core.trees import differentiable, is_float0, is_none, leaves_by_path, live
+
+
+def place(tree: str, path: str) -> str:
+    """What an error calls a leaf."""
+    return f"{tree}[{path!r}]" if path else tree
+
+
+def check_params(params: Any) -> None:
+    """Refuses parameters with leaves that are no arrays."""
+    try:
+        leaves = leaves_by_path(params)
+    except ValueError as error:
+        raise ValueError("params: a dict must have keys of one type, which can be sorted") from error
+    for path, p in leaves.items():
+        differentiable(place("params", path), p)
+        _has_values(place("params", path), p)
+
+
+def _has_values(place: str, x: Any) -> None:
+    if isinstance(x, jax.ShapeDtypeStruct):
+        raise TypeError(f"{place} is {x}, without values: of shapes alone, call jax.eval_shape(tx.init, params)")
+
+
+def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
+    """Refuses updates (their `name`) that do not fit the parameters: structure, shape, dtype. None or float0 fits."""
+    have, need = leaves_by_path(updates, is_none), leaves_by_path(updates if params is None else params)
+    absent = [path for path, u in have.items() if u is None]
+    if missing := [p for p in need if p not in have and not any(p.startswith(f"{a}/") or not a for a in absent)]:
+        what = f"{place('params', missing[0])} has no update: put None there to leave it as it is"
+        raise ValueError(f"{what}; {name} has {_listed(have)}")
+    for path, u in have.items():
+        if u is None or is_float0(u):
+            continue
+        this = place(name, path)
+        if path not in need:
+            raise ValueError(f"{this} has no parameter: params has {_listed(need)}")
+        p = need[path]
+        for leaf_of, leaf in ((this, u), (place("params", path), p)):
+            _has_values(leaf_of, leaf)
+            if not differentiable(leaf_of, leaf):
+                raise TypeError(f"{leaf_of} must be floating or complex, got {jnp.result_type(leaf)}")
+        if jnp.shape(u) != jnp.shape(p):
+            raise ValueError(f"{this} has shape {jnp.shape(u)}, its parameter has {jnp.shape(p)}")
+        if jnp.iscomplexobj(u) != jnp.iscomplexobj(p):
+            raise TypeError(f"{this} is {jnp.result_type(u)}, its parameter {jnp.result_type(p)}")
+    try:
+        jax.tree.structure(updates, is_leaf=is_none).flatten_up_to(updates if params is None else params)
+    except ValueError:
+        a, b = jax.tree.structure(updates), jax.tree.structure(params)
+        raise ValueError(f"{name} is the tree {a}, params is {b}: their containers differ") from None
+
+
+def check_slots(slots: Any, expected: Any, exact: bool) -> None:
+    """Refuses slots of another optimizer or of other parameters; not `exact`: more slots, or other dtypes, may be."""
+    have, need = leaves_by_path(slots), leaves_by_path(expected)
+    for path in (*need, *(have if exact else ())):
+        if path not in have or path not in need:
+            raise ValueError(
+                f"the state is not this optimizer's: slot {path!r} is {'missing' if path in need else 'unknown'}. This "
+                f"optimizer keeps {_listed(need)}: make the state with init of this optimizer and these parameters"
+            )
+        if not is_array(a := have[path]) and not isinstance(a, (float, int)):
+            raise TypeError(f"the state's slot {path!r} must be an array, got {said(a)}: make the state with init")
+        live(f"the state's slot {path!r}", a)
+        a, b = jnp.asarray(a), need[path]
+        if a.shape != b.shape or (exact and a.dtype != b.dtype):
+            raise ValueError(f"the state is not of these parameters: slot {path!r} is {describe(a)}, not {describe(b)}")
+    try:
+        jax.tree.structure(expected, is_leaf=is_none).flatten_up_to(_common(slots, expected))
+    except ValueError:
+        a, b = jax.tree.structure(slots), jax.tree.structure(expected)
+        raise ValueError(f"the state is not this optimizer's: its slots are the tree {a}, not {b}") from None
+
+
+def _common(slots: Any, expected: Any) -> Any:
+    """The slots without those that are not expected."""
+    both = type(slots) is type(expected) is dict
+    return {name: _common(slots[name], x) for name, x in expected.items()} if both else slots
+
+
+def _listed(paths: Any, most: int = 6) -> str:
+    shown = ", ".join(map(repr, list(paths)[:most]))
+    return f"{shown}, …" if len(paths) > most else shown or "no leaves"
+
+
+def check_hyperparameters(tx: Any, pieces: Any, dtype: Any) -> None:
+    """Refuses a batch of optimizers, and what is out of its range as the working dtype rounds it: b2 = 1 − 1e-9."""
+    for path, h in leaves_by_path(tx).items():
+        live(path, h)
+        if jnp.shape(h):
+            raise ValueError(f"{path} holds values of shape {jnp.shape(h)}: update many optimizers inside jax.vmap")
+    for piece in pieces:
+        for name, kind in piece._kinds.items():
+            if kind.data and isinstance(h := getattr(piece, name), float):
+                kind.convert(f"{type(piece).__name__}: {name}, in {dtype},", jnp.asarray(h, dtype))
