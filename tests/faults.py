@@ -669,7 +669,9 @@ def check(faults: list[Fault]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Plants faults in a copy of the code, one at a time, and runs the tests that must see them."
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only faults whose name contains one of these")
     parser.add_argument("--sample", type=int, metavar="N", help="only so many")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="which ones")
