@@ -40,6 +40,7 @@ def pytest_configure(config):
 
 def pytest_addoption(parser):
     parser.addoption("--whole", action="store_true", help="every test on every transformation of the registry")
+    parser.addoption("--fuzz", type=int, metavar="N", help="N random compositions, others at each run")
 
 
 def pytest_collection_modifyitems(config, items):

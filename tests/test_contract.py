@@ -172,6 +172,32 @@ def test_the_state_is_a_fixed_point_and_updates_keep_their_dtype(tx, x64):
         assert (types(u), types(new), types(after)) == (types(g), types(params), types(state))
 
 
+@each_part_tx
+@pytest.mark.usefixtures("eager")
+def test_bfloat16_is_float32_but_for_the_rounding_of_what_comes_out(tx):
+    """Neither a hyperparameter, nor what is remembered or added up on the way, has the digits of bfloat16 alone."""
+    if any("grad_fn" in piece.needs for piece in walk(tx)):
+        pytest.skip("declared: the gradient function sees points in the parameters' dtype")
+    low = params_of("bfloat16")
+    gradients = list(stream(low, 3))
+    wide, wide_gradients = jax.tree.map(lambda x: x.astype("float32"), (low, gradients))
+    expected, expected_state = follow(tx, wide, wide_gradients)
+    got, state = follow(tx, low, gradients)
+    chex.assert_trees_all_equal(got, jax.tree.map(lambda x: x.astype("bfloat16"), expected))
+    chex.assert_trees_all_equal(state, expected_state)
+
+
+def test_wider_gradients_do_not_widen_the_state(x64):
+    for tx in (gx.adam(), gx.adam(lambda step: 1e-3, b1=lambda step: 0.9)):
+        params = params_of("float32")
+        gradients = list(stream(params_of("float64"), 2))
+        state = tx.init(params)
+        for g in gradients:
+            u, after = tx.update(g, state, params)
+            assert types(after) == types(state)
+            chex.assert_trees_all_equal_shapes_and_dtypes(u, g)
+
+
 def test_five_steps_compile_once_and_five_rates_trace_once():
     traces = 0
 

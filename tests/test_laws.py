@@ -279,6 +279,16 @@ def test_the_global_norm_in_low_precision(dtype, value, count):
     assert abs(float(gx.global_norm(tree)) / (value * (2 * count) ** 0.5) - 1) < 1e-6
 
 
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_clip_by_norm_mends_nothing(bad):
+    """Half a gradient is not one: what is not finite makes NaN of all that the norm is of."""
+    g = {"a": jnp.array([bad, 1.0]), "b": jnp.ones(2)}
+    for tx, spared in ((gx.clip_by_global_norm(1.0), 0), (gx.clip_by_norm(2.0), 2)):
+        u, _ = tx.update(g, tx.init(g))
+        assert bool(jnp.isnan(u["a"]).all()) and jnp.sum(u["b"] == 1) == spared
+        assert bool(jnp.isnan(u["b"]).all()) == (not spared)
+
+
 ODD = [
     gx.sgd(rate, 0.9, nesterov=True),
     gx.rmsprop(rate),

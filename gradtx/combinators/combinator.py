@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from gradtx.core import Context, Slots, Transformation, init_slots, run
+from gradtx.core import Context, Slots, Transformation, init_slots, run, walk
+
+
+def refuse_functions(tx: Transformation, inner: Transformation, sees: str) -> None:
+    """Refuses, in `inner`, what needs a function of all parameters, where it sees something else."""
+    for piece in walk(inner):
+        if needed := {"grad_fn", "hvp", "value_fn"} & {*piece.needs}:
+            raise ValueError(
+                f"{type(tx).__name__}: {type(piece).__name__} needs {min(needed)!r}, a function of all parameters, and "
+                f"sees {sees} here: put it outside"
+            )
 
 
 class Combinator(Transformation):

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 from jax.tree_util import tree_flatten_with_path
 
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Slots, Transformation, init_slots, path_of, run, walk
+from gradtx.combinators.combinator import Combinator, refuse_functions
+from gradtx.core import Context, Slots, Transformation, init_slots, path_of, run
 from gradtx.core.trees import differentiable, is_none
 
 
@@ -32,12 +32,7 @@ class leafwise(Combinator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for piece in walk(self.inner):
-            if needed := {"grad_fn", "hvp"}.intersection(piece.needs):
-                raise ValueError(
-                    f"leafwise: {type(piece).__name__} needs {needed.pop()!r}, a function of all "
-                    "parameters, and cannot run on one leaf"
-                )
+        refuse_functions(self, self.inner, "one leaf")
 
     def init_tree(self, params: Any) -> Slots:
         leaves = {path_of(path): p for path, p in tree_flatten_with_path(params)[0]}

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators.combinator import Combinator
+from gradtx.combinators.combinator import Combinator, refuse_functions
 from gradtx.core import Context, NonNegative, Positive, Scalar, Slots, Transformation, init_slots, working_dtype
 from gradtx.pieces.extra import value_of
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
@@ -31,7 +31,8 @@ class model_step(Combinator):
       max_rate: c, the largest step, in units of the parameters for one unit of d/s.
       lowest: f*, the value of the loss at its minimum, or a bound below it.
 
-    Raises `ValueError` if an update is not given a `value`, or if that is not one number.
+    Raises `ValueError` if an update is not given a `value`, or if that is not one number, and for a direction that
+    needs `grad_fn` or `hvp`.
 
     Source: Schaipp et al. 2024, arXiv 2305.07583, algorithms 1 and 2.
 
@@ -53,6 +54,10 @@ class model_step(Combinator):
         "u = min(max_rate, max(h - lowest, 0) / sum(direction(g)**2 / (by(g) + eps))) * direction(g) / (by(g) + eps)"
     )
     needs = ("params", "value")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        refuse_functions(self, self.direction, "losses beside the updates")
 
     def init_tree(self, params: Any) -> Slots:
         zero = jnp.zeros((), working_dtype(params))

@@ -8,8 +8,8 @@ from jax import Array
 from jax.tree_util import tree_map_with_path
 
 from gradtx.arguments import said
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Kind, Slots, Transformation, init_slots, path_of, run, walk
+from gradtx.combinators.combinator import Combinator, refuse_functions
+from gradtx.core import Context, Kind, Slots, Transformation, init_slots, path_of, run
 from gradtx.core.trees import differentiable, widen
 from gradtx.pieces.formulas import safe_divide
 
@@ -44,12 +44,7 @@ class OnFewer(Combinator):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for piece in walk(self.inner):
-            if asked := {"grad_fn", "hvp"} & {*piece.needs}:
-                raise ValueError(
-                    f"{type(self).__name__}: {type(piece).__name__} needs {min(asked)}, a function of the whole "
-                    f"parameters, and sees here fewer numbers: put it outside"
-                )
+        refuse_functions(self, self.inner, "fewer numbers")
 
 
 class reduced(OnFewer):

@@ -78,10 +78,10 @@ class average_params(Combinator):
         made = self.part("inner", updates, slots, context, new := {})
         taken = (context.step >= self.start) & ((context.step - self.start) % self.every == 0)
         total = jnp.where(taken, self.decay * slots["total"] + 1, slots["total"])
-        share = jnp.where(taken | (total == 0), 1 / jnp.maximum(total, 1), 0)
+        follows, share = taken | (total == 0), 1 / jnp.maximum(total, 1)
 
         def moved(u, p, a):
-            return a + share * (p + u - a)
+            return jnp.where(follows, a + share * (p + u - a), a)
 
         average = jax.tree.map(moved, made, context.params, _among(made, slots["average"]))
         return made, new | {"average": _kept(average, slots["average"]), "total": total}

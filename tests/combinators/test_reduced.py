@@ -165,7 +165,7 @@ params = {"w": jnp.ones((3, 4)), "b": jnp.ones(4)}
         (lambda: gx.reduced(gx.identity(), blocks=2), "reduced: blocks gathers rows or columns, not 'leaf'"),
         (lambda: gx.factored(gx.identity(), 2.5), "factored: min_size must be a whole number, 1 or more, got 2.5"),
         (lambda: gx.factored(gx.identity(), None), "factored: min_size must be a whole number, 1 or more, got None"),
-        (lambda: gx.factored(gx.chain(asks())), "factored: asks needs hvp, a function of the whole parameters"),
+        (lambda: gx.factored(gx.chain(asks())), "factored: asks needs 'hvp', a function of all parameters"),
         (
             lambda: gx.reduced(gx.momentum(), "columns", blocks=3).init(params),
             "the leaf 'w' of shape (3, 4) has 4 columns, which do not make blocks=3 equal blocks",

@@ -90,12 +90,13 @@ def test_each_leaf_by_itself():
     assert_near(follow(gx.leafwise(gx.adam()), one, [one])[0], follow(gx.adam(), one, [one])[0])
 
 
-def test_leafwise_refuses_a_function_of_all_parameters():
+def test_what_sees_something_else_refuses_a_function_of_all_parameters():
     class newton(gx.PerLeaf):
         needs = ("hvp",)
 
-    with pytest.raises(ValueError, match="leafwise: newton needs 'hvp', a function of all parameters"):
-        gx.leafwise(gx.chain(gx.scale(1.0), newton()))
+    for name in ("leafwise", "model_step"):
+        with pytest.raises(ValueError, match=f"{name}: newton needs 'hvp', a function of all parameters"):
+            getattr(gx, name)(gx.chain(gx.scale(1.0), newton()))
 
 
 def test_a_model_of_the_loss_averages_losses_as_gradients(x64):

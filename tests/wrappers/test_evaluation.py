@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from references import divide
-from streams import assert_near, params_of, stream, types
+from streams import assert_near, follow, params_of, stream, types
 
 import gradtx as gx
 
@@ -172,6 +172,16 @@ def test_schedule_free_in_float32():
     assert max(errors_in_float32(tx, lambda state, params: gx.eval_params(tx, state, params))) <= 5e-6
     theirs = optax.contrib.schedule_free(optax.sgd(RATE), RATE)
     assert max(errors_in_float32(theirs, optax.contrib.schedule_free_eval_params)) > 2e-5
+
+
+@pytest.mark.parametrize("tx", [gx.lookahead(gx.sgd(1.0), every=2), gx.average_params(gx.sgd(1.0), start=2, every=2)])
+def test_a_nan_between_is_not_seen(tx):
+    """The updates that are not counted are not multiplied by 0."""
+    params, gradients = jnp.zeros(2), [jnp.array([x, 1.0]) for x in (1.0, 2.0, jnp.nan, 3.0)]
+    clean = [jnp.nan_to_num(g) for g in gradients]
+    (_, state), (_, expected) = (follow(tx, params, stream) for stream in (gradients, clean))
+    assert jnp.isfinite(gx.eval_params(tx, state, params)).all()
+    assert_near(gx.eval_params(tx, state, params), gx.eval_params(tx, expected, params), 0)
 
 
 def test_an_average_follows_what_bfloat16_cannot():

@@ -1,0 +1,735 @@
+"""Faults, planted one at a time, each of which the tests must catch.
+
+    python tests/faults.py [--only NAME …] [--sample N [--seed S]] [--list]
+
+The package and its tests are copied, the fault is planted in the copy, and the one test that should fail is run there.
+Before, all these tests are run without a fault. The exit code is 0 if every fault is caught, and applies to the code.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = "tests/optimizers/test_references.py::test_recipe_is_its_formula"
+CONTRACT = "tests/test_contract.py::test"
+BAD = "tests/core/test_errors.py::test_bad_input"
+STEP = "tests/training/test_step.py::test"
+
+
+class Fault(NamedTuple):
+    """A wrong piece of code in place of the right one, and what should see it."""
+
+    name: str
+    file: str  # in the package
+    right: str  # occurs once
+    wrong: str
+    test: str
+
+
+FAULTS = [
+    # ---------------------------------------------------------------- the root
+    Fault(
+        "the clock runs over",
+        "core/transformation.py",
+        "jnp.where(state.step < 2**31 - 1, state.step + 1, state.step)",
+        "state.step + 1",
+        f"{CONTRACT}_the_step_stays_at_its_last",
+    ),
+    Fault(
+        "pieces count from 0",
+        "core/transformation.py",
+        "Context(step, params, extra)",
+        "Context(state.step, params, extra)",
+        f"{REFERENCE}[adam-0]",
+    ),
+    Fault(
+        "schedules are a step ahead",
+        "core/transformation.py",
+        "tx.at(step, running=True)",
+        "tx.at(step + 1, running=True)",
+        "tests/core/test_record.py::test_schedules",
+    ),
+    Fault(
+        "hyperparameters are rounded to the updates' dtype",
+        "core/transformation.py",
+        "lambda h: jnp.asarray(h, dtype), tx.at",
+        "lambda h: jnp.asarray(jnp.asarray(h, min(x.dtype for x in jax.tree.leaves(updates))), dtype), tx.at",
+        f"{CONTRACT}_bfloat16_is_float32_but_for_the_rounding_of_what_comes_out[momentum-0]",
+    ),
+    Fault(
+        "slots take the dtype of what is computed",
+        "core/transformation.py",
+        "jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, new)",
+        "new",
+        f"{CONTRACT}_wider_gradients_do_not_widen_the_state",
+    ),
+    Fault(
+        "slots start in the parameter's dtype",
+        "core/transformation.py",
+        "self.init_leaf(trees.widen(p))",
+        "self.init_leaf(jnp.asarray(p))",
+        f"{CONTRACT}_the_state_is_a_fixed_point_and_updates_keep_their_dtype[scale_by_ema-0]",
+    ),
+    Fault(
+        "updates come out in the working dtype",
+        "core/transformation.py",
+        "u if o is None else trees.narrow(o, u)",
+        "u if o is None else o",
+        f"{CONTRACT}_the_state_is_a_fixed_point_and_updates_keep_their_dtype[scale_by_ema-0]",
+    ),
+    Fault(
+        "nothing is wider than the parameters",
+        "core/trees.py",
+        '{jnp.dtype("float32"), *(',
+        "{*(",
+        f"{CONTRACT}_the_state_is_a_fixed_point_and_updates_keep_their_dtype[scale_by_ema-0]",
+    ),
+    Fault(
+        "parameters lose digits before they are added to",
+        "core/transformation.py",
+        "dtype := trees.working_dtype(u, p)",
+        "dtype := jnp.result_type(u)",
+        "tests/core/test_trees.py::test_parameters_keep_digits_that_updates_lack",
+    ),
+    Fault(
+        "a leaf without gradient forgets",
+        "core/transformation.py",
+        "            rows.append(row)",
+        "            rows.append(row if g is not None else {n: 0 * x for n, x in row.items()})",
+        f"{CONTRACT}_none_for_a_gradient_leaves_the_leaf_and_its_slots_alone[scale_by_ema-0]",
+    ),
+    Fault(
+        "a leaf without gradient is a zero",
+        "core/transformation.py",
+        "        leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)",
+        "        leaves, tree = tree_flatten_with_path(updates)",
+        f"{CONTRACT}_none_for_a_gradient_leaves_the_leaf_and_its_slots_alone[scale_by_ema-0]",
+    ),
+    Fault(
+        "float0 is an array",
+        "core/transformation.py",
+        "None if is_float0(u) else trees.widen(u, dtype)",
+        "trees.widen(u, dtype)",
+        f"{CONTRACT}_float0_gradients_of_integers_pass_through[scale_by_ema-0]",
+    ),
+    Fault(
+        "slots are not sharded",
+        "core/transformation.py",
+        "return shard_alike(param, slot)[1] if",
+        "return slot if",
+        f"{CONTRACT}_sharded_is_single_device_and_slots_are_sharded_as_their_parameter[adamw-Auto]",
+    ),
+    Fault(
+        "a missing argument is not seen",
+        "core/transformation.py",
+        'if name != "**" and (',
+        'if name == "" and (',
+        f"{BAD}[no params]",
+    ),
+    Fault(
+        "an unknown argument is accepted",
+        "core/transformation.py",
+        'if "**" not in needs and (',
+        'if "" in needs and (',
+        f"{BAD}[a typo]",
+    ),
+    Fault(
+        "shapes are not compared",
+        "checks.py",
+        "if jnp.shape(u) != jnp.shape(p):",
+        "if jnp.ndim(u) != jnp.ndim(p):",
+        f"{BAD}[a shape that broadcasts]",
+    ),
+    Fault(
+        "a missing leaf is not seen",
+        "checks.py",
+        "if p not in have and not any(",
+        "if p in () and not any(",
+        f"{BAD}[a leaf missing]",
+    ),
+    Fault(
+        "a state of another precision is accepted",
+        "checks.py",
+        "(exact and a.dtype != b.dtype)",
+        "False",
+        f"{BAD}[a state of another precision]",
+    ),
+    Fault(
+        "imaginary parts change sign",
+        "core/trees.py",
+        "jax.lax.complex(x[..., 0], x[..., 1])",
+        "jax.lax.complex(x[..., 0], -x[..., 1])",
+        f"{CONTRACT}_complex_numbers_are_pairs_of_reals[identity-0]",
+    ),
+    Fault(
+        "each call compiles",
+        "core/trees.py",
+        "return jitted(*args, **named)",
+        "return jax.jit(lambda *args: function(*args))(*args)",
+        f"{CONTRACT}_five_steps_compile_once_and_five_rates_trace_once",
+    ),
+    # ---------------------------------------------------------------- records
+    Fault(
+        "records of one structure are equal",
+        "core/record.py",
+        "return shape == other_shape and all(",
+        "return shape == other_shape or all(",
+        f"{CONTRACT}_equal_records_are_alike[adam-0]",
+    ),
+    Fault(
+        "equal records hash apart",
+        "core/record.py",
+        "return hash((jax.tree.structure(self), ",
+        "return hash((id(self), ",
+        f"{CONTRACT}_equal_records_are_alike[adam-0]",
+    ),
+    Fault(
+        "structure is not printed",
+        "core/record.py",
+        "if kind.data or value != getattr",
+        "if kind.data and value != getattr",
+        f"{CONTRACT}_a_record_prints_as_the_call_that_makes_it[add_momentum-1]",
+    ),
+    Fault(
+        "a record forgets a field when it is pickled",
+        "core/record.py",
+        "    __delattr__ = __setattr__",
+        "    __delattr__ = __setattr__\n"
+        "    __getstate__ = lambda self: {n: x for n, x in vars(self).items() if n != 'nesterov'}",
+        f"{CONTRACT}_pickle[add_momentum-1]",
+    ),
+    Fault(
+        "a decay may be 1",
+        "core/record.py",
+        "_interval(0, math.nextafter(1, 0), ",
+        "_interval(0, 1, ",
+        "tests/core/test_errors.py::test_a_bad_hyperparameter_names_the_piece_and_the_argument",
+    ),
+    Fault(
+        "a record may be changed",
+        "core/record.py",
+        "if name not in self._kinds or name in self.__dict__:",
+        "if name not in self._kinds:",
+        "tests/core/test_record.py::test_records_are_frozen_and_replaceable",
+    ),
+    # ---------------------------------------------------------------- combinators
+    Fault(
+        "a chain in a chain is not flattened",
+        "combinators/chain.py",
+        "(link.links if isinstance(link, chain) else (link,))",
+        "(link,)",
+        "tests/test_laws.py::test_chain_is_associative_states_included",
+    ),
+    Fault(
+        "slots are keyed by position",
+        "combinators/chain.py",
+        "name = type(link).__name__",
+        "name = str(len(named))",
+        "tests/test_laws.py::test_putting_a_piece_in_keeps_the_slots",
+    ),
+    Fault(
+        "two of a kind share their slots",
+        "combinators/chain.py",
+        'name if count[name] == 1 else f"{name}_{count[name]}"',
+        "name",
+        f"{REFERENCE}[aggmo-2]",
+    ),
+    Fault(
+        "ε leaves the root",
+        "combinators/precondition.py",
+        "safe_sqrt(s * s + self.eps)",
+        "safe_sqrt(s * s) + self.eps",
+        f"{REFERENCE}[adam-2]",
+    ),
+    Fault(
+        "ε goes into the root",
+        "combinators/precondition.py",
+        "if self.eps_in_sqrt else s + self.eps)",
+        "if self.eps_in_sqrt else safe_sqrt(s * s + self.eps))",
+        f"{REFERENCE}[adam-1]",
+    ),
+    Fault(
+        "the direction is divided by another's size",
+        "combinators/precondition.py",
+        "measured = jax.tree.map(jnp.subtract, updates, direction) if self.centered else updates",
+        "measured = direction",
+        f"{REFERENCE}[adam-0]",
+    ),
+    Fault(
+        "an inner share is the outer",
+        "combinators/blend.py",
+        "lerp(a, g, self.share)",
+        "lerp(g, a, self.share)",
+        f"{REFERENCE}[lion-0]",
+    ),
+    Fault(
+        "the last rule has the parameter",
+        "combinators/partition.py",
+        "chosen(rule, [path for path in here if names[path] is None])",
+        "chosen(rule, here)",
+        "tests/combinators/test_partition.py::test_first_match_wins",
+    ),
+    Fault(
+        "a group sees the whole gradient function's arguments",
+        "combinators/partition.py",
+        "x if key in WHOLE else parts.argument(name, x)",
+        "x",
+        "tests/combinators/test_partition.py::test_extra_arguments_shaped_like_the_parameters_are_cut",
+    ),
+    Fault(
+        "the length is of the other",
+        "combinators/graft.py",
+        "norm(m) * unit(d)",
+        "norm(d) * unit(m)",
+        "tests/test_display.py::test_the_formula_computes_what_the_code_does[graft-0]",
+    ),
+    Fault(
+        "a distance shrinks",
+        "combinators/distance.py",
+        'jnp.maximum(slots["distance"], global_norm(away))',
+        "global_norm(away)",
+        f"{REFERENCE}[dog-0]",
+    ),
+    # ---------------------------------------------------------------- wrappers
+    Fault(
+        "what is held is computed, and multiplied by 0",
+        "wrappers/every.py",
+        "jax.lax.cond((context.step - 1) % self.interval == 0, run, lambda: slots)",
+        "jax.tree.map(lambda x, y: y + ((context.step - 1) % self.interval == 0) * (x - y), run(), slots)",
+        "tests/wrappers/test_every.py::test_a_nan_between_is_not_seen_and_one_at_a_run_is_held",
+    ),
+    Fault(
+        "the inner clock is the outer",
+        "wrappers/every.py",
+        "step=(context.step - 1) // self.interval + 1",
+        "step=context.step",
+        "tests/wrappers/test_every.py::test_an_average_is_corrected_for_what_it_has_seen",
+    ),
+    Fault(
+        "the slow weights never move",
+        "wrappers/iterates.py",
+        "pull = context.step % self.every == 0",
+        "pull = context.step < 0",
+        "tests/wrappers/test_evaluation.py::test_they_are_numpys_after_every_step[lookahead]",
+    ),
+    Fault(
+        "the slow weights move a step early",
+        "wrappers/iterates.py",
+        "pull = context.step % self.every == 0",
+        "pull = (context.step + 1) % self.every == 0",
+        "tests/wrappers/test_evaluation.py::test_they_are_numpys_after_every_step[lookahead]",
+    ),
+    Fault(
+        "a missing select: the slow weights take in what is not theirs",
+        "wrappers/iterates.py",
+        "return jnp.where(pull, s + self.share * (p + u - s), s)",
+        "return s + pull * self.share * (p + u - s)",
+        "tests/wrappers/test_evaluation.py::test_a_nan_between_is_not_seen",
+    ),
+    Fault(
+        "a missing select: the average takes in what is not counted",
+        "wrappers/iterates.py",
+        "jnp.where(taken, self.decay * slots",
+        "jnp.where(True, self.decay * slots",
+        "tests/wrappers/test_evaluation.py::test_they_are_numpys_after_every_step[swa]",
+    ),
+    Fault(
+        "the base loses its weight",
+        "wrappers/iterates.py",
+        "(same * share + (1 - same)) * (y - z)",
+        "share * (y - z)",
+        "tests/wrappers/test_evaluation.py::test_they_are_numpys_after_every_step[schedule_free of a scheduled b1]",
+    ),
+    Fault(
+        "a slot is the parameters' own buffer",
+        "wrappers/iterates.py",
+        "jnp.copy(trees.widen(p))",
+        "trees.widen(p)",
+        f"{CONTRACT}_donation[lookahead-0]",
+    ),
+    Fault(
+        "the parameters to evaluate are those that are trained",
+        "wrappers/evaluation.py",
+        "lambda p, e: p if e is None else e, params, evaluated",
+        "lambda p, e: p, params, evaluated",
+        "tests/wrappers/test_evaluation.py::test_they_are_numpys_after_every_step[EMA]",
+    ),
+    # ---------------------------------------------------------------- pieces
+    Fault(
+        "keep and take are swapped",
+        "pieces/formulas.py",
+        "keep * a + (1 - keep) * b",
+        "(1 - keep) * a + keep * b",
+        f"{REFERENCE}[averaged_momentum-2]",
+    ),
+    Fault(
+        "0/0 is no 0",
+        "pieces/formulas.py",
+        "jnp.where(zero, 0, a / jnp.where(zero, 1, b))",
+        "a / b",
+        f"{CONTRACT}_zero_gradients_give_zero_updates[adam-1]",
+    ),
+    Fault(
+        "NaN is hidden",
+        "pieces/formulas.py",
+        "zero = (a == 0) & (b == 0)",
+        "zero = ((a == 0) & (b == 0)) | jnp.isnan(a)",
+        f"{CONTRACT}_a_non_finite_gradient_propagates[adam-0]",
+    ),
+    Fault(
+        "a root has an infinite derivative",
+        "pieces/formulas.py",
+        "jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))",
+        "jnp.sqrt(jnp.maximum(x, 0))",
+        f"{CONTRACT}_every_hyperparameter_has_a_finite_gradient_at_zero_gradients_too[adam-1]",
+    ),
+    Fault(
+        "a leaf's norm is not scaled",
+        "pieces/formulas.py",
+        "unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)",
+        "unit = jnp.ones_like(largest)",
+        "tests/pieces/test_accumulation.py::test_a_root_mean_square_of_any_size",
+    ),
+    Fault(
+        "the global norm is not scaled",
+        "pieces/measures.py",
+        "lambda: safe_sqrt(squares_of(factor)) / factor",
+        "lambda: jnp.sqrt(squares)",
+        "tests/test_laws.py::test_the_global_norm_at_any_size",
+    ),
+    Fault(
+        "a norm is summed in the leaves' dtype",
+        "pieces/measures.py",
+        "factor * jnp.abs(x).astype(dtype)",
+        "(factor * jnp.abs(x)).astype(x.dtype)",
+        "tests/test_laws.py::test_the_global_norm_in_low_precision",
+    ),
+    Fault(
+        "a clip by norm mends NaN",
+        "pieces/clipping.py",
+        "jnp.where(jnp.isfinite(norm), factor, jnp.nan)",
+        "jnp.where(jnp.isfinite(norm), factor, 0)",
+        "tests/test_laws.py::test_a_clip_by_norm_mends_nothing",
+    ),
+    Fault(
+        "Nesterov's momentum does not look ahead",
+        "pieces/momentum.py",
+        "g + self.decay * velocity if self.nesterov",
+        'g + self.decay * slots["velocity"] if self.nesterov',
+        f"{REFERENCE}[nesterov-0]",
+    ),
+    Fault(
+        "an average from the first begins at the second",
+        "pieces/momentum.py",
+        "jnp.where(context.step == 1, g, slots",
+        "jnp.where(context.step == 2, g, slots",
+        "tests/test_laws.py::test_the_notes_average_of_a_series",
+    ),
+    Fault(
+        "the correction is a step behind",
+        "pieces/momentum.py",
+        "log_product = context.step.astype(self.decay.dtype) *",
+        "log_product = (context.step + 1).astype(self.decay.dtype) *",
+        f"{REFERENCE}[adam-0]",
+    ),
+    Fault(
+        "the correction loses digits",
+        "pieces/momentum.py",
+        "g / -jnp.expm1(log_product)",
+        "g / (1 - jnp.exp(log_product))",
+        "tests/optimizers/test_references.py::test_adam_in_float32[0.9999]",
+    ),
+    Fault(
+        "weights grow instead of decaying",
+        "pieces/decay.py",
+        "return g + self.weight_decay",
+        "return g - self.weight_decay",
+        f"{REFERENCE}[adamw-0]",
+    ),
+    Fault(
+        "the step is uphill",
+        "pieces/scaling.py",
+        "return -self.learning_rate * g",
+        "return self.learning_rate * g",
+        f"{REFERENCE}[sgd-0]",
+    ),
+    Fault(
+        "the largest is the last",
+        "pieces/size.py",
+        'largest = jnp.maximum(slots["max"], g)',
+        "largest = g",
+        f"{REFERENCE}[amsgrad-0]",
+    ),
+    Fault(
+        "the rectified size has too few steps",
+        "pieces/size.py",
+        "jnp.maximum(self.threshold, 4)",
+        "self.threshold + 1",
+        f"{REFERENCE}[radam-0]",
+    ),
+    Fault(
+        "a flip of sign grows the step",
+        "pieces/size.py",
+        "jnp.where(agreement > 0, self.grow, jnp.where(agreement < 0, ",
+        "jnp.where(agreement < 0, self.grow, jnp.where(agreement > 0, ",
+        f"{REFERENCE}[rprop-0]",
+    ),
+    Fault(
+        "the trust ratio is inverted",
+        "pieces/lengths.py",
+        "return length * (g / total), slots",
+        "return g * total / length, slots",
+        f"{REFERENCE}[lars-0]",
+    ),
+    Fault(
+        "a coefficient of Newton and Schulz is off",
+        "pieces/matrix.py",
+        "(3.4445, -4.7750, 2.0315)",
+        "(3.4445, -4.7750, 2.0415)",
+        f"{REFERENCE}[muon-0]",
+    ),
+    Fault(
+        "a NaN loss counts as no better",
+        "pieces/plateau.py",
+        "jnp.where(jnp.isnan(value), slots[n], new[n])",
+        "new[n]",
+        "tests/schedules/test_plateau.py::test_nan_is_ignored",
+    ),
+    Fault(
+        "every step has the same noise",
+        "pieces/extra.py",
+        "jax.random.fold_in(jax.random.fold_in(key, context.step), crc32(path.encode()))",
+        "jax.random.fold_in(key, crc32(path.encode()))",
+        "tests/pieces/test_noise.py::test_leaves_steps_and_keys_are_independent_and_the_same_key_repeats",
+    ),
+    # ---------------------------------------------------------------- recipes
+    Fault(
+        "b1 and b2 are swapped",
+        "optimizers/adam.py",
+        "precondition(momentum(b1, corrected), by=rms(b2, corrected)",
+        "precondition(momentum(b2, corrected), by=rms(b1, corrected)",
+        f"{REFERENCE}[adam-0]",
+    ),
+    Fault(
+        "the decay comes after the rate",
+        "optimizers/adam.py",
+        "return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))",
+        "return chain(divided, scale_by_learning_rate(learning_rate), add_weight_decay(weight_decay, where))",
+        f"{REFERENCE}[adamw-0]",
+    ),
+    Fault(
+        "the correction is of another average",
+        "optimizers/adam.py",
+        "(bias_correction(b2), running_max()) if correct_first",
+        "(bias_correction(b1), running_max()) if correct_first",
+        f"{REFERENCE}[amsgrad-0]",
+    ),
+    Fault(
+        "optimism has the wrong sign",
+        "optimizers/directions.py",
+        "change = chain(difference(from_first=True), scale(optimism))",
+        "change = chain(difference(from_first=True), scale(-optimism))",
+        f"{REFERENCE}[optimistic_sgd-0]",
+    ),
+    Fault(
+        "Sophia is not clipped",
+        "optimizers/curvature.py",
+        "by=size, eps=0.0), clip(1.0))",
+        "by=size, eps=0.0))",
+        f"{REFERENCE}[sophia-0]",
+    ),
+    # ---------------------------------------------------------------- training and schedules
+    Fault(
+        "a gradient is not conjugated",
+        "training/step.py",
+        "None if is_float0(g) else jnp.conj(g)",
+        "None if is_float0(g) else g",
+        f"{STEP}_trees_of_parameters[1-complex]",
+    ),
+    Fault(
+        "micro-batches are summed",
+        "training/step.py",
+        "m + x.astype(m.dtype) / step.micro_batches",
+        "m + x.astype(m.dtype)",
+        f"{STEP}_micro_batches_reach_what_pieces_ask[grad_fn]",
+    ),
+    Fault(
+        "micro-batches are added in bfloat16",
+        "training/step.py",
+        'x.dtype if x.dtype.itemsize >= 4 else "float32"',
+        "x.dtype",
+        f"{STEP}_micro_batches_are_summed_in_float32",
+    ),
+    Fault(
+        "no memory is reused",
+        "training/step.py",
+        'donate_argnames=("params", "state") if donate else None',
+        "donate_argnames=None",
+        f"{STEP}_memory_is_reused_if_asked",
+    ),
+    Fault(
+        "what is not finite is let in",
+        "training/step.py",
+        "finite = all_finite(gradient, value)",
+        "finite = all_finite(gradient, value) | True",
+        f"{STEP}_a_batch_that_is_not_finite_changes_nothing",
+    ),
+    Fault(
+        "the order of the data begins again",
+        "training/fit.py",
+        "divmod(self.done + i, rows // size)",
+        "divmod(self.done % 23 + i, rows // size)",
+        "tests/training/test_fit.py::test_resuming_is_exact_to_the_bit[rows]",
+    ),
+    Fault(
+        "random numbers begin again",
+        "training/fit.py",
+        "own = jax.random.fold_in(step_key, start + i)",
+        "own = jax.random.fold_in(step_key, i)",
+        "tests/training/test_fit.py::test_resuming_is_exact_to_the_bit[rows]",
+    ),
+    Fault(
+        "a boundary is late",
+        "schedules.py",
+        "jnp.where(step < begin, now, value)",
+        "jnp.where(step <= begin, now, value)",
+        "tests/schedules/test_schedules.py::test_values",
+    ),
+    Fault(
+        "steps are subtracted as floats",
+        "schedules.py",
+        "(steps - step).astype(float)",
+        "steps - step.astype(float)",
+        "tests/schedules/test_schedules.py::test_neighbours_are_told_apart",
+    ),
+    # ---------------------------------------------------------------- guards, parts and low precision
+    Fault(
+        "a refused step counts for the clock",
+        "wrappers/guard.py",
+        '"step": jnp.where(fine, own.step, done)',
+        '"step": own.step',
+        "tests/wrappers/test_guard.py::test_after_guarded_steps_the_next_is_one_without_an_incident",
+    ),
+    Fault(
+        "what comes out of a guarded optimizer is not looked at",
+        "wrappers/guard.py",
+        "fine = good(*attempt())",
+        "fine = all_finite(updates, value)",
+        "tests/wrappers/test_guard.py::test_what_comes_out_is_checked",
+    ),
+    Fault(
+        "a refused update is multiplied by 0",
+        "wrappers/guard.py",
+        "jnp.where(fine, u, 0), made)",
+        "fine.astype(u.dtype) * u, made)",
+        "tests/wrappers/test_guard.py::test_a_guarded_step_changes_nothing_but_its_counts",
+    ),
+    Fault(
+        "parts are added, for the mean too",
+        "wrappers/accumulate.py",
+        "self.every if self.mean else 1",
+        "1",
+        "tests/wrappers/test_accumulate.py::test_the_mean_is_the_mean",
+    ),
+    Fault(
+        "the sum of parts begins with that of those before",
+        "wrappers/accumulate.py",
+        "jnp.where(first, 0, a), sums)",
+        "a, sums)",
+        "tests/wrappers/test_accumulate.py::test_it_is_the_inner_one_on_the_mean_of_k",
+    ),
+    Fault(
+        "masters lose what the parameters lose",
+        "wrappers/precision.py",
+        'nearest(m + u, "float32")',
+        'nearest(m + u, "bfloat16")',
+        "tests/wrappers/test_precision.py::test_the_inner_optimizer_runs_as_on_parameters_of_float32",
+    ),
+]
+
+
+def planted(fault: Fault, package: Path) -> str:
+    """The file with the fault in it."""
+    text = (package / fault.file).read_text()
+    if (count := text.count(fault.right)) != 1:
+        raise ValueError(f"{fault.name}: its text occurs {count} times in {fault.file}: {fault.right!r}")
+    return text.replace(fault.right, fault.wrong)
+
+
+def run(folder: Path, tests: list[str]) -> tuple[int, list[str]]:
+    """Pytest's exit code on these tests in a folder, and what failed, or else the last lines."""
+    env = {name: x for name, x in os.environ.items() if not name.startswith("PYTEST")}
+    command = [sys.executable, "-m", "pytest", "-x", "--whole", *tests]
+    done = subprocess.run(
+        command, cwd=folder, env=env | {"PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True
+    )
+    lines = (done.stdout + done.stderr).splitlines()
+    return done.returncode, [x for x in lines if x.startswith(("FAILED", "ERROR"))] or lines[-5:]
+
+
+def check(faults: list[Fault]) -> int:
+    """How many of the faults are not caught."""
+    with tempfile.TemporaryDirectory() as place:
+        copy, begin = Path(place), time.perf_counter()
+        for name in ("gradtx", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md"):
+            shutil.copy(ROOT / name, copy)
+        (copy / ".pytest_cache").mkdir()
+        compiled = ROOT / ".pytest_cache" / "jax"  # shared with all other runs, for compiling is what takes the time
+        compiled.mkdir(parents=True, exist_ok=True)
+        (copy / ".pytest_cache" / "jax").symlink_to(compiled)
+        where = [sys.executable, "-c", "import gradtx; print(gradtx.__file__)"]
+        imported = subprocess.run(where, cwd=copy, capture_output=True, text=True, check=True).stdout.strip()
+        assert Path(imported).is_relative_to(copy), f"the tests would not be of the copy but of {imported}"
+
+        code, lines = run(copy, [*dict.fromkeys(fault.test for fault in faults)])
+        if code:
+            print("Without a fault the tests fail:", *lines, sep="\n  ")
+            return len(faults)
+        print(f"without a fault: passed in {time.perf_counter() - begin:.0f} s", flush=True)
+        missed = 0
+        for fault in faults:
+            path, begin = copy / "gradtx" / fault.file, time.perf_counter()
+            right = path.read_text()
+            path.write_text(planted(fault, copy / "gradtx"))
+            code, lines = run(copy, [fault.test])
+            path.write_text(right)
+            missed += code != 1  # 1: a test failed; more: the tests did not run
+            verdict = {0: "MISSED", 1: "caught"}.get(code, "BROKEN")
+            by = "" if code == 0 else "\n  ".join(lines if code > 1 else [lines[0].split(" - ")[0]])
+            print(f"{verdict} in {time.perf_counter() - begin:4.1f} s: {fault.name}  {by}", flush=True)
+        print(f"{len(faults) - missed} of {len(faults)} caught")
+        return missed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Plants faults in a copy of the code, one at a time, and runs the tests that must see them."
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only faults whose name contains one of these")
+    parser.add_argument("--sample", type=int, metavar="N", help="only so many")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="which ones")
+    parser.add_argument("--list", action="store_true", help="print them, and run nothing")
+    given = parser.parse_args(arguments)
+    faults = [fault for fault in FAULTS if not given.only or any(word in fault.name for word in given.only)]
+    faults = sorted(faults, key=lambda fault: crc32(f"{given.seed} {fault.name}".encode()))[: given.sample]
+    faults = [fault for fault in FAULTS if fault in faults]
+    for fault in faults:
+        planted(fault, ROOT / "gradtx")
+    if given.list:
+        print(*(f"{fault.file:28} {fault.name}: {fault.test}" for fault in faults), sep="\n")
+        return 0
+    return int(check(faults) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

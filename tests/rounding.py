@@ -1,0 +1,76 @@
+"""How much of what is computed hangs on rounding: the same computation with each operation rounded otherwise.
+
+Monte Carlo arithmetic (Parker 1997): every result that is rounded is moved by up to an ulp, at random.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+
+EXACT = {  # what moves, chooses or compares, and rounds nothing
+    *("neg", "abs", "sign", "max", "min", "clamp", "select_n", "reduce_max", "reduce_min", "cummax", "cummin", "sort"),
+    *("reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose", "rev", "concatenate", "pad", "copy"),
+    *("slice", "dynamic_slice", "dynamic_update_slice", "gather", "split", "real", "imag", "complex", "conj", "iota"),
+    *(
+        "stop_gradient",
+        "copy_p",
+        "convert_element_type",
+        "random_bits",
+        "random_wrap",
+        "random_unwrap",
+        "random_fold_in",
+    ),
+    *("optimization_barrier", "shard_alike", "sharding_constraint", "floor", "ceil", "round", "is_finite"),
+}
+
+
+def rounded_otherwise(function: Any, arguments: Any, times: int) -> list[Any]:
+    """What the function gives when every operation in it is rounded otherwise."""
+    with jax.disable_jit(False):
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    leaves = jax.tree.leaves(arguments)
+    made = (evaluated(closed.jaxpr, closed.consts, leaves, np.random.default_rng(seed)) for seed in range(times))
+    return [jax.tree.unflatten(jax.tree.structure(shape), out) for out in made]
+
+
+def evaluated(jaxpr: Any, consts: Any, arguments: Any, random: Any) -> list[Any]:
+    known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *arguments)))
+
+    def read(x):
+        return x.val if isinstance(x, Literal) else known[x]
+
+    for equation in jaxpr.eqns:
+        name, options, given = equation.primitive.name, equation.params, [read(x) for x in equation.invars]
+        inner = options.get("jaxpr") or options.get("call_jaxpr")
+        if name == "cond":
+            branches, (which, *given) = options["branches"], given
+            inner = branches[int(np.clip(which, 0, len(branches) - 1))]
+        if name == "while":
+            made = looped(options, given, random)
+        elif inner is not None and name != "scan":
+            made = evaluated(inner.jaxpr, inner.consts, given, random)
+        else:
+            made = equation.primitive.bind(*given, **options)
+            made = list(made) if equation.primitive.multiple_results else [made]
+            if name not in EXACT:
+                made = [moved(x, random) for x in made]
+        known |= dict(zip(equation.outvars, made))
+    return [read(x) for x in jaxpr.outvars]
+
+
+def looped(options: Any, given: Any, random: Any) -> list[Any]:
+    a, b = options["cond_nconsts"], options["cond_nconsts"] + options["body_nconsts"]
+    condition, body, carry = options["cond_jaxpr"], options["body_jaxpr"], given[b:]
+    while evaluated(condition.jaxpr, condition.consts, [*given[:a], *carry], random)[0]:
+        carry = evaluated(body.jaxpr, body.consts, [*given[a:b], *carry], random)
+    return carry
+
+
+def moved(x: Any, random: Any) -> Any:
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    ulp = float(jnp.finfo(x.dtype).eps)
+    return x * jnp.asarray(1 + ulp * random.uniform(-1, 1, x.shape), x.dtype)

@@ -1,0 +1,25 @@
+"""The table of faults: each applies to the code, and the tests catch a sample of them, another one for other code.
+
+`python tests/faults.py` plants them all.
+"""
+
+from zlib import crc32
+
+import pytest
+from faults import FAULTS, ROOT, main, planted
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+def test_it_applies(fault):
+    planted(fault, ROOT / "gradtx")
+    file, _, test = fault.test.partition("::")
+    assert f"def {test.partition('[')[0]}(" in (ROOT / file).read_text()
+
+
+def test_each_has_a_name_of_its_own():
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 30
+
+
+def test_a_sample_is_caught():
+    code = b"".join(path.read_bytes() for path in sorted((ROOT / "gradtx").rglob("*.py")))
+    assert main(["--sample", "3", "--seed", str(crc32(code))]) == 0

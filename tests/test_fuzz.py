@@ -1,0 +1,297 @@
+"""Random compositions of the whole registry, six deep, over random trees.
+
+A composition is a registered one whose parts are replaced, at random, by others: what is registered in cases.py is in
+it. `pytest tests/test_fuzz.py --fuzz 10000` takes so many examples, others at each run; without, few and always the
+same. Most of it runs operation by operation, for compiling takes a hundred times as long.
+"""
+
+import dataclasses
+import pickle
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import ALL, PARTS
+from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import strategies as st
+from rounding import rounded_otherwise
+from streams import FUNCTIONS, evaluate, extra, follow, schedules_of, types
+
+import gradtx as gx
+from gradtx.core import Transformation, leaves_by_path, walk
+
+REGISTERED = [case.tx for _, case in (*ALL, *PARTS) if "where='w'" not in repr(case.tx)]  # which is for a tree with a w
+COMPOSED = [tx for tx in REGISTERED if len([*walk(tx)]) > 1]
+MOST = 16  # transformations in one
+
+
+# ---------------------------------------------------------------- compositions
+UP_TO = [
+    st.integers(0, n) for n in range(4)
+]  # numbers alone are drawn: hypothesis hashes and prints what it draws from
+ANY, ANY_COMPOSED = st.integers(0, len(REGISTERED) - 1), st.integers(0, len(COMPOSED) - 1)
+
+
+@st.composite
+def compositions(draw: Any, depth: int = 6) -> Transformation:
+    return altered(draw, COMPOSED[draw(ANY_COMPOSED)], depth)
+
+
+def altered(draw: Any, tx: Transformation, depth: int) -> Transformation:
+    """With other parts and other hyperparameters, of those that its own checks allow."""
+
+    def part(old):
+        return altered(draw, REGISTERED[draw(ANY)] if draw(UP_TO[1]) else old, depth - 1)
+
+    for name, kind in tx._kinds.items():
+        now = getattr(tx, name)
+        if not kind.data:
+            continue
+        if isinstance(now, float):
+            new = [now, now, 0.75 * now, gx.schedules.linear(now, 0.5 * now, 3)][draw(UP_TO[3])]
+        elif isinstance(now, Transformation) and depth > 1:
+            new = part(now)
+        elif isinstance(now, tuple) and all(isinstance(x, Transformation) for x in now) and depth > 1:
+            new = tuple(map(part, now[:4]))
+            if type(tx) in (gx.chain, gx.add, gx.multiply) and draw(UP_TO[1]):
+                new += (part(gx.identity()),)
+        else:
+            continue
+        try:
+            other = dataclasses.replace(tx, **{name: new})
+        except (TypeError, ValueError):  # what it refuses stays as it was
+            continue
+        tx = other if len([*walk(other)]) <= MOST else tx
+    return tx
+
+
+def has(tx: Any, *pieces: type) -> bool:
+    return any(isinstance(piece, pieces) for piece in walk(tx))
+
+
+# ---------------------------------------------------------------- trees
+SHAPES: list[tuple[int, ...]] = [(), (2,), (3, 2), (0, 2)]  # few, for each compiles each operation anew
+DTYPES = ["float32", "float32", "bfloat16", "float16", "complex64"]
+
+
+class Leaf(NamedTuple):
+    """What a leaf is to be; not a tree."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    trained: bool  # or its gradient is None
+
+
+LEAVES = st.builds(Leaf, st.sampled_from(SHAPES), st.sampled_from(DTYPES), st.sampled_from([True] * 4 + [False]))
+TREES = st.recursive(
+    st.one_of(LEAVES, LEAVES, LEAVES, LEAVES, st.sampled_from([None, (), {}])),
+    lambda inner: (
+        st.dictionaries(st.sampled_from("abw"), inner, min_size=1, max_size=3)
+        | st.lists(inner, min_size=1, max_size=2)
+        | st.tuples(inner, inner)
+    ),
+    max_leaves=4,
+).filter(lambda tree: tree is not None)  # which is no parameters
+
+
+class Problem(NamedTuple):
+    """A composition, parameters, and the gradients of some steps."""
+
+    tx: Any
+    params: Any
+    gradients: list[Any]
+
+
+@st.composite
+def problems(draw: Any, depth: int = 6, steps: int = 2, dtypes: Any = None) -> Problem:
+    tx, tree, random = draw(compositions(depth)), draw(TREES), np.random.default_rng(draw(st.integers(0, 99)))
+    size, wider = draw(st.sampled_from([1e-2, 1.0, 1.0, 30.0])), draw(st.sampled_from([None, "float32", "float16"]))
+    simple = has(tx, gx.orthogonalize, gx.scale_by_shape, gx.pair)  # no complex numbers
+
+    def array(leaf, dtype, scale):
+        x = random.standard_normal((2, *leaf.shape)) * scale
+        x = x[0] + 1j * x[1] if dtype == "complex64" else np.where(np.abs(x[0]) < 0.2 * scale, 0, x[0])
+        return jnp.asarray(x, dtype)
+
+    def dtype_of(leaf):
+        dtype = "float32" if dtypes and leaf.dtype not in dtypes else leaf.dtype
+        return "float32" if simple and dtype == "complex64" else dtype
+
+    def gradient(leaf):
+        if not leaf.trained and not has(tx, gx.pair):  # Optax maps over trees of one structure
+            return None
+        dtype = dtype_of(leaf)
+        return array(leaf, dtype if dtype == "complex64" or dtypes or not wider else wider, size)
+
+    is_leaf = lambda x: isinstance(x, Leaf)  # noqa: E731
+    params = jax.tree.map(lambda leaf: array(leaf, dtype_of(leaf), 1.0), tree, is_leaf=is_leaf)
+    gradients = [jax.tree.map(gradient, tree, is_leaf=is_leaf) for _ in range(steps)]
+    event(f"depth {depth_of(tx)}")
+    return Problem(tx, params, gradients)
+
+
+def depth_of(tx: Any) -> int:
+    inner = jax.tree.leaves(tx, is_leaf=lambda x: x is not tx and isinstance(x, Transformation))
+    return 1 + max((depth_of(x) for x in inner if isinstance(x, Transformation)), default=0)
+
+
+# ---------------------------------------------------------------- what holds
+TWICE = (gx.simplex, gx.l1_ball)
+"""Declared: XLA may compute what comes in twice, with two roundings, and the largest of it is not among it then."""
+
+
+def the_state_is_a_fixed_point(problem: Problem) -> None:
+    """P1, operation by operation and traced; and the updates and parameters keep their types."""
+    tx, params, gradients = problem
+    given, functions = {}, {}
+    for name, x in extra(tx).items():
+        (functions if name in FUNCTIONS else given)[name] = x
+    with jax.numpy_dtype_promotion("standard" if has(tx, gx.pair) else "strict"), jax.numpy_rank_promotion("raise"):
+        with jax.disable_jit():
+            first, u = tx.init(params), None
+            state = first
+            for g in gradients:
+                u, state = tx.update(g, state, params, **given, **functions)
+                assert types(state) == types(first)
+                chex.assert_trees_all_equal_shapes_and_dtypes(u, g)
+                assert types(gx.apply_updates(params, u)) == types(params)
+        assert types(jax.eval_shape(tx.init, params)) == types(first)
+        traced = jax.eval_shape(partial(tx.update, **functions), gradients[0], first, params, **given)
+        assert types(traced) == types((u, first))
+
+
+def it_prints_pickles_and_compares(tx: Transformation) -> None:
+    leaves, structure = jax.tree.flatten(tx)
+    twin = jax.tree.unflatten(structure, leaves)
+    assert twin == tx and hash(twin) == hash(tx)
+    if not has(tx, gx.pair):  # whose functions are local to what made them
+        assert evaluate(repr(tx)) == tx
+        assert pickle.loads(pickle.dumps(tx)) == tx
+    assert schedules_of(tx) or tx.at(1) == tx
+
+
+def chain_is_associative(several: tuple[Problem, Any, Any]) -> None:
+    """P2: to the bit, states included; and it is what comes of one after another."""
+    (a, params, gradients), b, c = several
+    flat = gx.chain(a, b, c)
+    for same in (gx.chain(gx.chain(a, b), c), gx.chain(a, gx.chain(b, c)), gx.chain(gx.identity(), flat)):
+        assert jax.tree.structure(same.init(params)) == jax.tree.structure(flat.init(params))
+    assert gx.chain(gx.chain(a, b), c) == gx.chain(a, gx.chain(b, c)) == flat == gx.chain(flat)
+    with jax.disable_jit():
+        expected, state = follow(flat, params, gradients)
+        for same in (gx.chain(gx.identity(), a, gx.identity(), b, c), gx.chain(a, b, gx.chain(c, gx.chain()))):
+            chex.assert_trees_all_equal(follow(same, params, gradients), (expected, state))
+        by_one, states = list(gradients), []
+        for tx in (a, b, c):
+            by_one, last = follow(tx, params, by_one)
+            states.append(last)
+        chex.assert_trees_all_equal(by_one, expected)
+        named = jax.tree.leaves(state.slots)
+        assert sum(x.size for x in named) == sum(x.size for last in states for x in jax.tree.leaves(last.slots))
+
+
+def vmap_is_a_loop(problem: Problem) -> None:
+    """P4, over parameters and gradients, operation by operation."""
+    tx, *trees = problem
+
+    def run(params, gradients):
+        return follow(tx, params, gradients)
+
+    many = jax.tree.map(lambda x: jnp.stack([x, -x / 2]), trees)
+    with jax.disable_jit():
+        got = jax.vmap(run, axis_size=2)(*many)
+        for i in range(2):
+            one = jax.tree.map(lambda x, i=i: x[i], many)
+            assert_within(jax.tree.map(lambda x, i=i: x[i], got), run, one, bound=1e-6)
+
+
+def compiled_is_eager(problem: Problem) -> None:
+    """P3: within 4 ulp."""
+    tx, params, gradients = problem
+    if has(tx, *TWICE):
+        return
+    functions = [name for name in extra(tx) if name in FUNCTIONS]
+    update = jax.jit(tx.update, static_argnames=functions)
+    with jax.disable_jit():
+        _, state = follow(tx, params, gradients[:-1])
+    arguments = gradients[-1], state, params
+    run = partial(tx.update, **extra(tx))
+    assert_within(update(*arguments, **extra(tx)), run, arguments, bound=4 * float(jnp.finfo("float32").eps))
+
+
+def scan_is_a_loop(problem: Problem) -> None:
+    """P4."""
+    tx, params, gradients = problem
+    if has(tx, *TWICE):
+        return
+
+    def run(params, gradients):
+        return follow(tx, params, gradients)
+
+    @jax.jit
+    def scanned(params, stacked):
+        step = lambda state, g: tx.update(g, state, params, **extra(tx))[::-1]  # noqa: E731
+        return jax.lax.scan(step, tx.init(params), stacked, length=len(gradients))[::-1]
+
+    got, state = scanned(params, jax.tree.map(lambda *x: jnp.stack(x), *gradients))
+    got = [jax.tree.map(lambda x, i=i: x[i], got) for i in range(len(gradients))]
+    assert_within((got, state), run, (params, gradients), bound=1e-6)
+
+
+def assert_within(got: Any, run: Any, arguments: Any, bound: float) -> None:
+    """As `run` does operation by operation, within `bound` of each leaf's largest number.
+
+    Where a composition hangs on the rounding of what is within, as a sign does of a difference that is almost 0, no
+    bound is right but its own: it is wider by four times as much as other roundings of every operation change it, and
+    what these make not finite is not compared.
+    """
+    with jax.disable_jit():
+        expected = run(*arguments)
+        chex.assert_trees_all_equal_structs(got, expected)
+        if not apart(got, expected, [expected], bound):
+            return event("within the bound")
+        assert not (found := apart(got, expected, rounded_otherwise(run, arguments, times=3), bound)), found
+    event("within what rounding changes")
+
+
+def apart(got: Any, expected: Any, others: list[Any], bound: float) -> str:
+    """The first leaf that is not within `bound`, and what the others add to it, of what is expected."""
+    for (path, x), y, *several in zip(leaves_by_path(got).items(), *map(jax.tree.leaves, (expected, *others))):
+        x, y, *several = (np.asarray(z, np.complex128) for z in (x, y, *several))
+        regular = np.isfinite(y) & np.all([np.isfinite(z) for z in several], 0)
+        irregular = ~np.isfinite(y) & ~np.any([np.isfinite(z) for z in several], 0)
+        pairs = ((x, y), (y, np.zeros_like(y)), *((z, y) for z in several))
+        away, size, *spread = (np.max(np.abs(u[regular] - v[regular]), initial=0) for u, v in pairs)
+        if not away <= bound * max(size, 1e-30) + 4 * max(spread) or np.isfinite(x[irregular]).any():
+            return f"{path}: {x} is not {y}, with a spread of {spread}"
+    return ""
+
+
+FLOATS = ["float32", "complex64"]  # of low precision another rounding is another number
+CHECKS = {
+    "the state": (the_state_is_a_fixed_point, problems(), 60),
+    "the record": (it_prints_pickles_and_compares, compositions(), 60),
+    "chain": (chain_is_associative, st.tuples(problems(3, dtypes=FLOATS), compositions(3), compositions(3)), 15),
+    "vmap": (vmap_is_a_loop, problems(4, dtypes=FLOATS), 15),
+    "jit": (compiled_is_eager, problems(5, dtypes=FLOATS), 30),
+    "scan": (scan_is_a_loop, problems(4, dtypes=FLOATS), 20),
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_it_holds_for(name, pytestconfig):
+    check, examples, few = CHECKS[name]
+    many = pytestconfig.getoption("--fuzz")
+    options = settings(
+        max_examples=few if many is None else max(1, many * few // sum(n for _, _, n in CHECKS.values())),
+        derandomize=many is None,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+    )
+    options(given(examples)(check))()
