@@ -5,8 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.arguments import describe, is_array, said
+from gradtx.arguments import describe, is_array, said, unknown
 from gradtx.core.trees import differentiable, is_float0, is_none, leaves_by_path, live
+
+FUNCTIONS = ("grad_fn", "hvp", "value_fn")  # the extra arguments that are functions of a tree like the parameters
 
 
 def place(tree: str, path: str) -> str:
@@ -28,6 +30,20 @@ def check_params(params: Any) -> None:
 def _has_values(place: str, x: Any) -> None:
     if isinstance(x, jax.ShapeDtypeStruct):
         raise TypeError(f"{place} is {x}, without values: of shapes alone, call jax.eval_shape(tx.init, params)")
+
+
+def check_extra(needs: dict[str, str], params: Any, extra: dict[str, Any]) -> None:
+    """Refuses an update without what a piece needs, by the piece's name, and with what none needs."""
+    if "**" not in needs and (wrong := sorted(extra.keys() - needs)):
+        known = ", ".join(sorted(needs.keys() - {"params"})) or "none"
+        raise TypeError(unknown("no piece needs the argument", wrong[0], [*needs, "params"], f"needed here: {known}"))
+    for name, piece in needs.items():
+        if name != "**" and (params if name == "params" else extra.get(name)) is None:
+            what, how = ("the parameters", "") if name == "params" else (f"the argument {name!r}", f", {name}=…")
+            raise ValueError(f"{piece} needs {what}: call update(updates, state, params{how})")
+    for name in FUNCTIONS:
+        if not (extra.get(name) is None or callable(extra[name])):
+            raise TypeError(f"{name} must be a function of a tree like the parameters, got {said(extra[name])}")
 
 
 def check_updates(updates: Any, params: Any, name: str = "updates") -> None:

@@ -129,14 +129,14 @@ FAULTS = [
     ),
     Fault(
         "a missing argument is not seen",
-        "core/transformation.py",
+        "checks.py",
         'if name != "**" and (',
         'if name == "" and (',
         f"{BAD}[no params]",
     ),
     Fault(
         "an unknown argument is accepted",
-        "core/transformation.py",
+        "checks.py",
         'if "**" not in needs and (',
         'if "" in needs and (',
         f"{BAD}[a typo]",

@@ -13,9 +13,9 @@ from jax import Array
 from jax.tree_util import tree_flatten_with_path, treedef_is_leaf
 
 from gradtx.arguments import checked, function_of, said, sequence
+from gradtx.checks import FUNCTIONS
 from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, init_slots, path_of, run, walk
 from gradtx.core.record import describe
-from gradtx.core.transformation import FUNCTIONS
 from gradtx.core.trees import differentiable, is_none
 from gradtx.pieces.scaling import identity
 from gradtx.pieces.where import Paths, Where, chooser

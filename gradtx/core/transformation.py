@@ -12,13 +12,13 @@ from jax.experimental.shard_alike import shard_alike
 from jax.tree_util import tree_flatten_with_path
 
 from gradtx import checks
-from gradtx.arguments import checked, misfit, said, traced, unknown
+from gradtx.arguments import checked, misfit, said, traced
+from gradtx.checks import FUNCTIONS
 from gradtx.core import trees
 from gradtx.core.record import Record, Schedule
 from gradtx.core.trees import is_float0, is_none
 
 Slots = dict[str, Any]
-FUNCTIONS = ("grad_fn", "hvp", "value_fn")  # the extra arguments that are functions of a tree like the parameters
 
 
 class State(NamedTuple):
@@ -207,18 +207,7 @@ def _check(tx: Transformation, updates: Any, state: State, params: Any, extra: d
         raise TypeError(f"update(updates, state, params) needs the State of init, got {type(state).__name__}{swapped}")
     if not jnp.issubdtype(getattr(state.step, "dtype", type(state.step)), jnp.integer) or jnp.shape(state.step):
         raise TypeError(f"state.step must be one integer, got {said(state.step)}: make the state with init")
-    needs = {name: type(piece).__name__ for piece in walk(tx) for name in piece.needs}
-    if "**" not in needs and (wrong := sorted(extra.keys() - needs)):
-        known = ", ".join(sorted(needs.keys() - {"params"})) or "none"
-        near = [*needs, "params"]
-        raise TypeError(unknown("no piece needs the argument", wrong[0], near, f"needed here: {known}"))
-    for name, piece in needs.items():
-        if name != "**" and (params if name == "params" else extra.get(name)) is None:
-            what, how = ("the parameters", "") if name == "params" else (f"the argument {name!r}", f", {name}=…")
-            raise ValueError(f"{piece} needs {what}: call update(updates, state, params{how})")
-    for name in FUNCTIONS:
-        if not (extra.get(name) is None or callable(extra[name])):
-            raise TypeError(f"{name} must be a function of a tree like the parameters, got {said(extra[name])}")
+    checks.check_extra({name: type(piece).__name__ for piece in walk(tx) for name in piece.needs}, params, extra)
     checks.check_updates(updates, params)
     checks.check_hyperparameters(tx, walk(tx), trees.working_dtype(updates, params))
     like = jax.tree.map(lambda x: jnp.zeros(x.shape, int) if is_float0(x) else x, updates if params is None else params)
