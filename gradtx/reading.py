@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, NoReturn
 
+from gradtx.arguments import checked
 from gradtx.core import PerLeaf, Record, Schedule, Transformation
 from gradtx.core.record import combined
 
@@ -16,6 +17,7 @@ SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 KNOWN = "names of gradtx and their calls, numbers, strings, True, False, None, tuples, lists and dicts"
 
 
+@checked
 def read(text: str, names: Mapping[str, Any] | None = None) -> Any:
     """The transformation, or schedule, that prints so: `read(repr(tx)) == tx`.
 

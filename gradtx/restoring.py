@@ -11,8 +11,8 @@ import numpy as np
 from jax.dtypes import prng_key
 from jax.tree_util import keystr, tree_flatten_with_path
 
+from gradtx.arguments import checked, describe
 from gradtx.core import State, Transformation
-from gradtx.core.record import describe
 from gradtx.core.trees import path_of
 from gradtx.tables import aligned
 
@@ -34,6 +34,7 @@ class Restored(NamedTuple):
     __repr__ = __str__
 
 
+@checked
 def restore(
     tx: Any, params: Any, saved: Any, *, renamed: Mapping[str, str | None] | None = None, strict: bool = True
 ) -> tuple[State, Restored]:
