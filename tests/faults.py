@@ -401,15 +401,15 @@ FAULTS = [
     Fault(
         "the global norm is not scaled",
         "pieces/measures.py",
-        "lambda: safe_sqrt(squares_of(factor)) / factor",
+        "lambda: safe_sqrt(squares_of(divisor)) * divisor",
         "lambda: jnp.sqrt(squares)",
         "tests/test_laws.py::test_the_global_norm_at_any_size",
     ),
     Fault(
         "a norm is summed in the leaves' dtype",
         "pieces/measures.py",
-        "factor * jnp.abs(x).astype(dtype)",
-        "(factor * jnp.abs(x)).astype(x.dtype)",
+        "jnp.abs(x).astype(dtype) / divisor",
+        "(jnp.abs(x) / divisor).astype(x.dtype)",
         "tests/test_laws.py::test_the_global_norm_in_low_precision",
     ),
     Fault(

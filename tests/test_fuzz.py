@@ -19,7 +19,7 @@ from cases import ALL, PARTS
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from rounding import rounded_otherwise
-from streams import FUNCTIONS, evaluate, extra, follow, schedules_of, types
+from streams import FUNCTIONS, extra, follow, schedules_of, types
 
 import gradtx as gx
 from gradtx.core import Transformation, leaves_by_path, walk
@@ -170,7 +170,7 @@ def it_prints_pickles_and_compares(tx: Transformation) -> None:
     twin = jax.tree.unflatten(structure, leaves)
     assert twin == tx and hash(twin) == hash(tx)
     if not has(tx, gx.pair):  # whose functions are local to what made them
-        assert evaluate(repr(tx)) == tx
+        assert gx.read(repr(tx)) == tx
         assert pickle.loads(pickle.dumps(tx)) == tx
     assert schedules_of(tx) or tx.at(1) == tx
 

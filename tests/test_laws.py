@@ -279,6 +279,14 @@ def test_the_global_norm_in_low_precision(dtype, value, count):
     assert abs(float(gx.global_norm(tree)) / (value * (2 * count) ** 0.5) - 1) < 1e-6
 
 
+@pytest.mark.parametrize("size", [0.0, 2e-38, 1e-30, 1.0, 1e30, 1e37])
+def test_the_global_norm_of_constants(size):
+    """Within a compiled function XLA knows them, and what it makes of them must not overflow on the way."""
+    for count in (1, 30):
+        got = jax.jit(lambda: gx.global_norm({"w": jnp.full(count, size), "b": jnp.zeros(())}))()  # noqa: B023
+        assert abs(float(got) - size * count**0.5) <= 1e-6 * size * count**0.5
+
+
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_a_clip_by_norm_mends_nothing(bad):
     """Half a gradient is not one: what is not finite makes NaN of all that the norm is of."""

@@ -174,10 +174,12 @@ from test_reading import REFUSED, RIGHT, OWN
 
 for text, _ in RIGHT.values():  # what is imported when first used
     gx.read(text, OWN)
-ALLOWED = {"compile"}  # of ast.parse
+ALLOWED = {"compile", "builtins.id"}  # of ast.parse, and of inspect, which asks for a signature and for no more
+SIGNATURE = {"__code__", "__defaults__", "__kwdefaults__"}
 
 def refuse(event, arguments):
-    if watching and event not in ALLOWED:
+    asks = event == "object.__getattr__" and arguments[1] in SIGNATURE
+    if watching and event not in ALLOWED and not asks:
         seen.append((event, str(arguments)[:200]))
 
 seen, watching = [], False

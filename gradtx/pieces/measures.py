@@ -26,15 +26,15 @@ def global_norm(tree: Any) -> Array:
     dtype = working_dtype(tree)
     leaves = [x for x in jax.tree.leaves(tree) if jnp.size(x)]
 
-    def squares_of(factor):
-        return sum((jnp.sum(jnp.square(factor * jnp.abs(x).astype(dtype))) for x in leaves), jnp.zeros((), dtype))
+    def squares_of(divisor):  # as a factor, of constants XLA would make (f·x)² = f²·x², which overflows
+        return sum((jnp.sum(jnp.square(jnp.abs(x).astype(dtype) / divisor)) for x in leaves), jnp.zeros((), dtype))
 
     squares, info = squares_of(1), jnp.finfo(dtype)
     plain = (squares > info.tiny / info.eps) & (squares < info.max)
-    small = jnp.asarray(2.0 ** -(info.maxexp * 5 // 8), dtype)  # with it, a billion squares do not overflow
-    factor = jnp.where(squares < 1, 1 / small, small)
+    large = jnp.asarray(2.0 ** (info.maxexp * 5 // 8), dtype)  # with it, a billion squares do not overflow
+    divisor = jnp.where(squares < 1, 1 / large, large)
     return jax.lax.cond(
-        plain, lambda: jnp.sqrt(jnp.where(plain, squares, 1)), lambda: safe_sqrt(squares_of(factor)) / factor
+        plain, lambda: jnp.sqrt(jnp.where(plain, squares, 1)), lambda: safe_sqrt(squares_of(divisor)) * divisor
     )
 
 
