@@ -1,5 +1,7 @@
 """Eight devices, so that sharding is tested on any machine, and the strict modes of JAX for gradtx's own arithmetic."""
 
+import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -36,6 +38,12 @@ def pytest_configure(config):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # JAX makes an MLIR context, which knows all dialects, anew for each program: a third of all time. One serves all;
+    # a JAX that keeps it elsewhere is only slower to test.
+    with contextlib.suppress(ImportError, AttributeError):
+        from jax._src.interpreters import mlir
+
+        mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 
 def pytest_addoption(parser):
