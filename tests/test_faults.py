@@ -22,4 +22,4 @@ def test_each_has_a_name_of_its_own():
 
 def test_a_sample_is_caught():
     code = b"".join(path.read_bytes() for path in sorted((ROOT / "gradtx").rglob("*.py")))
-    assert main(["--sample", "3", "--seed", str(crc32(code))]) == 0
+    assert main(["--sample", "2", "--seed", str(crc32(code))]) == 0

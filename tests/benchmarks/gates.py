@@ -54,7 +54,7 @@ def theirs():
 def steps(tx, params, gradients, given, update=None):
     state, out = tx.init(params), []
     for g in gradients:
-        u, state = (update or tx.update)(g, state, params, **given)
+        u, state = update(g, state, params) if update else tx.update(g, state, params, **given)
         out.append(u)
     return out, state
 
