@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from types import GenericAlias, UnionType
 from typing import Any, TypeVar, cast, get_args, get_origin
 
@@ -21,7 +20,7 @@ def checked(function: Function) -> Function:
     What is annotated as `bool` must be True or False, and what is a `Callable[[Any], Any]` a function of so many.
     """
     hints = function.__annotations__.items()
-    told = {n: x for n, x in hints if x is bool or (isinstance(x, (GenericAlias, UnionType)) and _callable(x))}
+    told = {n: x for n, x in hints if x is bool or (isinstance(x, (GenericAlias, UnionType)) and callable_of(x))}
     names = function.__code__.co_varnames if told else ()
     place = _place(function)
 
@@ -30,7 +29,7 @@ def checked(function: Function) -> Function:
         if told:
             for name, value in (dict(zip(names, args)) | named).items():
                 if name in told and (told[name] is not bool or type(value) is not bool):
-                    _check(f"{place(args)}: {name}", value, told[name])
+                    check(f"{place(args)}: {name}", value, told[name])
         try:
             return function(*args, **named)
         except TypeError:
@@ -50,19 +49,21 @@ def _place(function: Any) -> Callable[[Any], str]:
     return lambda args: type(args[0]).__name__ + (f".{name}" if name[0] != "_" else "")
 
 
-def _callable(hint: Any) -> Any:
+def callable_of(hint: Any) -> Any:
     """The `Callable` in an annotation, or None."""
     either = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     return next((x for x in either if get_origin(x) is Callable), None)
 
 
-def _check(place: str, value: Any, hint: Any) -> None:
+def check(place: str, value: Any, hint: Any) -> Any:
+    """The value of an argument annotated as `bool` or as a `Callable`, or an error."""
     if hint is bool:
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{place} must be True or False, got {said(value)}")
     elif value is not None or not isinstance(hint, UnionType):
-        takes = (get_args(_callable(hint)) or (...,))[0]
+        takes = (get_args(callable_of(hint)) or (...,))[0]
         function_of(place, value, *(["one argument"] if takes is not ... and len(takes) == 1 else []))
+    return value
 
 
 def function_of(place: str, value: Any, *takes: str) -> Any:
@@ -104,6 +105,27 @@ def misfit(place: str, function: Any, args: Any, named: Any) -> str | None:
     return f"{place} needs the argument {absent[0]!r}; it takes {listed}"
 
 
+def init_of(defaults: dict[str, Any], needed: Any) -> Any:
+    """The `__init__` that stores these arguments and calls `__post_init__`; no default where it is `needed`.
+
+    A dataclass would compile one for each class, which takes half of the time to import gradtx.
+    """
+    argument = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    options = {name: {} if value is needed else {"default": value} for name, value in defaults.items()}
+    signature = inspect.Signature([argument("self"), *(argument(name, **options[name]) for name in options)])
+
+    def init(*args: Any, **named: Any) -> None:
+        if why := misfit(type(args[0]).__name__, init, args, named):
+            raise TypeError(why)
+        given = signature.bind(*args, **named)
+        given.apply_defaults()
+        given.arguments.pop("self").__dict__.update(given.arguments)
+        args[0].__post_init__()
+
+    init.__dict__["__signature__"] = signature
+    return init
+
+
 def _fits(signature: inspect.Signature, args: Any, named: Any) -> bool:
     try:
         signature.bind(*args, **named)
@@ -114,6 +136,8 @@ def _fits(signature: inspect.Signature, args: Any, named: Any) -> bool:
 
 def unknown(text: str, name: Any, known: Iterable[str], rest: str) -> str:
     """The text with a name that is not known, the nearest that is, by its letters or its initials, and the rest."""
+    from difflib import get_close_matches  # needed by errors alone
+
     known, name = list(known), str(name)
     alike = [x for x in known if name == "".join(word[:1] for word in x.split("_"))]
     alike += get_close_matches(name, known, n=1, cutoff=0.5)

@@ -1,12 +1,14 @@
 """What `init` and `update` are given, checked: structure, shapes and dtypes; an error has the leaf's path."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import zero_from_primal
 
-from gradtx.arguments import describe, is_array, said, unknown
-from gradtx.core.trees import differentiable, is_float0, is_none, leaves_by_path, live
+from gradtx.arguments import describe, is_array, misfit, said, unknown
+from gradtx.core.trees import differentiable, is_float0, is_none, leaves_by_path, live, narrow, widen
 
 FUNCTIONS = ("grad_fn", "hvp", "value_fn")  # the extra arguments that are functions of a tree like the parameters
 
@@ -73,6 +75,25 @@ def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
     except ValueError:
         a, b = jax.tree.structure(updates), jax.tree.structure(params)
         raise ValueError(f"{name} is the tree {a}, params is {b}: their containers differ") from None
+
+
+def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[..., Any]:
+    """The user's function on trees of the working dtype; where such a tree has None, it sees `params`, `hvp` zero."""
+
+    def call(tree, *more, **named):
+        absent = zero_from_primal(params) if name == "hvp" else params
+        full = jax.tree.map(lambda x, p: p if x is None else narrow(x, p), tree, absent, is_leaf=is_none)
+        if why := misfit(name, function, (full, *more), named):
+            raise TypeError(f"{why}: it must be a function of a tree like the parameters")
+        out = function(full, *more, **named)
+        if name == "value_fn":
+            return out
+        if missing := sorted(leaves_by_path(tree).keys() - leaves_by_path(out)):
+            raise ValueError(f"{name}(…) has nothing for {place('params', missing[0])}: it is {said(out)}")
+        check_updates(out, params, f"{name}(…)")
+        return jax.tree.map(lambda x, u: x if x is None else widen(u, dtype), tree, out, is_leaf=is_none)
+
+    return function if params is None else call
 
 
 def check_slots(slots: Any, expected: Any, exact: bool) -> None:

@@ -1,6 +1,5 @@
 """What passes through an optimizer, measured: a number of the stream, kept in the state."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -46,7 +45,7 @@ class monitor(Links, init=False):
     """
 
     name: str
-    measure: Callable[..., Any]
+    measure: Any
     flat = False
     formula = "u = g"
 

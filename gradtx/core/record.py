@@ -19,7 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
-from gradtx.arguments import checked, describe, function_of, hashable, said
+from gradtx.arguments import callable_of, check, checked, describe, function_of, hashable, init_of, said
 
 
 class Kind(NamedTuple):
@@ -82,6 +82,8 @@ def _kind(hint: Any) -> Kind:
         return notes[0]
     if hasattr(hint, "coerce"):
         return Kind(hint.coerce, data=True)
+    if hint is bool or callable_of(hint):
+        return Kind(lambda place, value: hashable(place, check(place, value, hint)))
     if get_origin(hint) is tuple and (inner := _kind(get_args(hint)[0])).data:
         return Kind(lambda place, values: tuple(inner.convert(f"{place}[{i}]", v) for i, v in enumerate(values)), True)
     return Kind(hashable)
@@ -99,11 +101,14 @@ class Record:
 
     def __init_subclass__(cls, init: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        dataclasses.dataclass(repr=False, eq=False, init=init)(cls)
+        dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
+        fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+        texts = any(isinstance(x.type, str) for x in fields) and get_type_hints(cls, include_extras=True)
+        cls._kinds = {x.name: _kind(texts[x.name] if texts else x.type) for x in fields}
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)
-        hints = get_type_hints(cls, include_extras=True)
-        cls._kinds = {field.name: _kind(hints[field.name]) for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+        elif init:
+            cls.__init__ = init_of({x.name: x.default for x in fields}, dataclasses.MISSING)
         data = [name for name, kind in cls._kinds.items() if kind.data]
         meta = [name for name, kind in cls._kinds.items() if not kind.data]
 

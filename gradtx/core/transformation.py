@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
-from jax.custom_derivatives import zero_from_primal
 from jax.experimental.shard_alike import shard_alike
 from jax.tree_util import tree_flatten_with_path
 
 from gradtx import checks
-from gradtx.arguments import checked, misfit, said, traced
+from gradtx.arguments import checked, said, traced
 from gradtx.checks import FUNCTIONS
 from gradtx.core import trees
 from gradtx.core.record import Record, Schedule
@@ -167,7 +166,7 @@ def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: 
     _check(tx, updates, state, params, extra)
     dtype = trees.working_dtype(updates, params, state.slots)
     wide = jax.tree.map(lambda u: None if is_float0(u) else trees.widen(u, dtype), updates)
-    extra = {n: _of_trees(n, x, params, dtype) if callable(x) and n in FUNCTIONS else x for n, x in extra.items()}
+    extra = {n: checks.of_trees(n, x, params, dtype) if callable(x) and n in FUNCTIONS else x for n, x in extra.items()}
     if params is not None:
         params = jax.tree.map(lambda u, p: u if u is None else trees.widen(p, dtype), wide, params, is_leaf=is_none)
     step = jnp.where(state.step < 2**31 - 1, state.step + 1, state.step)
@@ -178,25 +177,6 @@ def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: 
         raise TypeError(f"an update must return the slots that it began with: {after} is not {before}")
     out = jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, out)
     return out, State(step, jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, new))
-
-
-def _of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[..., Any]:
-    """The user's function on trees of the working dtype; where such a tree has None, it sees `params`, `hvp` zero."""
-
-    def call(tree, *more, **named):
-        absent = zero_from_primal(params) if name == "hvp" else params
-        full = jax.tree.map(lambda x, p: p if x is None else trees.narrow(x, p), tree, absent, is_leaf=is_none)
-        if why := misfit(name, function, (full, *more), named):
-            raise TypeError(f"{why}: it must be a function of a tree like the parameters")
-        out = function(full, *more, **named)
-        if name == "value_fn":
-            return out
-        if missing := sorted(trees.leaves_by_path(tree).keys() - trees.leaves_by_path(out)):
-            raise ValueError(f"{name}(…) has nothing for {checks.place('params', missing[0])}: it is {said(out)}")
-        checks.check_updates(out, params, f"{name}(…)")
-        return jax.tree.map(lambda x, u: x if x is None else trees.widen(u, dtype), tree, out, is_leaf=is_none)
-
-    return function if params is None else call
 
 
 def _check(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:

@@ -3,21 +3,34 @@
 import functools
 import operator
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.dtypes import float0, prng_key
-from jax.extend.core import get_opaque_trace_state
 from jax.tree_util import DictKey, GetAttrKey, keystr, tree_flatten_with_path
 
 from gradtx.arguments import is_array, said
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _ARRAYS: set[type] = {float, int, complex, bool}  # types of concrete leaves: these, and those met since
-with jax.ensure_compile_time_eval():
-    EAGER = get_opaque_trace_state()  # outside of any trace
+
+
+@functools.cache
+def _trace_state() -> tuple[Callable[[], Any], Any]:
+    """What answers which trace JAX is within, and its answer within none."""
+    from jax.extend.core import get_opaque_trace_state  # late: it takes as long to import as half of gradtx
+
+    with ThreadPoolExecutor(1) as elsewhere:  # a new thread is within none
+        return get_opaque_trace_state, elsewhere.submit(get_opaque_trace_state).result()
+
+
+def tracing() -> bool:
+    """Whether JAX is within a trace."""
+    ask, outside = _trace_state()
+    return ask() != outside
 
 
 def compiled(function: Function) -> Function:
@@ -57,7 +70,7 @@ def leaves_by_path(tree: Any, is_leaf: Any = None) -> dict[str, Any]:
 
 def live(place: str, x: Any) -> None:
     """Refuses what is left of a trace that has ended."""
-    if isinstance(x, Tracer) and get_opaque_trace_state() == EAGER:
+    if isinstance(x, Tracer) and not tracing():
         raise ValueError(f"{place} was kept from a trace that has ended: return it from the compiled function instead")
 
 

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.extend.core import get_opaque_trace_state
 
 from gradtx.arguments import checked, function_of, is_array, said, traced
 from gradtx.checks import place
 from gradtx.core import Record, State, Transformation, apply_updates, leaves_by_path, walk
-from gradtx.core.trees import EAGER, is_float0
+from gradtx.core.trees import is_float0, tracing
 from gradtx.pieces.extra import one_key
 from gradtx.pieces.measures import all_finite
 
@@ -87,7 +86,7 @@ class train_step(Record):
     ) -> tuple[Any, State, Metrics]:
         """One step. `key` is a random key, `model_state` that of the model; `tx` an optimizer in place of the own."""
         step = self if tx is None else dataclasses.replace(self, tx=tx)
-        if get_opaque_trace_state() == EAGER:
+        if not tracing():
             try:
                 return step._program(params, state, batch, key, model_state)
             except (TypeError, ValueError, RuntimeError):
