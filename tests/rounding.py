@@ -5,10 +5,13 @@ Monte Carlo arithmetic (Parker 1997): every result that is rounded is moved by u
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
+
+from gradtx.core import leaves_by_path
 
 EXACT = {  # what moves, chooses or compares, and rounds nothing
     *("neg", "abs", "sign", "max", "min", "clamp", "select_n", "reduce_max", "reduce_min", "cummax", "cummin", "sort"),
@@ -74,3 +77,32 @@ def moved(x: Any, random: Any) -> Any:
         return x
     ulp = float(jnp.finfo(x.dtype).eps)
     return x * jnp.asarray(1 + ulp * random.uniform(-1, 1, x.shape), x.dtype)
+
+
+def assert_within(got: Any, run: Any, arguments: Any, bound: float) -> str:
+    """As `run` does operation by operation, within `bound` of each leaf's largest number.
+
+    Where a composition hangs on the rounding of what is within, as a sign does of a difference that is almost 0, no
+    bound is right but its own: it is wider by four times as much as other roundings of every operation change it, and
+    what these make not finite is not compared.
+    """
+    with jax.disable_jit():
+        expected = run(*arguments)
+        chex.assert_trees_all_equal_structs(got, expected)
+        if not apart(got, expected, [expected], bound):
+            return "within the bound"
+        assert not (found := apart(got, expected, rounded_otherwise(run, arguments, times=3), bound)), found
+    return "within what rounding changes"
+
+
+def apart(got: Any, expected: Any, others: list[Any], bound: float) -> str:
+    """The first leaf that is not within `bound`, and what the others add to it, of what is expected."""
+    for (path, x), y, *several in zip(leaves_by_path(got).items(), *map(jax.tree.leaves, (expected, *others))):
+        x, y, *several = (np.asarray(z, np.complex128) for z in (x, y, *several))
+        regular = np.isfinite(y) & np.all([np.isfinite(z) for z in several], 0)
+        irregular = ~np.isfinite(y) & ~np.any([np.isfinite(z) for z in several], 0)
+        pairs = ((x, y), (y, np.zeros_like(y)), *((z, y) for z in several))
+        away, size, *spread = (np.max(np.abs(u[regular] - v[regular]), initial=0) for u, v in pairs)
+        if not away <= bound * max(size, 1e-30) + 4 * max(spread) or np.isfinite(x[irregular]).any():
+            return f"{path}: {x} is not {y}, with a spread of {spread}"
+    return ""

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from cases import ALL, CASES, PARTS
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from rounding import assert_within
 from streams import FUNCTIONS, assert_near, extra, follow, member, params_of, schedules_of, stream, types
 
 import gradtx as gx
@@ -269,6 +270,19 @@ def test_eager_jit_scan_and_disable_jit_agree(tx):
     with jax.disable_jit():
         plain, _ = follow(tx, params, gradients[:2])
     assert_near(plain, eager[:2])
+
+
+@each_tx
+def test_compiled_it_is_what_it_is_operation_by_operation(tx):
+    """Within 4 ulp, or what other roundings of every operation change: of points as large as the parameters, and of
+    singular values that an iteration moves apart."""
+    params, gradients = params_of(), list(stream(params_of(), 4))
+    functions = [name for name in extra(tx) if name in FUNCTIONS]
+    with jax.disable_jit():
+        _, state = follow(tx, params, gradients[:-1])
+    arguments, given = (gradients[-1], state, params), extra(tx)
+    got = jax.jit(tx.update, static_argnames=functions)(*arguments, **given)
+    assert_within(got, partial(tx.update, **given), arguments, bound=4 * float(jnp.finfo(jnp.float32).eps))
 
 
 @each_part_tx

@@ -18,11 +18,11 @@ import pytest
 from cases import ALL, PARTS
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
-from rounding import rounded_otherwise
+from rounding import assert_within
 from streams import FUNCTIONS, extra, follow, schedules_of, types
 
 import gradtx as gx
-from gradtx.core import Transformation, leaves_by_path, walk
+from gradtx.core import Transformation, walk
 
 REGISTERED = [case.tx for _, case in (*ALL, *PARTS) if "where='w'" not in repr(case.tx)]  # which is for a tree with a w
 COMPOSED = [tx for tx in REGISTERED if len([*walk(tx)]) > 1]
@@ -207,7 +207,7 @@ def vmap_is_a_loop(problem: Problem) -> None:
         got = jax.vmap(run, axis_size=2)(*many)
         for i in range(2):
             one = jax.tree.map(lambda x, i=i: x[i], many)
-            assert_within(jax.tree.map(lambda x, i=i: x[i], got), run, one, bound=1e-6)
+            event(assert_within(jax.tree.map(lambda x, i=i: x[i], got), run, one, bound=1e-6))
 
 
 def compiled_is_eager(problem: Problem) -> None:
@@ -221,7 +221,7 @@ def compiled_is_eager(problem: Problem) -> None:
         _, state = follow(tx, params, gradients[:-1])
     arguments = gradients[-1], state, params
     run = partial(tx.update, **extra(tx))
-    assert_within(update(*arguments, **extra(tx)), run, arguments, bound=4 * float(jnp.finfo("float32").eps))
+    event(assert_within(update(*arguments, **extra(tx)), run, arguments, bound=4 * float(jnp.finfo("float32").eps)))
 
 
 def scan_is_a_loop(problem: Problem) -> None:
@@ -240,36 +240,7 @@ def scan_is_a_loop(problem: Problem) -> None:
 
     got, state = scanned(params, jax.tree.map(lambda *x: jnp.stack(x), *gradients))
     got = [jax.tree.map(lambda x, i=i: x[i], got) for i in range(len(gradients))]
-    assert_within((got, state), run, (params, gradients), bound=1e-6)
-
-
-def assert_within(got: Any, run: Any, arguments: Any, bound: float) -> None:
-    """As `run` does operation by operation, within `bound` of each leaf's largest number.
-
-    Where a composition hangs on the rounding of what is within, as a sign does of a difference that is almost 0, no
-    bound is right but its own: it is wider by four times as much as other roundings of every operation change it, and
-    what these make not finite is not compared.
-    """
-    with jax.disable_jit():
-        expected = run(*arguments)
-        chex.assert_trees_all_equal_structs(got, expected)
-        if not apart(got, expected, [expected], bound):
-            return event("within the bound")
-        assert not (found := apart(got, expected, rounded_otherwise(run, arguments, times=3), bound)), found
-    event("within what rounding changes")
-
-
-def apart(got: Any, expected: Any, others: list[Any], bound: float) -> str:
-    """The first leaf that is not within `bound`, and what the others add to it, of what is expected."""
-    for (path, x), y, *several in zip(leaves_by_path(got).items(), *map(jax.tree.leaves, (expected, *others))):
-        x, y, *several = (np.asarray(z, np.complex128) for z in (x, y, *several))
-        regular = np.isfinite(y) & np.all([np.isfinite(z) for z in several], 0)
-        irregular = ~np.isfinite(y) & ~np.any([np.isfinite(z) for z in several], 0)
-        pairs = ((x, y), (y, np.zeros_like(y)), *((z, y) for z in several))
-        away, size, *spread = (np.max(np.abs(u[regular] - v[regular]), initial=0) for u, v in pairs)
-        if not away <= bound * max(size, 1e-30) + 4 * max(spread) or np.isfinite(x[irregular]).any():
-            return f"{path}: {x} is not {y}, with a spread of {spread}"
-    return ""
+    event(assert_within((got, state), run, (params, gradients), bound=1e-6))
 
 
 FLOATS = ["float32", "complex64"]  # of low precision another rounding is another number
