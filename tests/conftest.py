@@ -78,11 +78,14 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-@pytest.fixture
-def strict():
-    """No implicit promotion of dtypes or ranks."""
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+@pytest.fixture(autouse=True)
+def _strict(request):
+    """No implicit promotion of dtypes or ranks, but where a test says whose arithmetic needs it."""
+    if request.node.get_closest_marker("promotes"):
         yield
+    else:
+        with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+            yield
 
 
 @pytest.fixture

@@ -353,7 +353,7 @@ FAULTS = [
         "wrappers/iterates.py",
         "jnp.copy(trees.widen(p))",
         "trees.widen(p)",
-        f"{CONTRACT}_donation[lookahead-0]",
+        f"{CONTRACT}_compiled_and_donated_it_is_what_it_is_operation_by_operation[lookahead-0]",
     ),
     Fault(
         "the parameters to evaluate are those that are trained",

@@ -22,6 +22,11 @@ Steps = Iterator[ndarray]
 
 
 # ---------------------------------------------------------------- rows 5 to 14: descent and momentum
+def real(step: Any) -> Any:
+    """The step as a number to divide and to multiply, for JAX that promotes nothing."""
+    return step.astype(float) if isinstance(step, jax.Array) else step
+
+
 def sgd(gradients: Gradients, learning_rate=1e-2, momentum=0.0, nesterov=False) -> Steps:
     v = 0.0
     for g in gradients:

@@ -79,15 +79,15 @@ def moved(x: Any, random: Any) -> Any:
     return x * jnp.asarray(1 + ulp * random.uniform(-1, 1, x.shape), x.dtype)
 
 
-def assert_within(got: Any, run: Any, arguments: Any, bound: float) -> str:
-    """As `run` does operation by operation, within `bound` of each leaf's largest number.
+def assert_within(got: Any, run: Any, arguments: Any, bound: float, expected: Any = None) -> str:
+    """As expected, or as `run` does operation by operation, within `bound` of each leaf's largest number.
 
     Where a composition hangs on the rounding of what is within, as a sign does of a difference that is almost 0, no
     bound is right but its own: it is wider by four times as much as other roundings of every operation change it, and
     what these make not finite is not compared.
     """
     with jax.disable_jit():
-        expected = run(*arguments)
+        expected = run(*arguments) if expected is None else expected
         chex.assert_trees_all_equal_structs(got, expected)
         if not apart(got, expected, [expected], bound):
             return "within the bound"

@@ -179,6 +179,8 @@ def test_bfloat16_is_float32_but_for_the_rounding_of_what_comes_out(tx):
     """Neither a hyperparameter, nor what is remembered or added up on the way, has the digits of bfloat16 alone."""
     if any("grad_fn" in piece.needs for piece in walk(tx)):
         pytest.skip("declared: the gradient function sees points in the parameters' dtype")
+    if isinstance(tx, (gx.kahan_summation, gx.master_weights, gx.stochastic_rounding)):
+        pytest.skip("declared: it goes by how the parameters' dtype rounds")
     low = params_of("bfloat16")
     gradients = list(stream(low, 3))
     wide, wide_gradients = jax.tree.map(lambda x: x.astype("float32"), (low, gradients))
@@ -252,37 +254,34 @@ def test_a_stateless_piece_holds_nothing_and_slots_have_names(tx):
 
 # ---------------------------------------------------------------- jax's transformations
 @each_part_tx
-def test_eager_jit_scan_and_disable_jit_agree(tx):
+def test_scanned_it_is_a_loop(tx):
     params = params_of()
     gradients = list(stream(params))
-    eager, state = follow(tx, params, gradients)
-    functions = [name for name in extra(tx) if name in FUNCTIONS]  # with these, update compiles only inside jit
-    roots = gx.power, gx.scale_by_step, gx.follow_the_leader  # a compiler that knows an exponent may take a root
-    near = functions or any(isinstance(piece, roots) for piece in walk(tx))
-    same = partial(assert_near, bound=1e-6 if near else 2 * float(jnp.finfo(jnp.float32).eps))
-    jitted, jitted_state = follow(tx, params, gradients, jax.jit(tx.update, static_argnames=functions))
-    same(jitted, eager)
-    same(jitted_state, state)
+    expected, state = follow(tx, params, gradients)
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
     last, scanned = jax.lax.scan(lambda s, g: tx.update(g, s, params, **extra(tx))[::-1], tx.init(params), stacked)
-    assert_near(scanned, jax.tree.map(lambda *x: jnp.stack(x), *eager))
+    assert_near(scanned, jax.tree.map(lambda *x: jnp.stack(x), *expected))
     assert_near(last, state)
-    with jax.disable_jit():
-        plain, _ = follow(tx, params, gradients[:2])
-    assert_near(plain, eager[:2])
 
 
 @each_tx
-def test_compiled_it_is_what_it_is_operation_by_operation(tx):
-    """Within 4 ulp, or what other roundings of every operation change: of points as large as the parameters, and of
-    singular values that an iteration moves apart."""
-    params, gradients = params_of(), list(stream(params_of(), 4))
-    functions = [name for name in extra(tx) if name in FUNCTIONS]
-    with jax.disable_jit():
-        _, state = follow(tx, params, gradients[:-1])
-    arguments, given = (gradients[-1], state, params), extra(tx)
-    got = jax.jit(tx.update, static_argnames=functions)(*arguments, **given)
-    assert_within(got, partial(tx.update, **given), arguments, bound=4 * float(jnp.finfo(jnp.float32).eps))
+def test_compiled_and_donated_it_is_what_it_is_operation_by_operation(tx):
+    """Within 4 ulp at each of three steps, or what other roundings of every operation change: of points as large as
+    the parameters, and of singular values that an iteration moves apart."""
+    functions = {name: x for name, x in extra(tx).items() if name in FUNCTIONS}
+    given = {name: x for name, x in extra(tx).items() if name not in FUNCTIONS}
+
+    def step(params, state, g):
+        u, state = tx.update(g, state, params, **given, **functions)
+        return gx.apply_updates(params, u), u, state
+
+    donating = jax.jit(step, donate_argnums=(0, 1))
+    params = params_of()
+    state = tx.init(params)
+    for g in stream(params, 3):
+        before = jax.tree.map(jnp.copy, (params, state))
+        params, u, state = donating(params, state, g)
+        assert_within((params, u, state), step, (*before, g), bound=4 * float(jnp.finfo(jnp.float32).eps))
 
 
 @each_part_tx
@@ -324,23 +323,6 @@ def test_every_hyperparameter_has_a_finite_gradient_at_zero_gradients_too(case):
     gradients = jax.tree.map(lambda g: jnp.stack([g, jnp.zeros_like(g)]), list(stream(params, 2)))
     for path, x in jax.tree_util.tree_leaves_with_path(jax.vmap(gradient, (None, 0))(tx, gradients)):
         assert jnp.isfinite(x).all(), path
-
-
-@each_part_tx
-def test_donation(tx):
-    params = params_of()
-
-    def step(params, state, g):
-        u, state = tx.update(g, state, params, **extra(tx))
-        return gx.apply_updates(params, u), state
-
-    donating = jax.jit(step, donate_argnums=(0, 1))
-    state, expected_params, expected_state = tx.init(params), params_of(), tx.init(params_of())
-    for g in stream(params, 3):
-        with jax.disable_jit():
-            expected_params, expected_state = step(expected_params, expected_state, g)
-        params, state = donating(params, state, g)
-    assert_near((params, state), (expected_params, expected_state))
 
 
 @pytest.mark.parametrize(
@@ -453,7 +435,7 @@ def test_none_for_a_gradient_leaves_the_leaf_and_its_slots_alone(tx):
 @pytest.mark.usefixtures("eager")
 def test_float0_gradients_of_integers_pass_through(tx):
     params = {"w": jnp.ones((3, 4)), "n": jnp.arange(3)}
-    g = jax.grad(lambda p: jnp.sum(p["w"] ** 2 * p["n"][2]), allow_int=True)(params)
+    g = jax.grad(lambda p: jnp.sum(p["w"] ** 2 * p["n"][2].astype(float)), allow_int=True)(params)
     state = tx.init(params)
     u, _ = tx.update(g, state, params, **extra(tx))
     assert u["n"].dtype == jax.dtypes.float0

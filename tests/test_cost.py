@@ -24,6 +24,7 @@ def costs(tx: Any, size: int, leaves: int = 1) -> Any:
 
 
 @pytest.mark.parametrize("size", [10, 10**4, 10**6])
+@pytest.mark.promotes("Optax's arithmetic")
 def test_adam_costs_no_more_than_optax(size):
     (accessed, temporary), (by_optax, temporary_of_optax) = costs(gx.adam(1e-3), size), costs(optax.adam(1e-3), size)
     assert accessed <= by_optax and temporary <= temporary_of_optax

@@ -47,6 +47,7 @@ def test_the_summary_counts_the_bytes_of_the_state(tx):
 
 
 @pytest.mark.parametrize("tx", [case.tx for _, case in PARTS], ids=[name for name, _ in PARTS])
+@pytest.mark.promotes("Optax's arithmetic, in a pair")
 def test_no_value_between_steps_compiles_again(tx):
     if schedules_of(tx):
         pytest.skip("declared: its schedule is structure, which a number cannot replace")
@@ -66,6 +67,7 @@ def test_no_value_between_steps_compiles_again(tx):
     assert jax.tree.map(lambda x: (x.dtype, x.weak_type), same) == jax.tree.map(lambda x: (x.dtype, x.weak_type), one)
 
 
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_setting_the_rate_between_steps_is_the_schedule():
     params = params_of()
     gradients = list(stream(params, 3))
@@ -98,6 +100,7 @@ def test_a_correction_that_remembers_is_right_for_a_decay_set_between_updates():
         chex.assert_trees_all_close(state.slots["scale_by_ema"]["mean"]["b"], jnp.full(4, 1 - weight), rtol=1e-6)
 
 
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_values_are_those_of_the_next_update():
     tx, params = gx.adam(lambda step: 0.5**step), params_of()
     _, state = follow(tx, params, stream(params, 2))

@@ -119,6 +119,7 @@ def test_parameters_of_any_structure(params, form, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["npz", "msgpack"])
+@pytest.mark.promotes("Optax's arithmetic")
 def test_the_state_of_a_pair_in_bfloat16(form, tmp_path):
     params = params_of()
     tx = gx.chain(optax.scale_by_adam(mu_dtype=jnp.bfloat16))
@@ -261,6 +262,7 @@ def test_the_report_is_a_table():
 
 
 @pytest.mark.parametrize("form", ["pickle", "msgpack", "npz"])
+@pytest.mark.promotes("Optax's arithmetic")
 def test_adam_goes_on_where_optax_stopped(form, tmp_path, x64):
     """What Optax remembers has paths as well."""
     params, theirs = params_of(jnp.float64), optax.adam(0.1)

@@ -107,6 +107,7 @@ BAD_MEASURES = {
 
 
 @pytest.mark.parametrize("measure", BAD_MEASURES.values(), ids=BAD_MEASURES)
+@pytest.mark.promotes("its models, as users write them")
 def test_a_measure_gives_one_real_number(measure):
     params = params_of()
     tx = gx.monitor("what", measure)

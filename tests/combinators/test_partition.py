@@ -165,6 +165,7 @@ def test_freeze_is_zero_there_even_for_nan_and_the_same_elsewhere():
 
 
 # ---------------------------------------------------------------- against Optax
+@pytest.mark.promotes("Optax's arithmetic")
 def test_optax_partition_and_masked(x64):
     p = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), params)
     gradients = list(stream(p, 8))
@@ -191,6 +192,7 @@ def test_optax_partition_and_masked(x64):
     assert_near(follow(tx, p, gradients)[0], follow(theirs, p, gradients)[0], 1e-12)
 
 
+@pytest.mark.promotes("Optax's arithmetic")
 def test_optaxs_transformations_as_members():
     theirs, pattern = optax.chain(optax.clip_by_global_norm(0.3), optax.scale_by_adam()), "**/bias"
     gradients = list(stream(params))
@@ -269,7 +271,7 @@ def test_slots_are_keyed_by_the_rules():
 
 
 @pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
-def test_the_state_is_a_fixed_point(param_dtype, strict):
+def test_the_state_is_a_fixed_point(param_dtype):
     small = params_of(param_dtype)
     tx = partition({"b": adam}, default=gx.chain(gx.clip_by_global_norm(1.0), sgd))
     state = tx.init(small)
@@ -396,6 +398,7 @@ def test_sharded_is_single_device(axis_type):
         assert_near(follow(tx, put(big), map(put, gradients))[0], single, 3e-6)
 
 
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_hyperparameters_of_members_are_leaves_may_be_schedules_and_compile_once():
     traces = 0
 

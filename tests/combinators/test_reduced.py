@@ -68,7 +68,7 @@ def test_a_factored_matrix_has_the_row_and_column_means():
 
 @pytest.mark.parametrize("shape", [(3, 1), (1, 4), (5,), ()])
 def test_where_an_axis_is_of_size_one_factoring_changes_nothing(shape):
-    g = jnp.square(jnp.arange(1.0, 1 + np.prod(shape, dtype=int)).reshape(shape))
+    g = jnp.square(jnp.arange(1.0, 1.0 + np.prod(shape, dtype=int)).reshape(shape))
     for min_size in (1, 2):
         assert_near(emitted(gx.factored(gx.running_sum(), min_size), g), g, 1e-6)
 

@@ -127,6 +127,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("act, error, words", BAD.values(), ids=BAD)
+@pytest.mark.promotes("its models, as users write them")
 def test_bad_extra_arguments(act, error, words):
     with pytest.raises(error, match=words):
         act()
@@ -171,6 +172,7 @@ def test_a_function_sees_trees_of_the_users_own_dtype(dtype, out):
         assert jax.tree.map(lambda x: (x.dtype, x.shape), tree) == jax.tree.map(lambda x: (x.dtype, x.shape), mine)
 
 
+@pytest.mark.promotes("its models, as users write them")
 def test_a_leaf_without_a_gradient_is_the_parameter_for_grad_fn_and_zero_for_hvp():
     mine = {"w": jnp.array([3.0]), "n": jnp.array([7]), "frozen": jnp.array([5.0])}
 
@@ -276,6 +278,7 @@ def test_functions_of_sharded_parameters(axis_type):
 
 
 # ---------------------------------------------------------------- other libraries' pieces
+@pytest.mark.promotes("Optax's arithmetic")
 def test_another_librarys_functions_see_the_users_dtypes_and_give_numbers():
     mine = {"w": jnp.array([3.0, -4.0], "bfloat16")}
     seen = []

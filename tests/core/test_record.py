@@ -92,6 +92,7 @@ def halving(step):
     return 0.5**step
 
 
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_schedules():
     tx = gx.adam(halving, b1=lambda step: 0.9 - 0.1 * step)
     assert "scale_by_learning_rate(of_step(halving))" in repr(tx)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import optax
 from numpy import ndarray, sqrt
-from references import Gradients, Steps, divide, radam
+from references import Gradients, Steps, divide, radam, real
 
 import gradtx as gx
 
@@ -54,7 +54,7 @@ def swa(gradients: Gradients, inner: Any, start=1, every=1) -> Steps:
 
 
 def rising(step: Any) -> Any:
-    return 0.02 * (step + 1) / (step + 50)
+    return 0.02 * real(step + 1) / real(step + 50)
 
 
 WHERE = {"bias": False, "kernel": True}

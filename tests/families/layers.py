@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from numpy import ndarray, sqrt
 from numpy.linalg import norm
-from references import Gradients, Steps, divide
+from references import Gradients, Steps, divide, real
 
 import gradtx as gx
 
@@ -181,7 +181,7 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     "adamc": [
         {},
         {"learning_rate": 0.03, "peak": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "weight_decay": 0.3},
-        {"learning_rate": lambda step: 0.1 / (1 + 0.01 * step), "peak": 0.1, "weight_decay": 0.3},
+        {"learning_rate": lambda step: 0.1 / (1 + 0.01 * real(step)), "peak": 0.1, "weight_decay": 0.3},
         {"weight_decay": 1.0, "where": WHERE},
     ],
 }
@@ -269,8 +269,8 @@ LAWS: dict[str, tuple[Any, Any]] = {
         gx.adamw(rate, weight_decay=0.15),
     ),
     "adamc under a schedule": (
-        gx.adamc(lambda step: rate / (1 + step), rate, weight_decay=0.3),
-        gx.adamw(lambda step: rate / (1 + step), weight_decay=lambda step: 0.3 / (1 + step)),
+        gx.adamc(lambda step: rate / (1 + real(step)), rate, weight_decay=0.3),
+        gx.adamw(lambda step: rate / (1 + real(step)), weight_decay=lambda step: 0.3 / (1 + real(step))),
     ),
     "a graft on itself is itself": (gx.graft(gx.adam(rate), gx.adam(rate)), gx.adam(rate)),
     "to retract onto everything is nothing": (gx.retract(gx.sgd(1.0), gx.identity()), gx.sgd(1.0)),

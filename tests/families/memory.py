@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import optax
 from numpy import ndarray, sqrt
-from references import Gradients, Steps, divide
+from references import Gradients, Steps, divide, real
 
 import gradtx as gx
 
@@ -209,7 +209,7 @@ LAWS = {
         gx.chain(
             gx.precondition(
                 gx.identity(),
-                by=gx.chain(gx.square(), gx.scale_by_ema(lambda step: 1 - (step + 1.0) ** -0.8), gx.sqrt()),
+                by=gx.chain(gx.square(), gx.scale_by_ema(lambda step: 1 - real(step + 1) ** -0.8), gx.sqrt()),
                 eps=1e-15,
             ),
             gx.scale_by_param_rms(1e-3),

@@ -18,6 +18,7 @@ def tree():
 
 @each_tx
 @pytest.mark.parametrize("wrap", [lambda tx: tx, gx.as_optax], ids=["as it is", "as_optax"])
+@pytest.mark.promotes("Optax's arithmetic")
 def test_in_optax_chain_and_multi_steps(tx, wrap):
     params = tree()
     gradients = list(stream(params))
@@ -67,6 +68,7 @@ def test_extra_arguments_both_ways():
     assert (u == 3).all() and set(seen) == {"value", "other"}
 
 
+@pytest.mark.promotes("Optax's arithmetic")
 def test_optax_inside_is_optax():
     params = params_of()
     gradients = list(stream(params))

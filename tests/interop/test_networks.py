@@ -196,6 +196,7 @@ def test_parameters_to_evaluate(library):
 
 
 @each_library
+@pytest.mark.promotes("its models, as users write them")
 def test_fit_and_train_step_with_batch_norm(library):
     params, model_state, loss = LIBRARIES[library].with_batch_norm()
     tx = gx.adam(0.05)

@@ -124,6 +124,7 @@ def machine():
 
 
 @pytest.mark.parametrize("gradient", [None, hinge_gradient, jax.grad(hinge)])
+@pytest.mark.promotes("its models, as users write them")
 def test_check_gradient_passes_the_support_vector_machine(x64, gradient):
     errors = gx.check_gradient(hinge, machine(), gradient, tolerance=1e-8)
     assert errors.keys() == {"W", "b"} and max(errors.values()) < 1e-8
@@ -134,12 +135,14 @@ def test_check_gradient_in_float32():
     assert max(jax.tree.leaves(errors)) < 1e-3
 
 
+@pytest.mark.promotes("its models, as users write them")
 def test_check_gradient_reports_the_relative_error_of_each_leaf(x64):
     true = hinge_gradient(machine())
     errors = gx.check_gradient(hinge, machine(), {"W": 1.01 * true["W"], "b": true["b"]}, tolerance=0.1)
     assert errors["W"] == pytest.approx(0.01 / 1.01, rel=1e-6) and errors["b"] < 1e-8
 
 
+@pytest.mark.promotes("its models, as users write them")
 def test_check_gradient_names_the_worst_leaf(x64):
     true = hinge_gradient(machine())
     with pytest.raises(ValueError, match=r"check_gradient: the gradient at 'b' is off by 0\.5, more than 0\.01"):

@@ -28,6 +28,7 @@ def test_recipe_is_its_formula_on_a_curved_loss(x64, name: str, arguments: dict[
     assert worst_error(steps, expected) <= 1e-12
 
 
+@pytest.mark.promotes("Optax's arithmetic")
 def test_sophia_of_optaxs_conventions_is_optaxs(x64):
     """Optax corrects the momentum, and divides by the Hessian of the step before."""
     own = gx.every(gx.chain(gx.hessian_diagonal(), gx.scale_by_ema(0.9)), 4)

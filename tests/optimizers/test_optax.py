@@ -173,11 +173,13 @@ DIFFERENT |= collected("DIFFERENT")
 
 
 @pytest.mark.parametrize(("tx", "theirs"), PAIRS.values(), ids=PAIRS)
+@pytest.mark.promotes("Optax's arithmetic")
 def test_recipe_is_optaxs(tx: gx.Transformation, theirs: Any):
     assert worst_error(run(tx, NOISE), run(theirs, NOISE)) <= 1e-12
 
 
 @pytest.mark.parametrize(("tx", "theirs", "cause"), DIFFERENT.values(), ids=DIFFERENT)
+@pytest.mark.promotes("Optax's arithmetic")
 def test_optaxs_definition_is_another(tx: gx.Transformation, theirs: Any, cause: str):
     ours, other = np.asarray(run(tx, NOISE)), np.asarray(run(theirs, NOISE))
     assert cause and np.max(np.abs(ours - other)) > 1e-6 * np.max(np.abs(other))

@@ -234,6 +234,7 @@ def test_nesterov_is_the_look_ahead_form_at_the_look_ahead_point(x64, learning_r
     assert worst_error(steps, np.diff(look_ahead, axis=0)) <= 1e-12
 
 
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_any_hyperparameter_is_a_schedule(x64):
     schedules: dict[str, Any] = {
         "learning_rate": lambda step: 0.1 / (1 + 0.01 * step),
@@ -246,6 +247,7 @@ def test_any_hyperparameter_is_a_schedule(x64):
 
 
 @pytest.mark.parametrize("b2", [0.9, 0.99, 0.999])
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_keras_place_of_eps_is_a_schedule(x64, b2: float):
     tx = gx.adam(1e-3, 0.9, b2, eps=lambda step: 1e-4 / jnp.sqrt(1 - b2 ** (step + 1)))
     expected = reference_steps(references.keras_adam, NOISE, learning_rate=1e-3, b1=0.9, b2=b2, eps=1e-4)
@@ -270,10 +272,12 @@ def test_adam_in_float32(b2: float):
 
 
 @pytest.mark.parametrize("b2", [0.999, 0.9999, 0.99999])
+@pytest.mark.promotes("Optax's arithmetic")
 def test_adam_in_float32_is_no_easy_bar(b2: float):
     assert error_in_float32(optax.adam(0.01, b2=b2), b2) > 5e-6
 
 
+@pytest.mark.promotes("Optax's arithmetic")
 def test_radam_in_float32():
     assert error_in_float32(gx.radam(0.01), 0.999, references.radam) <= 4e-6
     assert error_in_float32(optax.radam(0.01), 0.999, references.radam) > 1e-3

@@ -49,6 +49,7 @@ def test_every_recording_is_compared():
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_recipe_is_pytorchs(name: str):
     expected = RECORDING[name]
     with jax.enable_x64(True):

@@ -185,7 +185,7 @@ def walk_through(tx, params, gradients, update=None):
 @each_way
 @low
 @pytest.mark.parametrize("same", [True, False])
-def test_in_low_precision_too_all_ways_to_run_agree(tx, dtype, same, strict):
+def test_in_low_precision_too_all_ways_to_run_agree(tx, dtype, same):
     """Bit by bit: eager, jitted, scanned, donated, resumed, and one of many in vmap."""
     params = params_of(dtype)
     gradients = list(stream(params if same else params_of()))

@@ -7,6 +7,7 @@ import pytest
 import gradtx as gx
 
 
+@pytest.mark.promotes("its models, as users write them")
 def test_a_coordinate_stays_exactly_zero_while_its_gradients_sum_to_less_than_the_penalty():
     gradients = jnp.stack([(-1.0) ** jnp.arange(8), -jnp.ones(8)], axis=1)
     tx, w = gx.ftrl(0.5, l1=2.0, start=0.0), jnp.zeros(2)
@@ -18,6 +19,7 @@ def test_a_coordinate_stays_exactly_zero_while_its_gradients_sum_to_less_than_th
     assert zero == [[True, True]] * 2 + [[True, False]] * 6 and w[1] > 0
 
 
+@pytest.mark.promotes("its models, as users write them")
 def test_without_penalties_it_keeps_all_digits():
     """In float32, after many small steps: the form whose state grows loses them."""
     g = jnp.sin(jnp.arange(5000.0))[:, None] + jnp.array([0.3, -1.0])

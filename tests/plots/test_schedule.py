@@ -57,6 +57,7 @@ def test_the_curve_is_the_schedule_over_all_that_it_does(schedule, steps):
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "value")
 
 
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_steps_axes_and_titles():
     axes = Figure().subplots()
     assert draw(s.cosine(0.1, steps=10), steps=25, axes=axes) is axes

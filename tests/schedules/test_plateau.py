@@ -72,6 +72,7 @@ def test_it_is_pytorchs(name: str):
 
 
 @pytest.mark.parametrize("tx, arguments", AGAINST_OPTAX.values(), ids=AGAINST_OPTAX)
+@pytest.mark.promotes("Optax's arithmetic")
 def test_it_is_optaxs(tx: Any, arguments: dict[str, Any]):
     theirs = scales(optax.contrib.reduce_on_plateau(**arguments), LOSSES)
     assert len(np.unique(theirs)) > 2

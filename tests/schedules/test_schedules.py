@@ -267,6 +267,7 @@ def all_at_each(x64: bool) -> dict[str, jax.Array]:
 
 
 @pytest.mark.parametrize("name", ALL)
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_values(name: str):
     expected, single, double = values(ALL[name]), all_at_each(False)[name], all_at_each(True)[name]
     assert single.dtype == jnp.float32 and double.dtype == jnp.float64
@@ -275,6 +276,7 @@ def test_values(name: str):
 
 
 @each
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_values_at_python_integers_and_traced_steps(row: Row):
     expected, jitted = values(row), jax.jit(lambda schedule, step: schedule(step))
     for step in (0, 1, 9, 10, 11, 19, 20, 21, 30, 60, 70, 100, STEPS - 1):
@@ -439,6 +441,7 @@ def test_laws():
 
 # ---------------------------------------------------------------- in an optimizer
 @pytest.mark.parametrize("row", [rows[-1] for rows in ROWS.values()], ids=ROWS)
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_a_schedule_in_place_of_a_constant_rate(row: Row):
     """The state keeps its structure, step 0 is the first, and another value of a leaf compiles nothing."""
     params, traces = jnp.ones(3), []

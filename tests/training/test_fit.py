@@ -127,6 +127,7 @@ def test_what_can_begin_again_does():
 
 
 # ---------------------------------------------------------------- what it keeps and tells
+@pytest.mark.promotes("its models, as users write them")
 def test_what_is_handed_in_stays_and_may_be_numbers():
     for params in (
         PARAMS,
@@ -278,6 +279,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.promotes("its models, as users write them")
 def test_a_run_that_is_killed_goes_on(tmp_path):
     path = tmp_path / "run.npz"
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(path)])

@@ -91,6 +91,7 @@ TREES = {
 
 @pytest.mark.parametrize("name", TREES)
 @pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.promotes("its models, as users write them")
 def test_trees_of_parameters(name, micro_batches):
     tx, params = gx.adam(0.05), TREES[name]
     have = stepped(gx.train_step(loss, tx, micro_batches=micro_batches), params, BATCH, 3)
@@ -252,6 +253,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.promotes("its models, as users write them")
 def test_errors(name):
     call, kind, message = ERRORS[name]
 

@@ -76,6 +76,7 @@ def test_many_parts_in_a_narrow_dtype_are_summed_in_float32(dtype):
     assert (got[-1] == jnp.asarray(expected.mean(0), dtype)).all()
 
 
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_clocks_nest():
     count = gx.add_constant(lambda step: 1.0 + step)
     tx = gx.chain(gx.accumulate(gx.accumulate(count, 2), 3), gx.add_constant(lambda step: 100 * step))
@@ -142,6 +143,7 @@ def test_the_loss_is_that_of_the_whole(mean, expected):
     assert got == [0, 0, expected[0], 0, 0, expected[1]]
 
 
+@pytest.mark.promotes("its models, as users write them")
 def test_functions_are_those_of_the_last_part_and_not_called_before():
     calls = []
 

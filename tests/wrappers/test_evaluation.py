@@ -118,6 +118,7 @@ ORACLES = {
 
 
 @pytest.mark.parametrize(("tx", "expected"), ORACLES.values(), ids=ORACLES)
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_they_are_numpys_after_every_step(x64, tx, expected):
     params, evaluated = both(tx)
     trained, averages = map(np.array, zip(*expected))
@@ -125,6 +126,7 @@ def test_they_are_numpys_after_every_step(x64, tx, expected):
     assert_near(evaluated, averages, 1e-12)
 
 
+@pytest.mark.promotes("Optax's arithmetic")
 def test_an_average_with_decay_is_optaxs_of_the_parameters(x64):
     _, evaluated = both(gx.average_params(gx.sgd(RATE), 0.9))
     ema = optax.ema(0.9, debias=True)
@@ -333,6 +335,7 @@ def test_a_parameter_that_never_has_a_gradient_is_itself(tx):
     assert (evaluated["w"] != params["w"]).any() or isinstance(tx, gx.lookahead)
 
 
+@pytest.mark.promotes("its models, as users write them")
 def test_many_at_once():
     batch = gx.stack([gx.average_params(gx.sgd(RATE), decay) for decay in (0.5, 0.9)])
     params, evaluated = jax.vmap(lambda tx: both(tx, 5, "float32"))(batch)

@@ -58,6 +58,7 @@ def counts(state):
 
 # ---------------------------------------------------------------- the three sentences
 @pytest.mark.parametrize("name", INNER)
+@pytest.mark.promotes("Optax's arithmetic")
 def test_without_a_guard_what_is_not_finite_propagates(name):
     if name == "guarded":
         pytest.skip("declared: it has a guard")
@@ -67,6 +68,7 @@ def test_without_a_guard_what_is_not_finite_propagates(name):
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 @pytest.mark.parametrize("name", INNER)
+@pytest.mark.promotes("Optax's arithmetic")
 def test_a_guarded_step_changes_nothing_but_its_counts(name, bad):
     tx = gx.skip_nonfinite(INNER[name])
     gradients = list(stream(params, 3))
@@ -79,6 +81,7 @@ def test_a_guarded_step_changes_nothing_but_its_counts(name, bad):
 
 
 @pytest.mark.parametrize("name", INNER)
+@pytest.mark.promotes("Optax's arithmetic")
 def test_after_guarded_steps_the_next_is_one_without_an_incident(name):
     gradients = list(stream(params, 5))
     tx = gx.skip_nonfinite(INNER[name])
@@ -196,6 +199,7 @@ def test_within_what_runs_less_often_it_has_its_own_clock():
     chex.assert_trees_all_equal(*(s.slots["every"]["inner"]["skip_nonfinite"]["inner"] for s in (state, expected)))
 
 
+@pytest.mark.promotes("functions of the step, as users write them")
 def test_hyperparameters_are_those_of_the_next_update():
     tx = gx.chain(
         gx.clip(lambda step: 1.0 + step), gx.skip_nonfinite(gx.accumulate(gx.skip_nonfinite(gx.sgd(falling)), 2))

@@ -51,6 +51,7 @@ def test_wrapper_is_its_formula(x64, wrapper, reference, optimizer, inner, own, 
     assert worst_error(steps, expected) <= 1e-12
 
 
+@pytest.mark.promotes("Optax's arithmetic")
 def test_sam_is_optaxs(x64):
     """Optax's in its opaque mode, whose perturbation is an optimizer's step, and whose grad_fn has the turn too."""
     adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.3))
