@@ -19,18 +19,12 @@ _ARRAYS: set[type] = {float, int, complex, bool}  # types of concrete leaves: th
 
 
 @functools.cache
-def _trace_state() -> tuple[Callable[[], Any], Any]:
+def trace_state() -> tuple[Callable[[], Any], Any]:
     """What answers which trace JAX is within, and its answer within none."""
     from jax.extend.core import get_opaque_trace_state  # late: it takes as long to import as half of gradtx
 
     with ThreadPoolExecutor(1) as elsewhere:  # a new thread is within none
         return get_opaque_trace_state, elsewhere.submit(get_opaque_trace_state).result()
-
-
-def tracing() -> bool:
-    """Whether JAX is within a trace."""
-    ask, outside = _trace_state()
-    return ask() != outside
 
 
 def compiled(function: Function) -> Function:
@@ -70,8 +64,10 @@ def leaves_by_path(tree: Any, is_leaf: Any = None) -> dict[str, Any]:
 
 def live(place: str, x: Any) -> None:
     """Refuses what is left of a trace that has ended."""
-    if isinstance(x, Tracer) and not tracing():
-        raise ValueError(f"{place} was kept from a trace that has ended: return it from the compiled function instead")
+    if isinstance(x, Tracer):
+        current_trace, none = trace_state()
+        if current_trace() == none:
+            raise ValueError(f"{place} was kept from a trace that has ended: return it from the compiled function")
 
 
 def differentiable(place: str, leaf: Any) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 from gradtx.arguments import checked, function_of, is_array, said, sequence, traced, unknown
 from gradtx.checks import place
 from gradtx.core import State, Transformation, leaves_by_path
+from gradtx.restoring import restore
 from gradtx.training import checkpoint as files
 from gradtx.training.step import train_step
 from gradtx.wrappers import eval_params
@@ -66,6 +67,7 @@ def fit(
     *,
     batch_size: int | Literal["all"] | None = None,
     seed: int = 0,
+    state: Any = None,
     model_state: Any = None,
     evaluate: Callable[..., Any] | None = None,
     eval_every: int = 100,
@@ -94,6 +96,7 @@ def fit(
       steps: How many, those before resuming included.
       batch_size: Rows of the arrays a step, or `"all"` (None), in their own order.
       seed: Of the order and of every random key.
+      state: That of the optimizer at the start, of an earlier run or as `restore` takes it; None for that of `init`.
       model_state: If not None, the loss takes one and returns the next, as with `has_model_state`.
       evaluate: `evaluate(params)`, or `evaluate(params, model_state)`: a number, or a dict of them; of `eval_params`.
       eval_every: Every how many steps it is called, and the callbacks are; both also at the end.
@@ -133,7 +136,7 @@ def fit(
         raise ValueError("fit: resume needs checkpoint, the file to go on from")
 
     step = train_step(loss, tx, has_model_state=model_state is not None, **options)
-    state = step.tx.init(params)
+    state = step.tx.init(params) if state is None else restore(step.tx, params, state)[0]
     carry = jax.tree.map(_own, (params, state, model_state))
     feed, arrays = _feed(data, batch_size)
     run = _Run(step, feed, arrays, carry, steps, seed, evaluate, eval_every, patience)

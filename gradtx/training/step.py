@@ -13,9 +13,11 @@ from jax import Array
 from gradtx.arguments import checked, function_of, is_array, said, traced
 from gradtx.checks import place
 from gradtx.core import Record, State, Transformation, apply_updates, leaves_by_path, walk
-from gradtx.core.trees import is_float0, tracing
+from gradtx.core.trees import is_float0, trace_state
 from gradtx.pieces.extra import one_key
 from gradtx.pieces.measures import all_finite
+
+current_trace, NO_TRACE = trace_state()
 
 
 class Metrics(NamedTuple):
@@ -86,7 +88,7 @@ class train_step(Record):
     ) -> tuple[Any, State, Metrics]:
         """One step. `key` is a random key, `model_state` that of the model; `tx` an optimizer in place of the own."""
         step = self if tx is None else dataclasses.replace(self, tx=tx)
-        if not tracing():
+        if current_trace() == NO_TRACE:
             try:
                 return step._program(params, state, batch, key, model_state)
             except (TypeError, ValueError, RuntimeError):

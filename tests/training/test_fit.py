@@ -296,6 +296,16 @@ def test_a_run_that_is_killed_goes_on(tmp_path):
     assert_same(of(go(done + 33, checkpoint=path, resume=True)), of(go(done + 33)))
 
 
+def test_it_goes_on_from_a_state():
+    first = quiet(PARAMS, gx.adam(0.1), loss, DATA, 4)
+    again = quiet(first.params, gx.adam(0.1), loss, DATA, 3, state=first.state)
+    whole = quiet(PARAMS, gx.adam(0.1), loss, DATA, 7)
+    assert_same((again.params, again.state), (whole.params, whole.state))
+    assert again.state.step == 7 and first.state.step == 4  # which was not taken
+    with pytest.raises(ValueError, match="slots/add_momentum"):
+        quiet(PARAMS, gx.sgd(0.1, momentum=0.9), loss, DATA, 3, state=first.state)
+
+
 def test_a_checkpoint_is_never_half_written(tmp_path, monkeypatch):
     path = tmp_path / "run.npz"
     go = partial(quiet, PARAMS, gx.adam(0.1), loss, DATA, checkpoint=path)
