@@ -1,6 +1,5 @@
 """Numbers that measure trees, all leaves as one vector: for `monitor`, and for pieces."""
 
-from functools import reduce
 from typing import Any
 
 import jax
@@ -80,16 +79,20 @@ def all_finite(*several: Any) -> Array:
     for i, row in enumerate([*zip(*columns), *([part] for part in parts if not alike(part))]):
         for x in map(jnp.asarray, row):
             if x.size and jnp.issubdtype(x.dtype, jnp.inexact):
-                groups.setdefault((i, x.shape), []).append(~jnp.isfinite(x))
-    return ~jnp.stack([_any(reduce(jnp.logical_or, group)) for group in groups.values()] or [jnp.array(False)]).any()
+                zero = x * 0 if jnp.isrealobj(x) else jnp.real(x) * 0 + jnp.imag(x) * 0  # NaN where x is not finite
+                groups.setdefault((i, zero.shape, zero.dtype), []).append(zero)
+    return ~jnp.stack([_any_nan(sum(group)) for group in groups.values()] or [jnp.array(False)]).any()
 
 
-def _any(x: Array) -> Array:
-    """Whether any is true: first of a few neighbours, which XLA on a CPU, unlike the whole, does as they are made."""
-    few = next((n for n in range(32, 1, -1) if x.ndim and x.shape[-1] % n == 0), 1)
+def _any_nan(zero: Any) -> Array:
+    """Whether any is NaN, the others being 0: first of a few neighbours, of which XLA on a CPU, unlike of the whole,
+    makes and compares many at a time; as integers, for a sum of floats may not be taken in another order."""
+    integer = jnp.dtype(f"int{8 * zero.dtype.itemsize}")
+    marks = jax.lax.bitcast_convert_type(zero, integer) & jnp.iinfo(integer).max  # all but the sign, which 0 has too
+    few = next((n for n in range(32, 1, -1) if marks.ndim and marks.shape[-1] % n == 0), 1)
     if few > 1:
-        x = jnp.bitwise_or.reduce(x.astype(jnp.int32).reshape(*x.shape[:-1], -1, few), axis=-1) > 0
-    return x.any()
+        marks = jnp.bitwise_or.reduce(marks.reshape(*marks.shape[:-1], -1, few), axis=-1)
+    return (marks != 0).any()
 
 
 def inner_product(a: Any, b: Any) -> Array:
