@@ -3,8 +3,9 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from types import GenericAlias, UnionType
-from typing import Any, TypeVar, cast, get_args, get_origin
+from concurrent.futures import ThreadPoolExecutor
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ def checked(function: Function) -> Function:
     What is annotated as `bool` must be True or False, and what is a `Callable[[Any], Any]` a function of so many.
     """
     hints = function.__annotations__.items()
-    told = {n: x for n, x in hints if x is bool or (isinstance(x, (GenericAlias, UnionType)) and callable_of(x))}
+    told = {n: x for n, x in hints if x is bool or callable_of(x)}
     names = function.__code__.co_varnames if told else ()
     place = _place(function)
 
@@ -51,7 +52,7 @@ def _place(function: Any) -> Callable[[Any], str]:
 
 def callable_of(hint: Any) -> Any:
     """The `Callable` in an annotation, or None."""
-    either = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    either = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return next((x for x in either if get_origin(x) is Callable), None)
 
 
@@ -60,7 +61,7 @@ def check(place: str, value: Any, hint: Any) -> Any:
     if hint is bool:
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{place} must be True or False, got {said(value)}")
-    elif value is not None or not isinstance(hint, UnionType):
+    elif value is not None or get_origin(hint) is Callable:
         takes = (get_args(callable_of(hint)) or (...,))[0]
         function_of(place, value, *(["one argument"] if takes is not ... and len(takes) == 1 else []))
     return value
@@ -105,12 +106,15 @@ def misfit(place: str, function: Any, args: Any, named: Any) -> str | None:
     return f"{place} needs the argument {absent[0]!r}; it takes {listed}"
 
 
-def init_of(defaults: dict[str, Any], needed: Any) -> Any:
+def init_of(name: str, defaults: dict[str, Any], needed: Any) -> Any:
     """The `__init__` that stores these arguments and calls `__post_init__`; no default where it is `needed`.
 
     A dataclass would compile one for each class, which takes half of the time to import gradtx.
     """
     argument = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    order = [value is needed for value in defaults.values()]
+    if order != sorted(order, reverse=True):
+        raise TypeError(f"{name}: a field without a default follows one with a default: put those without first")
     options = {name: {} if value is needed else {"default": value} for name, value in defaults.items()}
     signature = inspect.Signature([argument("self"), *(argument(name, **options[name]) for name in options)])
 
@@ -187,6 +191,26 @@ def is_array(x: Any) -> bool:
     dtype = getattr(x, "dtype", None)
     numeric = isinstance(dtype, np.dtype) and (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number))
     return numeric or isinstance(x, jax.Array)
+
+
+@functools.cache
+def trace_state() -> tuple[Callable[[], Any], Any]:
+    """What answers which trace JAX is within, and its answer within none."""
+    from jax.extend.core import get_opaque_trace_state  # late: it takes as long to import as half of gradtx
+
+    with ThreadPoolExecutor(1) as elsewhere:  # a new thread is within none
+        return get_opaque_trace_state, elsewhere.submit(get_opaque_trace_state).result()
+
+
+def live(place: str, x: Any) -> None:
+    """Refuses what is left of a trace that has ended, and an array whose memory is used again."""
+    if isinstance(x, Tracer):
+        current_trace, none = trace_state()
+        if current_trace() == none:
+            raise ValueError(f"{place} was kept from a trace that has ended: return it from the compiled function")
+    elif isinstance(x, jax.Array) and x.is_deleted():
+        how = "go on with what that step returned, or keep it by donate=False"
+        raise ValueError(f"{place} was handed to an earlier step, which reused its memory: {how}")
 
 
 def describe(x: Any) -> str:

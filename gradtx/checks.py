@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import zero_from_primal
 
-from gradtx.arguments import describe, is_array, misfit, said, unknown
-from gradtx.core.trees import differentiable, is_float0, is_none, leaves_by_path, live, narrow, widen
+from gradtx.arguments import describe, is_array, live, misfit, said, unknown
+from gradtx.core.trees import differentiable, is_float0, is_none, leaves_by_path, narrow, widen
 
 FUNCTIONS = ("grad_fn", "hvp", "value_fn")  # the extra arguments that are functions of a tree like the parameters
 
@@ -94,6 +95,49 @@ def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[...,
         return jax.tree.map(lambda x, u: x if x is None else widen(u, dtype), tree, out, is_leaf=is_none)
 
     return function if params is None else call
+
+
+def check_made(place: str, made: Any, given: Any) -> None:
+    """Refuses updates of another structure, or with other shapes, than those that came in."""
+    have, need = leaves_by_path(made, is_none), leaves_by_path(given, is_none)
+    for path, u in need.items():
+        new = have.get(path)
+        if (new is None) != (u is None) or (u is not None and not is_array(new) and not isinstance(new, (float, int))):
+            raise TypeError(f"{place}: the update of {path!r} must be {_like(u)}, got {said(new)}")
+        if u is not None and new is not None and jnp.shape(new) != jnp.shape(u):
+            raise ValueError(f"{place}: the update of {path!r} came in as {_like(u)}, and out with {jnp.shape(new)}")
+    if more := have.keys() - need.keys():
+        raise ValueError(f"{place}: there is an update {min(more)!r} of nothing that came in")
+
+
+def _like(u: Any) -> str:
+    return "None" if u is None else f"an array of shape {jnp.shape(u)}"
+
+
+def check_leaf(piece: Any, path: str, g: Any, slots: Any, made: Any) -> None:
+    """Refuses what `update_leaf` returns, if it is not an update and slots like those that it was given."""
+    place = f"{type(piece).__name__}: update_leaf"
+    if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
+        raise TypeError(f"{place} must return (update, slots), with a dict of slots, got {said(made)}")
+    check_made(place, {path: made[0]}, {path: g})
+    if made[1].keys() != slots.keys():
+        raise ValueError(f"{place} must return the slots {_listed(slots)} of {path!r}, got {_listed(made[1])}")
+    for name, slot in slots.items():
+        before, now = (jax.tree.map(np.shape, x) for x in (slot, made[1][name]))
+        if before != now:
+            raise ValueError(f"{place}: the slot {name!r} of {path!r} had shape {before}, now {now}")
+
+
+def check_row(piece: Any, path: str, row: Any, names: Any) -> None:
+    """Refuses what `init_leaf` returns, if it is not a dict of arrays with the names that it has for all parameters."""
+    place = f"{type(piece).__name__}: init_leaf"
+    if not isinstance(row, dict):
+        raise TypeError(f"{place} must return a dict of arrays, got {said(row)}")
+    for name, slot in row.items():
+        if not is_array(slot):
+            raise TypeError(f"{place}: the slot {name!r} of {path!r} must be an array, got {said(slot)}")
+    if row.keys() != names.keys():
+        raise ValueError(f"{place} must name the same slots for all, got {_listed(row)} for {path!r}, {_listed(names)}")
 
 
 def check_slots(slots: Any, expected: Any, exact: bool) -> None:

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any, NoReturn
 
-from gradtx.arguments import checked
+from gradtx.arguments import checked, said
 from gradtx.core import PerLeaf, Record, Schedule, Transformation
 from gradtx.core.record import combined
 
@@ -41,6 +41,8 @@ def read(text: str, names: Mapping[str, Any] | None = None) -> Any:
     """
     if not isinstance(text, str):
         raise TypeError(f"read: the text must be a string, got {text!r}")
+    if not isinstance(names, (Mapping, type(None))):
+        raise TypeError(f"read: names must be a dict of what the text may name, got {said(names)}")
     text = text.strip()
     try:
         made = _Reader(text, _public() | dict(names or {})).value(_parsed(text))
@@ -96,8 +98,8 @@ class _Reader:
         self.text, self.names = text, names
 
     def refuse(self, node: Any, why: str) -> NoReturn:
-        said = _short(ast.get_source_segment(self.text, node) or "")
-        raise ValueError(f"read: line {node.lineno}, column {node.col_offset + 1}: {said} {why}") from None
+        part = _short(ast.get_source_segment(self.text, node) or "")
+        raise ValueError(f"read: line {node.lineno}, column {node.col_offset + 1}: {part} {why}") from None
 
     def value(self, node: ast.expr) -> Any:
         match node:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.dtypes import prng_key
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from gradtx.arguments import checked, describe
+from gradtx.arguments import checked, describe, live, said
 from gradtx.core import State, Transformation
 from gradtx.core.trees import path_of
 from gradtx.tables import aligned
@@ -92,6 +93,8 @@ def restore(
     for path, old in report.kept.items():
         place = f"restore: {old!r}, which renamed={{{old!r}: None}} would drop,"
         need[path] = placed(place, have[old], need[path])
+    if not isinstance(step := need["step"], Tracer) and step < 0:
+        raise ValueError(f"restore: {origin['step']!r} must be the number of updates, got {step}")
     return structure.unflatten(need.values()), report._replace(dropped=[*report.dropped, *gone])
 
 
@@ -116,8 +119,13 @@ def _by_path(place: str, flat: Any) -> dict[str, Any]:
 
 
 def _saved(saved: Any) -> dict[str, Any]:
-    leaves = _by_path("saved", tree_flatten_with_path(dict(saved) if isinstance(saved, Mapping) else saved)[0])
+    try:
+        flat = tree_flatten_with_path(dict(saved) if isinstance(saved, Mapping) else saved)[0]
+    except ValueError as error:
+        raise ValueError("restore: in saved, a dict must have keys of one type, which can be sorted") from error
+    leaves = _by_path("saved", flat)
     for path, leaf in leaves.items():
+        live(f"restore: {path!r}", leaf)
         if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
             raise ValueError(f"restore: an array must be saved as {path!r}, got {leaf!r}")
     return leaves
@@ -125,15 +133,16 @@ def _saved(saved: Any) -> dict[str, Any]:
 
 def _moved(have: list[str], renamed: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
     """What is saved by where it is now, and what is nowhere."""
+    if not isinstance(renamed, Mapping):
+        raise TypeError(f"restore: renamed must be a dict of paths, got {said(renamed)}")
     for part, new in renamed.items():
         if not isinstance(part, str) or not isinstance(new, (str, type(None))):
             raise TypeError(f"restore: renamed must be of paths, as strings, to paths or None, got {part!r}: {new!r}")
     parts = re.compile(rf"(?<![^/])(?:{'|'.join(map(re.escape, sorted(renamed, reverse=True)))})(?![^/])")
     origin: dict[str, str] = {}
-    gone, used = [], set[str]()
+    gone = []
     for path in have:
         found = parts.findall(path) if renamed else []
-        used.update(found)
         if any(renamed[part] is None for part in found):
             gone.append(path)
             continue
@@ -142,7 +151,7 @@ def _moved(have: list[str], renamed: Mapping[str, str | None]) -> tuple[dict[str
             raise ValueError(f"restore: {origin[new]!r} and {path!r} are both saved for {new!r}: rename or drop one")
         origin[new] = path
     for part in renamed:
-        if part not in used:
+        if not any(f"/{part}/" in f"/{path}/" for path in have):
             known = _listed(get_close_matches(part, have) or have)
             raise ValueError(f"restore: renamed has {part!r}, which is in no saved path; there are {known}")
     return origin, gone

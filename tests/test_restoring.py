@@ -60,7 +60,8 @@ def of_any_bits(tree, seed=0):
     random = np.random.default_rng(seed)
 
     def leaf(x):
-        return jnp.asarray(np.frombuffer(random.bytes(x.nbytes), x.dtype).reshape(x.shape))
+        made = np.frombuffer(random.bytes(x.nbytes), x.dtype).reshape(x.shape)
+        return jnp.asarray(made & np.iinfo(x.dtype).max if made.dtype.kind == "i" else made)  # a step is not negative
 
     return jax.tree.map(leaf, tree)
 

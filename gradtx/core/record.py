@@ -19,7 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
-from gradtx.arguments import callable_of, check, checked, describe, function_of, hashable, init_of, said
+from gradtx.arguments import callable_of, check, checked, describe, function_of, hashable, init_of, said, sequence
 
 
 class Kind(NamedTuple):
@@ -63,7 +63,6 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
 
 
 _FINITE = _interval(-math.inf, math.inf)
-scalar = _FINITE.convert  # (place, value) -> a finite hyperparameter, or an error that names the place
 Scalar = Annotated[Any, _FINITE]
 """Annotates a hyperparameter: a number, an array of shape (), a `Schedule`, or a function of the step."""
 NonNegative = Annotated[Any, _interval(0, math.inf, text="a finite number, 0 or more")]
@@ -76,6 +75,11 @@ Share = Annotated[Any, _interval(math.nextafter(0, 1), 1, text="above 0 and at m
 """A `Scalar` in (0, 1]."""
 
 
+def scalar(place: str, value: Any, kind: Any = Scalar) -> Any:
+    """A hyperparameter of this kind, or an error that names the place."""
+    return _kind(kind).convert(place, value)
+
+
 def _kind(hint: Any) -> Kind:
     """What a field with this annotation holds."""
     if notes := [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Kind)]:
@@ -85,8 +89,18 @@ def _kind(hint: Any) -> Kind:
     if hint is bool or callable_of(hint):
         return Kind(lambda place, value: hashable(place, check(place, value, hint)))
     if get_origin(hint) is tuple and (inner := _kind(get_args(hint)[0])).data:
-        return Kind(lambda place, values: tuple(inner.convert(f"{place}[{i}]", v) for i, v in enumerate(values)), True)
+
+        def convert(place: str, values: Any) -> Any:
+            return tuple(inner.convert(f"{place}[{i}]", value) for i, value in enumerate(sequence(place, values)))
+
+        return Kind(convert, data=True)
     return Kind(hashable)
+
+
+def _special(x: Any) -> bool:
+    """Whether what a class body holds says more of a field than its default."""
+    named = isinstance(x, str) and ("InitVar" in x or "KW_ONLY" in x)
+    return isinstance(x, (dataclasses.Field, dataclasses.InitVar)) or x is dataclasses.KW_ONLY or named
 
 
 @dataclass_transform(frozen_default=True)
@@ -98,17 +112,20 @@ class Record:
     """
 
     _kinds: ClassVar[dict[str, Kind]] = {}
+    _written: ClassVar[bool] = False  # whether dataclass writes the __init__, for fields with options
 
     def __init_subclass__(cls, init: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
+        own = *vars(cls).values(), *vars(cls).get("__annotations__", {}).values()
+        cls._written = cls._written or any(map(_special, own))
+        dataclasses.dataclass(init=init and cls._written, repr=False, eq=False)(cls)
         fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
         texts = any(isinstance(x.type, str) for x in fields) and get_type_hints(cls, include_extras=True)
         cls._kinds = {x.name: _kind(texts[x.name] if texts else x.type) for x in fields}
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)
         elif init:
-            cls.__init__ = init_of({x.name: x.default for x in fields}, dataclasses.MISSING)
+            cls.__init__ = init_of(cls.__name__, {x.name: x.default for x in fields}, dataclasses.MISSING)
         data = [name for name, kind in cls._kinds.items() if kind.data]
         meta = [name for name, kind in cls._kinds.items() if not kind.data]
 
@@ -131,7 +148,7 @@ class Record:
 
     def __post_init__(self) -> None:
         for name, kind in self._kinds.items():
-            self.__dict__[name] = kind.convert(f"{type(self).__name__}: {name}", self.__dict__[name])
+            self.__dict__[name] = kind.convert(f"{type(self).__name__}: {name}", getattr(self, name))
 
     def _arguments(self) -> list[str]:
         """The arguments of the call that makes this record; structure at its default is left out."""

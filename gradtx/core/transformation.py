@@ -173,6 +173,7 @@ def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: 
     now = at_work(tx, state.step, dtype)
     old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
     out, new = run(now, wide, old, Context(step, params, extra))
+    checks.check_made(type(tx).__name__, out, wide)
     if (after := jax.tree.structure(new)) != (before := jax.tree.structure(old)):
         raise TypeError(f"an update must return the slots that it began with: {after} is not {before}")
     out = jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, out)
@@ -206,10 +207,13 @@ class PerLeaf(Transformation):
         raise NotImplementedError(f"{type(self).__name__} must define update_leaf")
 
     def init_tree(self, params: Any) -> Slots:
-        leaves, tree = jax.tree.flatten(params)
-        rows = [self.init_leaf(trees.widen(p)) if trees.differentiable("params", p) else None for p in leaves]
+        tree, leaves = jax.tree.structure(params), trees.leaves_by_path(params)
+        rows = [self.init_leaf(trees.widen(p)) if trees.differentiable("params", p) else None for p in leaves.values()]
         names = next((row for row in rows if row is not None), {})
-        return {n: tree.unflatten([row and sharded(row[n], p) for p, row in zip(leaves, rows)]) for n in names}
+        for path, row in zip(leaves, rows):
+            if row is not None:
+                checks.check_row(self, path, row, names)
+        return {n: tree.unflatten([row and sharded(row[n], p) for p, row in zip(leaves.values(), rows)]) for n in names}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)
@@ -219,7 +223,9 @@ class PerLeaf(Transformation):
         for (path, g), p, *row in zip(leaves, params, *columns):
             row = dict(zip(slots, row))
             if g is not None:
-                g, row = self.update_leaf(g, row, context._replace(params=p, path=trees.path_of(path)))
+                own = context._replace(params=p, path=trees.path_of(path))
+                checks.check_leaf(self, own.path, g, row, made := self.update_leaf(g, row, own))
+                g, row = made
             out.append(g)
             rows.append(row)
         return tree.unflatten(out), {n: tree.unflatten([row[n] for row in rows]) for n in (rows[0] if rows else slots)}

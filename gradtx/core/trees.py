@@ -3,7 +3,6 @@
 import functools
 import operator
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 import jax
@@ -12,19 +11,10 @@ from jax.core import Tracer
 from jax.dtypes import float0, prng_key
 from jax.tree_util import DictKey, GetAttrKey, keystr, tree_flatten_with_path
 
-from gradtx.arguments import is_array, said
+from gradtx.arguments import is_array, live, said
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _ARRAYS: set[type] = {float, int, complex, bool}  # types of concrete leaves: these, and those met since
-
-
-@functools.cache
-def trace_state() -> tuple[Callable[[], Any], Any]:
-    """What answers which trace JAX is within, and its answer within none."""
-    from jax.extend.core import get_opaque_trace_state  # late: it takes as long to import as half of gradtx
-
-    with ThreadPoolExecutor(1) as elsewhere:  # a new thread is within none
-        return get_opaque_trace_state, elsewhere.submit(get_opaque_trace_state).result()
 
 
 def compiled(function: Function) -> Function:
@@ -39,7 +29,12 @@ def compiled(function: Function) -> Function:
                     return function(*args, **named)
                 if isinstance(leaf, jax.Array):
                     _ARRAYS.add(type(leaf))
-        return jitted(*args, **named)
+        try:
+            return jitted(*args, **named)
+        except RuntimeError:
+            for path, leaf in leaves_by_path(dict(zip(function.__code__.co_varnames, args)) | named).items():
+                live(path, leaf)
+            raise
 
     return cast(Function, call)
 
@@ -60,14 +55,6 @@ def path_of(path: Any) -> str:
 
 def leaves_by_path(tree: Any, is_leaf: Any = None) -> dict[str, Any]:
     return {path_of(path): leaf for path, leaf in tree_flatten_with_path(tree, is_leaf)[0]}
-
-
-def live(place: str, x: Any) -> None:
-    """Refuses what is left of a trace that has ended."""
-    if isinstance(x, Tracer):
-        current_trace, none = trace_state()
-        if current_trace() == none:
-            raise ValueError(f"{place} was kept from a trace that has ended: return it from the compiled function")
 
 
 def differentiable(place: str, leaf: Any) -> bool:

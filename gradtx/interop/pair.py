@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from gradtx.arguments import said
+from gradtx.checks import check_made
 from gradtx.core import Context, Slots, Transformation
 from gradtx.core.trees import differentiable, widen
 
@@ -34,5 +36,8 @@ class pair(Transformation):
         takes = inspect.signature(self.update_function).parameters
         variadic = any(p.kind is p.VAR_KEYWORD for p in takes.values())
         extra = {name: x for name, x in context.extra.items() if variadic or name in takes}
-        updates, state = self.update_function(updates, slots["state"], context.params, **extra)
-        return updates, {"state": state}
+        made = self.update_function(updates, slots["state"], context.params, **extra)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise TypeError(f"pair: its update must return (updates, state), got {said(made)}")
+        check_made("pair", made[0], updates)
+        return made[0], {"state": made[1]}

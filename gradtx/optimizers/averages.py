@@ -18,11 +18,12 @@ def asgd(
     """w ← w − ηₜ·(g + λ·w), with ηₜ = η/(1 + λ·η·(t−1))ᵖ and the mean of w
 
     Polyak and Ruppert's averaging, of all w from update `start` on (`average_params`). PyTorch's t0 is start − 2, and
-    a million by default. The rate and the decay are numbers, arrays or schedules.
+    a million by default.
     Source: Polyak and Juditsky 1992; with this rate, Bottou 2010, Large-scale machine learning with SGD.
     """
-    rate = schedules.inverse_time(learning_rate, learning_rate * weight_decay, power=power)
-    return average_params(chain(add_weight_decay(weight_decay, where), scale_by_learning_rate(rate)), 1.0, start)
+    first, decay = scalar("asgd: learning_rate", learning_rate), scalar("asgd: weight_decay", weight_decay)
+    rate = schedules.inverse_time(first, first * decay, power=power)
+    return average_params(chain(add_weight_decay(decay, where), scale_by_learning_rate(rate)), 1.0, start)
 
 
 @checked

@@ -4,7 +4,7 @@ from typing import Any
 
 from gradtx.arguments import checked
 from gradtx.combinators import add, chain, momentum, precondition, project_if_orthogonal, rms
-from gradtx.core import Transformation
+from gradtx.core import Positive, Transformation, scalar
 from gradtx.pieces import (
     add_momentum,
     add_weight_decay,
@@ -121,10 +121,10 @@ def adamc(
 ) -> Transformation:
     """w ← w − η·m̂/(√ŝ + ε) − (η²/peak)·λ·w, with m̂, ŝ of Adam
 
-    `peak` is the largest rate of the schedule; a constant η = peak makes it AdamW. The correction is for layers that a
-    normalization follows: `partition` gives the others `adamw`. The decay is kept as λ/peak, so λ is no plain function.
+    `peak` is the largest η; a constant η = peak makes it AdamW, which is for layers that no normalization follows.
     Source: Defazio 2025, arXiv 2506.02285.
     """
     adam, rate = precondition(momentum(b1), by=rms(b2), eps=eps), scale_by_learning_rate(learning_rate)
-    decay = chain(scale(0.0), add_weight_decay(weight_decay / peak, where), rate, scale(-1.0))
+    share = scalar("adamc: weight_decay", weight_decay) / scalar("adamc: peak", peak, Positive)
+    decay = chain(scale(0.0), add_weight_decay(share, where), rate, scale(-1.0))
     return chain(add(adam, decay), rate)

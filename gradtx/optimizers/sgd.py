@@ -4,7 +4,7 @@ from typing import Any
 
 from gradtx.arguments import checked
 from gradtx.combinators import chain
-from gradtx.core import Transformation
+from gradtx.core import Positive, Transformation, scalar
 from gradtx.pieces import add_momentum, identity, scale, scale_by_ema, scale_by_learning_rate, sign_steps
 
 
@@ -50,9 +50,11 @@ def rolling_ball(time_step: Any = 1e-1, friction: Any = 1.0, mass: Any = 1.0) ->
     """w ← w + Δt·v, with v ← (1 − Δt·η/m)·v − g
 
     Momentum as physics: a ball with friction, by finite differences. It is `heavy_ball` with the rate Δt, `time_step`;
-    η is the `friction`, and Δt·η/m at most 1. Numbers and arrays only; for a schedule, write the composition.
+    η is the `friction`, and Δt·η/m at most 1.
     """
-    return chain(add_momentum(1 - time_step * friction / mass), scale(-1.0), scale(time_step))
+    step, friction = scalar("rolling_ball: time_step", time_step), scalar("rolling_ball: friction", friction)
+    keep = 1 - step * friction / scalar("rolling_ball: mass", mass, Positive)
+    return chain(add_momentum(keep), scale(-1.0), scale(step))
 
 
 @checked

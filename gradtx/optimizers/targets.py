@@ -4,7 +4,7 @@ from typing import Any
 
 from gradtx.arguments import checked
 from gradtx.combinators import add, chain, momentum, multiply, precondition, rms
-from gradtx.core import Transformation
+from gradtx.core import Decay, Transformation, scalar
 from gradtx.pieces import (
     absolute,
     add_constant,
@@ -36,10 +36,10 @@ def mars(inner: Any, decay: Any = 0.95, gain: Any = 0.025) -> Transformation:
     """Any optimizer, of c/max(1, ‖c‖) over each leaf, with c = g + γ·β/(1−β)·(g − g₋₁)
 
     β is that of the inner optimizer's momentum. The approximate form, with the last batch's gradient for this batch's
-    at the last point; the first change is 0, as in the paper, where the authors' code has g. Numbers, arrays and
-    schedules; not functions of the step.
+    at the last point; the first change is 0, as in the paper, where the authors' code has g.
     Source: Yuan et al. 2024, arXiv 2411.10438, algorithm 1 (MARS-approx).
     """
+    decay, gain = scalar("mars: decay", decay, Decay), scalar("mars: gain", gain)
     change = chain(difference(from_first=True), scale(gain * decay / (1 - decay)))
     return chain(add(identity(), change), clip_by_norm(1.0), inner)
 
@@ -49,12 +49,12 @@ def madgrad(learning_rate: Any = 1e-2, momentum: Any = 0.9, eps: Any = 1e-6) -> 
     """w ← β·w + (1−β)·(w₀ − Σ η·√t·g/(∛(Σ η·√t·g²) + ε))
 
     Dual averaging: each step is taken from the start, and momentum is the way that is left. The authors' code and
-    Optax add ε to the rate too. The momentum is a number, an array or a schedule; not a function of the step.
+    Optax add ε to the rate too.
     Source: Defazio and Jelassi 2021, arXiv 2101.11075, algorithm 1.
     """
     total = chain(scale(learning_rate), scale_by_step(0.5), running_sum())
-    size = chain(square(), total, power(1 / 3))
-    return chain(precondition(total, by=size, eps=eps), scale(-1.0), from_start(), scale(1 - momentum))
+    size, share = chain(square(), total, power(1 / 3)), 1 - scalar("madgrad: momentum", momentum)
+    return chain(precondition(total, by=size, eps=eps), scale(-1.0), from_start(), scale(share))
 
 
 @checked

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.arguments import checked, function_of, is_array, said, sequence, traced, unknown
+from gradtx.arguments import checked, function_of, is_array, live, said, sequence, traced, unknown
 from gradtx.checks import place
 from gradtx.core import State, Transformation, leaves_by_path
 from gradtx.restoring import restore
@@ -136,7 +136,15 @@ def fit(
         raise ValueError("fit: resume needs checkpoint, the file to go on from")
 
     step = train_step(loss, tx, has_model_state=model_state is not None, **options)
-    state = step.tx.init(params) if state is None else restore(step.tx, params, state)[0]
+    for path, x in leaves_by_path({"params": params, "model_state": model_state}).items():
+        live(f"fit: {path}", x)
+    if state is None:
+        state = step.tx.init(params)
+    else:
+        try:
+            state, _ = restore(step.tx, params, state)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"fit: the state is not of this optimizer: make it so by gx.restore. {error}") from error
     carry = jax.tree.map(_own, (params, state, model_state))
     feed, arrays = _feed(data, batch_size)
     run = _Run(step, feed, arrays, carry, steps, seed, evaluate, eval_every, patience)

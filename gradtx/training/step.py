@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gradtx.arguments import checked, function_of, is_array, said, traced
+from gradtx.arguments import checked, function_of, is_array, live, said, trace_state, traced
 from gradtx.checks import place
 from gradtx.core import Record, State, Transformation, apply_updates, leaves_by_path, walk
-from gradtx.core.trees import is_float0, trace_state
+from gradtx.core.trees import is_float0
 from gradtx.pieces.extra import one_key
 from gradtx.pieces.measures import all_finite
 
@@ -150,10 +150,7 @@ def _check_usable(**given: Any) -> None:
         for path, x in leaves_by_path(tree).items():
             if not is_array(x) and not isinstance(x, (int, float, complex)):
                 raise TypeError(f"train_step: {place(name, path)} must be an array, got {said(x)}")
-            if isinstance(x, Array) and x.is_deleted():
-                how = "go on with what that step returned, or keep them by donate=False"
-                what = f"{place(name, path)} was handed to an earlier step, which reused its memory"
-                raise ValueError(f"train_step: {what}: {how}")
+            live(f"train_step: {place(name, path)}", x)
 
 
 def _pair(form: str, value: Any) -> Any:

@@ -52,6 +52,36 @@ class ruleless(gx.PerLeaf):
     """Defines no rule."""
 
 
+def of_leaf(init=lambda p: {"n": p}, update=lambda g, slots: (g, slots)):
+    """The update by a piece that is made of these functions."""
+
+    class own(gx.PerLeaf):
+        def init_leaf(self, param):
+            return init(param)
+
+        def update_leaf(self, g, slots, context):
+            return update(g, slots)
+
+    return lambda: own().update(params, own().init(params), params)
+
+
+def guarded(update):
+    tx = gx.skip_nonfinite(gx.pair(lambda params: (), update))
+    return lambda: tx.update(params, tx.init(params), params)
+
+
+def reused(call):
+    """The call with a state whose memory a donated step has taken."""
+
+    def act():
+        old = jax.tree.map(jnp.copy, state)
+        with jax.disable_jit(False):
+            jax.jit(lambda x: jax.tree.map(lambda y: y + 1, x), donate_argnums=0)(old)
+        return call(old)
+
+    return act
+
+
 class wordy(gx.PerLeaf):
     """Has a field that is structure."""
 
@@ -246,10 +276,112 @@ BAD = {
         "has nothing for the parameter 'layer/b'",
     ),
     # pieces of one's own
+    "an update of another shape": (
+        of_leaf(update=lambda g, slots: (jnp.sum(g), slots)),
+        ValueError,
+        r"^own: update_leaf: the update of 'layer/b' came in as an array of shape \(4,\), and out with \(\)",
+    ),
+    "no update for a gradient": (
+        of_leaf(update=lambda g, slots: (None, slots)),
+        TypeError,
+        r"^own: update_leaf: the update of 'layer/b' must be an array of shape \(4,\), got None",
+    ),
+    "an update that is a text": (
+        of_leaf(update=lambda g, slots: ("a", slots)),
+        TypeError,
+        "^own: update_leaf: the update of 'layer/b' must be an array .* got 'a'",
+    ),
+    "an update alone": (
+        of_leaf(update=lambda g, slots: g),
+        TypeError,
+        r"^own: update_leaf must return \(update, slots\), with a dict of slots, got float32\[4\]",
+    ),
+    "a slot that changes its shape": (
+        of_leaf(update=lambda g, slots: (g, {"n": jnp.sum(g)})),
+        ValueError,
+        r"^own: update_leaf: the slot 'n' of 'layer/b' had shape \(4,\), now \(\)",
+    ),
+    "a slot that is a number": (
+        of_leaf(init=lambda p: {"n": 0}),
+        TypeError,
+        "^own: init_leaf: the slot 'n' of 'layer/b' must be an array, got 0$",
+    ),
+    "a slot alone": (
+        of_leaf(init=lambda p: p),
+        TypeError,
+        r"^own: init_leaf must return a dict of arrays, got float32\[4\]",
+    ),
+    "slots of some leaves only": (
+        of_leaf(init=lambda p: {"n": p} if p.ndim == 1 else {}),
+        ValueError,
+        "^own: init_leaf must name the same slots for all, got no leaves for 'layer/w', 'n'$",
+    ),
+    "a pair's update that is a number": (
+        guarded(lambda updates, state, params: (1, state)),
+        TypeError,
+        "^pair: the update of 'layer/b' must be an array",
+    ),
+    "a pair's update alone": (
+        guarded(lambda updates, state, params: updates),
+        TypeError,
+        r"^pair: its update must return \(updates, state\), got",
+    ),
+    "built: a state that was donated": (
+        reused(lambda old: tx.update(params, old, params)),
+        ValueError,
+        "^(state/step|the state's slot '.*') was handed to an earlier step, which reused its memory",
+    ),
+    "built: a donated state restored": (
+        reused(lambda old: gx.restore(tx, params, old)),
+        ValueError,
+        "^restore: 'step' was handed to an earlier step, which reused its memory",
+    ),
+    "renamed that is a list": (
+        lambda: gx.restore(tx, params, state, renamed=["a"]),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        r"^restore: renamed must be a dict of paths, got \['a'\]$",
+    ),
+    "saved with keys of two kinds": (
+        lambda: gx.restore(tx, params, {"step": np.int32(1), 3: np.ones(2)}),
+        ValueError,
+        "^restore: in saved, a dict must have keys of one type",
+    ),
+    "a saved step below 0": (
+        lambda: gx.restore(gx.scale(1.0), params, {"step": np.int32(-1)}),
+        ValueError,
+        "^restore: 'step' must be the number of updates, got -1$",
+    ),
+    "names to read that are a list": (
+        lambda: gx.read("adam()", ["a"]),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        r"^read: names must be a dict of what the text may name, got \['a'\]$",
+    ),
+    "a share of a mean that is all of it, in a recipe": (
+        lambda: gx.mars(gx.adam(), decay=1.0),
+        ValueError,
+        "^mars: decay must be at least 0 and below 1, got 1.0$",
+    ),
+    "the same, read": (lambda: gx.read("mars(adam(), 1.0)"), ValueError, "mars: decay must be at least 0"),
+    "a peak of 0": (lambda: gx.adamc(peak=0.0), ValueError, "^adamc: peak must be a finite number above 0, got 0.0$"),
+    "no mass": (
+        lambda: gx.rolling_ball(mass=0.0),
+        ValueError,
+        "^rolling_ball: mass must be a finite number above 0, got 0.0$",
+    ),
+    "a rate that is a text, in a recipe": (
+        lambda: gx.asgd("a"),
+        TypeError,
+        "^asgd: learning_rate must be a number, an array, a schedule or a function of the step, got 'a'$",
+    ),
+    "a momentum that is None, in a recipe": (
+        lambda: gx.madgrad(momentum=None),
+        TypeError,
+        "^madgrad: momentum must be a number",
+    ),
     "other slots": (
         lambda: forgetful().update(params, forgetful().init(params)),
-        TypeError,
-        "^an update must return the slots that it began with",
+        ValueError,
+        "^forgetful: update_leaf must return the slots 'mean' of 'layer/b', got 'average'",
     ),
     "no rule": (
         lambda: ruleless().update(params, ruleless().init(params)),

@@ -2,7 +2,8 @@
 
 import dataclasses
 import pickle
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Optional
 
 import jax
 import jax.numpy as jnp
@@ -156,3 +157,67 @@ def test_vmapping_the_recipe_makes_many_optimizers():
         one = follow(gx.adam(float(rate)), params, stream(params, 3))[0][-1]
         assert_near(jax.tree.map(lambda x, i=i: x[i], run), one, 2e-6)
     assert "scale_by_learning_rate(<float32[2]>)" in repr(many)
+
+
+def test_fields_have_the_options_of_a_dataclass():
+    class own(gx.PerLeaf):
+        a: gx.Scalar = 1.0
+        names: tuple = dataclasses.field(default_factory=tuple)
+        inner: gx.Transformation = dataclasses.field(default_factory=lambda: gx.sgd(0.1))
+        _: dataclasses.KW_ONLY
+        n: int = 3
+        fixed: int = dataclasses.field(default=7, init=False)
+
+    class below(own):
+        b: gx.Scalar = 2.0
+
+    assert own(2.0, ("a",), gx.adam(), n=4).n == 4 and own().names == () and own().inner == gx.sgd(0.1)
+    assert below(n=5).fixed == 7 and below(n=5).b == 2.0
+    for call in (lambda: own(1.0, (), gx.adam(), 4), lambda: own(fixed=1)):  # pyright: ignore[reportCallIssue]
+        with pytest.raises(TypeError, match=r"^own (takes|has no argument)"):
+            call()
+
+    class first(gx.PerLeaf):
+        a: gx.Scalar
+        scale: dataclasses.InitVar[float] = 2.0
+
+        def __post_init__(self, scale):
+            self.__dict__["a"] *= scale
+            super().__post_init__()
+
+    assert first(1.0, 3.0).a == 3.0
+    with pytest.raises(TypeError, match=r"^late: a field without a default follows one with a default"):
+
+        class late(gx.PerLeaf):
+            a: gx.Scalar = 1.0
+            b: gx.Scalar  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def test_a_function_that_may_be_none_is_checked():
+    class own(gx.PerLeaf):
+        f: Optional[Callable[[Any], Any]] = None  # noqa: UP045
+        several: tuple[gx.Transformation, ...] = ()
+
+    assert own().f is None and own(abs).f is abs
+    with pytest.raises(TypeError, match=r"^own: f must be a function of one argument, got 3$"):
+        own(3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match=r"^own: several must be a sequence, got 3$"):
+        own(several=3)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda f: gx.asgd(f),
+        lambda f: gx.asgd(weight_decay=f),
+        lambda f: gx.madgrad(momentum=f),
+        lambda f: gx.mars(gx.sgd(0.1), f, f),
+        lambda f: gx.rolling_ball(f, f, f),
+        lambda f: gx.adamc(0.1, f, weight_decay=f),
+    ],
+)
+def test_what_a_recipe_computes_with_may_be_a_function_of_the_step(make):
+    params = params_of()
+    gradients = list(stream(params, 2))
+    got, _ = follow(make(lambda step: jnp.asarray(0.5)), params, gradients)
+    assert_near(got, follow(make(0.5), params, gradients)[0])
