@@ -60,7 +60,7 @@ def of_any_bits(tree, seed=0):
     random = np.random.default_rng(seed)
 
     def leaf(x):
-        made = np.frombuffer(random.bytes(x.nbytes), x.dtype).reshape(x.shape)
+        made: Any = np.frombuffer(random.bytes(x.nbytes), x.dtype).reshape(x.shape)
         return jnp.asarray(made & np.iinfo(x.dtype).max if made.dtype.kind == "i" else made)  # a step is not negative
 
     return jax.tree.map(leaf, tree)
