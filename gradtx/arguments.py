@@ -30,7 +30,7 @@ def checked(function: Function) -> Function:
         if told:
             for name, value in (dict(zip(names, args)) | named).items():
                 if name in told and (told[name] is not bool or type(value) is not bool):
-                    check(f"{place(args)}: {name}", value, told[name])
+                    check_hint(f"{place(args)}: {name}", value, told[name])
         try:
             return function(*args, **named)
         except TypeError:
@@ -56,7 +56,7 @@ def callable_of(hint: Any) -> Any:
     return next((x for x in either if get_origin(x) is Callable), None)
 
 
-def check(place: str, value: Any, hint: Any) -> Any:
+def check_hint(place: str, value: Any, hint: Any) -> Any:
     """The value of an argument annotated as `bool` or as a `Callable`, or an error."""
     if hint is bool:
         if not isinstance(value, (bool, np.bool_)):

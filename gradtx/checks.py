@@ -114,8 +114,8 @@ def _like(u: Any) -> str:
     return "None" if u is None else f"an array of shape {jnp.shape(u)}"
 
 
-def check_leaf(piece: Any, path: str, g: Any, slots: Any, made: Any) -> None:
-    """Refuses what `update_leaf` returns, if it is not an update and slots like those that it was given."""
+def check_leaf(piece: Any, path: str, g: Any, slots: Any, made: Any) -> tuple[Any, Any]:
+    """What `update_leaf` returns: an update, and slots like those that it was given; or an error."""
     place = f"{type(piece).__name__}: update_leaf"
     if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
         raise TypeError(f"{place} must return (update, slots), with a dict of slots, got {said(made)}")
@@ -124,9 +124,10 @@ def check_leaf(piece: Any, path: str, g: Any, slots: Any, made: Any) -> None:
     if made[1].keys() != slots.keys():
         raise ValueError(f"{place} must return the slots {_listed(slots)} of {path!r}, got {_listed(made[1])}")
     for name, slot in slots.items():
-        before, now = (getattr(x, "shape", None) or jax.tree.map(np.shape, x) for x in (slot, made[1][name]))
+        before, now = (jax.tree.map(np.shape, x) for x in (slot, made[1][name]))
         if before != now:
             raise ValueError(f"{place}: the slot {name!r} of {path!r} had shape {before}, now {now}")
+    return made
 
 
 def check_row(piece: Any, path: str, row: Any, names: Any) -> None:

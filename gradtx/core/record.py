@@ -19,7 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
-from gradtx.arguments import callable_of, check, checked, describe, function_of, hashable, init_of, said, sequence
+from gradtx.arguments import callable_of, check_hint, checked, describe, function_of, hashable, init_of, said, sequence
 
 
 class Kind(NamedTuple):
@@ -87,7 +87,7 @@ def _kind(hint: Any) -> Kind:
     if hasattr(hint, "coerce"):
         return Kind(hint.coerce, data=True)
     if hint is bool or callable_of(hint):
-        return Kind(lambda place, value: hashable(place, check(place, value, hint)))
+        return Kind(lambda place, value: hashable(place, check_hint(place, value, hint)))
     if get_origin(hint) is tuple and (inner := _kind(get_args(hint)[0])).data:
 
         def convert(place: str, values: Any) -> Any:

@@ -224,8 +224,7 @@ class PerLeaf(Transformation):
             row = dict(zip(slots, row))
             if g is not None:
                 own = context._replace(params=p, path=trees.path_of(path))
-                checks.check_leaf(self, own.path, g, row, made := self.update_leaf(g, row, own))
-                g, row = made
+                g, row = checks.check_leaf(self, own.path, g, row, self.update_leaf(g, row, own))
             out.append(g)
             rows.append(row)
         return tree.unflatten(out), {n: tree.unflatten([row[n] for row in rows]) for n in (rows[0] if rows else slots)}

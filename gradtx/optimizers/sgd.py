@@ -52,9 +52,9 @@ def rolling_ball(time_step: Any = 1e-1, friction: Any = 1.0, mass: Any = 1.0) ->
     Momentum as physics: a ball with friction, by finite differences. It is `heavy_ball` with the rate Δt, `time_step`;
     η is the `friction`, and Δt·η/m at most 1.
     """
-    step, friction = scalar("rolling_ball: time_step", time_step), scalar("rolling_ball: friction", friction)
-    keep = 1 - step * friction / scalar("rolling_ball: mass", mass, Positive)
-    return chain(add_momentum(keep), scale(-1.0), scale(step))
+    time_step, friction = scalar("rolling_ball: time_step", time_step), scalar("rolling_ball: friction", friction)
+    mass = scalar("rolling_ball: mass", mass, Positive)
+    return chain(add_momentum(1 - time_step * friction / mass), scale(-1.0), scale(time_step))
 
 
 @checked

@@ -82,6 +82,13 @@ def reused(call):
     return act
 
 
+class total(gx.Transformation):
+    """Returns one number for all leaves."""
+
+    def update_tree(self, updates, slots, context):
+        return jnp.zeros(()), slots
+
+
 class wordy(gx.PerLeaf):
     """Has a field that is structure."""
 
@@ -320,6 +327,21 @@ BAD = {
         guarded(lambda updates, state, params: (1, state)),
         TypeError,
         "^pair: the update of 'layer/b' must be an array",
+    ),
+    "a pair's update of one leaf more": (
+        guarded(lambda updates, state, params: ({**updates, "more": jnp.ones(1)}, state)),
+        ValueError,
+        "^pair: there is an update 'more' of nothing that came in",
+    ),
+    "one number for all leaves": (
+        lambda: total().update(params, total().init(params)),
+        TypeError,
+        r"^total: the update of 'layer/b' must be an array of shape \(4,\), got None",
+    ),
+    "built: fit from donated parameters": (
+        reused(lambda old: gx.fit(old.slots, tx, lambda p, b: 0.0, np.ones(2), 1, progress=False)),
+        ValueError,
+        "^fit: params/.* was handed to an earlier step, which reused its memory",
     ),
     "a pair's update alone": (
         guarded(lambda updates, state, params: updates),

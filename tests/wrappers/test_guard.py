@@ -266,3 +266,17 @@ def test_a_bad_transformation():
     bad: Any = 10
     with pytest.raises(TypeError, match=r"^skip_nonfinite: inner must be a transformation"):
         gx.skip_nonfinite(bad)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
+@pytest.mark.parametrize("shape", [(), (7,), (3, 64)])
+def test_all_that_is_not_finite_is_found_and_nothing_else(dtype, shape):
+    finite = jnp.asarray(np.random.default_rng(0).standard_normal(shape) * 1e4, dtype)  # a sum of which may overflow
+    assert all_finite({"w": finite, "n": jnp.arange(3)}, {"w": -0.0 * finite, "n": jnp.arange(3)}, None)
+    parts = (1, 1j) if dtype == "complex64" else (1,)
+    for bad in (np.nan, -np.nan, np.inf, -np.inf):
+        for part in parts:
+            x = np.array(finite)
+            x.flat[-1] = complex(1, bad) if part == 1j else bad
+            x = jnp.asarray(x)
+            assert not all_finite({"w": finite}, {"w": x}) and not all_finite({"w": finite}, x) and not all_finite(x)
