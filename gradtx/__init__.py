@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 # Schedules; combinators: transformations made of transformations; the core: what a transformation is.
 from gradtx import schedules
+from gradtx.apply import apply_updates
 from gradtx.combinators import (
     add,
     blend,
@@ -73,7 +74,6 @@ from gradtx.core import (
     Schedule,
     State,
     Transformation,
-    apply_updates,
     of_step,
 )
 

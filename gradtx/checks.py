@@ -35,6 +35,16 @@ def _has_values(place: str, x: Any) -> None:
         raise TypeError(f"{place} is {x}, without values: of shapes alone, call jax.eval_shape(tx.init, params)")
 
 
+def check_state(kind: type, updates: Any, state: Any, params: Any) -> None:
+    """Refuses what is not a state, `kind`, or is another argument."""
+    if not isinstance(state, kind):
+        swapped = ": the arguments are in another order" if kind in (type(updates), type(params)) else ""
+        raise TypeError(f"update(updates, state, params) needs the State of init, got {type(state).__name__}{swapped}")
+    step: Any = state.step
+    if not jnp.issubdtype(getattr(step, "dtype", type(step)), jnp.integer) or jnp.shape(step):
+        raise TypeError(f"state.step must be one integer, got {said(step)}: make the state with init")
+
+
 def check_extra(needs: dict[str, str], params: Any, extra: dict[str, Any]) -> None:
     """Refuses an update without what a piece needs, by the piece's name, and with what none needs."""
     if "**" not in needs and (wrong := sorted(extra.keys() - needs)):

@@ -284,6 +284,18 @@ def test_compiled_and_donated_it_is_what_it_is_operation_by_operation(tx):
         assert_within((params, u, state), step, (*before, g), bound=4 * float(jnp.finfo(jnp.float32).eps))
 
 
+@each_tx
+@pytest.mark.usefixtures("eager")
+def test_apply_is_update_and_apply_updates(tx):
+    params = params_of()
+    state = tx.init(params)
+    for g in stream(params, 2):
+        updates, after = tx.update(g, state, params, **extra(tx))
+        as_one = tx.apply(g, state, params, **extra(tx))
+        params, state = gx.apply_updates(params, updates), after
+        chex.assert_trees_all_equal(as_one, (params, state))
+
+
 @each_part_tx
 @pytest.mark.usefixtures("eager")
 def test_vmap_over_params_and_over_optimizers_is_a_loop(tx):

@@ -64,10 +64,22 @@ class chain(Links, init=False):
         object.__setattr__(self, "links", tuple(flat))
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        new = {}
-        for name, link in self.named_links():
-            updates, new[name] = link.update_tree(updates, slots.get(name, {}), context)
-        return updates, {name: kept for name, kept in new.items() if kept}
+        return _through(self.named_links(), updates, slots, context)
+
+    def finish_tree(self, updates: Any, slots: Slots, context: Context, then: Any) -> Any:
+        if not self.links:
+            return then(updates, {})
+        *before, (name, last) = self.named_links()
+        updates, new = _through(before, updates, slots, context)
+        own = slots.get(name, {})
+        return last.finish_tree(updates, own, context, lambda u, kept: then(u, new | ({name: kept} if kept else {})))
+
+
+def _through(named_links: Any, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+    new = {}
+    for name, link in named_links:
+        updates, new[name] = link.update_tree(updates, slots.get(name, {}), context)
+    return updates, {name: kept for name, kept in new.items() if kept}
 
 
 class add(Links, init=False):

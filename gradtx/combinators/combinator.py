@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from gradtx.core import Context, Slots, Transformation, init_slots, run, walk
+import jax
+import jax.numpy as jnp
+
+from gradtx.core import NOTHING, Context, Slots, Transformation, init_slots, run, walk
 
 
 def refuse_functions(tx: Transformation, inner: Transformation, sees: str) -> None:
@@ -29,3 +32,19 @@ class Combinator(Transformation):
         if kept:
             new[name] = kept
         return out
+
+
+class Branching(Combinator):
+    """A combinator that at some of the updates emits nothing. It defines `finish_tree`, and calls `then` in a branch.
+
+    A value, as `update` must return, would be a tree of zeros: what came in stands for it in the branch, and becomes 0
+    after it, so that no memory is needed for it, nor written.
+    """
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        def then(made: Any, new: Any) -> Any:
+            made, emits = (updates, False) if made is NOTHING else (made, True)
+            return jnp.array(emits), jax.tree.map(lambda x, a: jnp.asarray(x, a.dtype), (made, new), (updates, slots))
+
+        emits, (made, new) = self.finish_tree(updates, slots, context, then)
+        return jax.tree.map(lambda u: jnp.where(emits, u, 0), made), new

@@ -11,11 +11,12 @@ from jax.experimental.shard_alike import shard_alike
 from jax.tree_util import tree_flatten_with_path
 
 from gradtx import checks
+from gradtx.apply import apply_updates
 from gradtx.arguments import checked, said, traced
 from gradtx.checks import FUNCTIONS
 from gradtx.core import trees
 from gradtx.core.record import Record, Schedule
-from gradtx.core.trees import is_float0, is_none
+from gradtx.core.trees import NOTHING, is_float0, is_none
 
 Slots = dict[str, Any]
 
@@ -63,6 +64,10 @@ class Transformation(Record):
         """The new updates and the new slots, of the names and shapes that `init_tree` gave."""
         raise NotImplementedError(f"{type(self).__name__} must define update_tree")
 
+    def finish_tree(self, updates: Any, slots: Slots, context: Context, then: Callable[[Any, Slots], Any]) -> Any:
+        """`then(updates, slots)` of what `update_tree` returns; `then(NOTHING, slots)` where it emits nothing."""
+        return then(*self.update_tree(updates, slots, context))
+
     @checked
     def init(self, params: Any) -> State:
         """The state before the first update: slots shaped and sharded as the parameters, in at least float32."""
@@ -84,6 +89,20 @@ class Transformation(Record):
         of another optimizer, for what a piece needs and is not given, and for an extra argument that no piece needs.
         """
         return _update(self, updates, state, params, extra)
+
+    @checked
+    def apply(self, updates: Any, state: State, params: Any, **extra: Any) -> tuple[Any, State]:
+        """The new parameters and state: `update` and `apply_updates` as one.
+
+        Where a wrapper emits nothing, as `accumulate` does while it waits, the parameters are not gone through at all,
+        if it is outermost, the last of a chain, or within another such.
+
+        >>> import gradtx as gx, jax.numpy as jnp
+        >>> tx = gx.sgd(0.5)
+        >>> tx.apply(jnp.array([2.0]), tx.init(jnp.zeros(1)), jnp.ones(1))[0]
+        Array([0.], dtype=float32)
+        """
+        return _apply(self, updates, state, params, extra)
 
     if not TYPE_CHECKING:
 
@@ -147,13 +166,14 @@ def init_slots(tx: Transformation, params: Any) -> Slots:
     return slots if tx.flat or not slots else {type(tx).__name__: slots}
 
 
-def run(tx: Transformation, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-    """One update of `tx` inside another transformation, with slots as `init_slots` gives them."""
-    if tx.flat:
-        return tx.update_tree(updates, slots, context)
+def run(tx: Transformation, updates: Any, slots: Slots, context: Context, then: Any = None) -> Any:
+    """One update of `tx` inside another transformation, with slots as `init_slots` gives them; `then` of it, if any."""
     name = type(tx).__name__
-    updates, new = tx.update_tree(updates, slots.get(name, {}), context)
-    return updates, {name: new} if new else {}
+    own = slots if tx.flat else slots.get(name, {})
+    named = lambda u, new: (u, new if tx.flat or not new else {name: new})  # noqa: E731
+    if then is None:
+        return named(*tx.update_tree(updates, own, context))
+    return tx.finish_tree(updates, own, context, lambda *made: then(*named(*made)))
 
 
 def at_work(tx: Transformation, step: Any, dtype: Any) -> Any:
@@ -163,6 +183,18 @@ def at_work(tx: Transformation, step: Any, dtype: Any) -> Any:
 
 @trees.compiled
 def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
+    work, end = _begun(tx, updates, state, params, extra)
+    return end(*run(*work))
+
+
+@trees.compiled
+def _apply(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
+    work, end = _begun(tx, updates, state, params, extra)
+    return run(*work, then=lambda *made: end(*made, put=lambda u: params if u is NOTHING else apply_updates(params, u)))
+
+
+def _begun(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, Any]:
+    """What `run` takes, and what makes updates of the dtypes that came in, and the state, of what it returns."""
     _check(tx, updates, state, params, extra)
     dtype = trees.working_dtype(updates, params, state.slots)
     wide = jax.tree.map(lambda u: None if is_float0(u) else trees.widen(u, dtype), updates)
@@ -172,22 +204,20 @@ def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: 
     step = jnp.where(state.step < 2**31 - 1, state.step + 1, state.step)
     now = at_work(tx, state.step, dtype)
     old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
-    out, new = run(now, wide, old, Context(step, params, extra))
-    checks.check_made(type(tx).__name__, out, wide)
-    if (after := jax.tree.structure(new)) != (before := jax.tree.structure(old)):
-        raise TypeError(f"an update must return the slots that it began with: {after} is not {before}")
-    out = jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, out)
-    return out, State(step, jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, new))
+
+    def end(made, slots, put=lambda u: u):
+        if made is not NOTHING:
+            checks.check_made(type(tx).__name__, made, wide)
+            made = jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, made)
+        if (after := jax.tree.structure(slots)) != (before := jax.tree.structure(old)):
+            raise TypeError(f"an update must return the slots that it began with: {after} is not {before}")
+        return put(made), State(step, jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, slots))
+
+    return (now, wide, old, Context(step, params, extra)), end
 
 
 def _check(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:
-    if not isinstance(state, State):
-        swapped = (
-            ": the arguments are in another order" if isinstance(updates, State) or isinstance(params, State) else ""
-        )
-        raise TypeError(f"update(updates, state, params) needs the State of init, got {type(state).__name__}{swapped}")
-    if not jnp.issubdtype(getattr(state.step, "dtype", type(state.step)), jnp.integer) or jnp.shape(state.step):
-        raise TypeError(f"state.step must be one integer, got {said(state.step)}: make the state with init")
+    checks.check_state(State, updates, state, params)
     checks.check_extra({name: type(piece).__name__ for piece in walk(tx) for name in piece.needs}, params, extra)
     checks.check_updates(updates, params)
     checks.check_hyperparameters(tx, walk(tx), trees.working_dtype(updates, params))
@@ -233,22 +263,3 @@ class PerLeaf(Transformation):
 def sharded(slot: Any, param: Any) -> Any:
     """The slot, sharded as its parameter where jit would choose; what `zeros_like` makes of an array is already."""
     return shard_alike(param, slot)[1] if isinstance(param, Tracer) and slot.shape == param.shape else slot
-
-
-@checked
-@trees.compiled
-def apply_updates(params: Any, updates: Any) -> Any:
-    """The parameters plus the updates, with the parameters' structure, shapes and dtypes; None changes nothing.
-
-    >>> import gradtx as gx, jax.numpy as jnp
-    >>> gx.apply_updates({"w": jnp.ones(2), "frozen": jnp.ones(1)}, {"w": -jnp.ones(2), "frozen": None})
-    {'frozen': Array([1.], dtype=float32), 'w': Array([0., 0.], dtype=float32)}
-    """
-    checks.check_updates(updates, () if params is None else params)
-
-    def add(u, p):
-        if u is None or is_float0(u):
-            return p
-        return trees.narrow(trees.widen(p, dtype := trees.working_dtype(u, p)) + trees.widen(u, dtype), p)
-
-    return jax.tree.map(add, updates, params, is_leaf=is_none)

@@ -14,6 +14,7 @@ from jax.tree_util import DictKey, GetAttrKey, keystr, tree_flatten_with_path
 from gradtx.arguments import is_array, live, said
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+NOTHING: Any = object()  # what is emitted where the parameters stay as they are: see `Transformation.finish_tree`
 _ARRAYS: set[type] = {float, int, complex, bool}  # types of concrete leaves: these, and those met since
 
 

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx import optimizers
+from gradtx.apply import apply_updates
 from gradtx.arguments import checked, said
-from gradtx.core import State, Transformation, apply_updates
+from gradtx.core import State, Transformation
 from gradtx.training.problems import Problem
 
 

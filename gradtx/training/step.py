@@ -12,7 +12,7 @@ from jax import Array
 
 from gradtx.arguments import checked, function_of, is_array, live, said, trace_state, traced
 from gradtx.checks import place
-from gradtx.core import Record, State, Transformation, apply_updates, leaves_by_path, walk
+from gradtx.core import Record, State, Transformation, leaves_by_path, walk
 from gradtx.core.trees import is_float0
 from gradtx.pieces.extra import one_key
 from gradtx.pieces.measures import all_finite
@@ -213,8 +213,7 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
         }
         needs = {name for piece in walk(step.tx) for name in piece.needs}
         extra = {name: x for name, x in given.items() if name in needs}
-        updates, state = step.tx.update(gradient, state, params, **extra)
-        return apply_updates(params, updates), state
+        return step.tx.apply(gradient, state, params, **extra)
 
     finite = None
     if step.skip_nonfinite:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gradtx.apply import apply_updates
 from gradtx.arguments import checked, said
-from gradtx.core import Transformation, apply_updates, walk
+from gradtx.core import Transformation, walk
 
 
 class Surface(NamedTuple):

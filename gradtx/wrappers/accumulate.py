@@ -6,14 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Slots, Transformation, walk, working_dtype
+from gradtx.combinators.combinator import Branching
+from gradtx.core import NOTHING, Context, Slots, Transformation, run, walk, working_dtype
 from gradtx.core.trees import is_none
 from gradtx.pieces.size import running_sum
 from gradtx.schedules import Count, Flag
 
 
-class accumulate(Combinator):
+class accumulate(Branching):
     r"""Runs a transformation on the mean of every k updates; emits 0 until there are k.
 
     $$u_t = \mathrm{inner}\Bigl(\frac{1}{k} \sum_{i=t-k+1}^{t} g_i\Bigr) \text{ where } k \text{ divides } t,
@@ -55,12 +55,15 @@ class accumulate(Combinator):
                 slots["value"] = jnp.zeros((), working_dtype(params))
         return slots
 
-    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+    def finish_tree(self, updates: Any, slots: Slots, context: Context, then: Any) -> Any:
+        old, sums = slots.get("inner", {}), {name: slot for name, slot in slots.items() if name != "inner"}
+
+        def end(made: Any, kept: Slots) -> Any:
+            return then(made, sums | ({"inner": kept} if kept else {}))
+
         if self.every == 1:
-            return self.part("inner", updates, slots, context, new := {}), new
+            return run(self.inner, updates, old, context, end)
         first, due = (context.step - 1) % self.every == 0, context.step % self.every == 0
-        old = {name: slot for name, slot in slots.items() if name == "inner"}
-        sums = {name: slot for name, slot in slots.items() if name != "inner"}
         sums = jax.tree.map(lambda a: jnp.where(first, 0, a), sums)  # not once it is used: that would need a copy
         extra, share = dict(context.extra), self.every if self.mean else 1
         if "value" in sums:
@@ -72,12 +75,8 @@ class accumulate(Combinator):
                 lambda g, a: a if g is None else a + g, updates, sums["sum"], is_leaf=is_none
             )
 
-        def run() -> Any:
+        def work() -> Any:
             taken = jax.tree.map(lambda g, a: g if g is None else a / share, updates, total, is_leaf=is_none)
-            own = context._replace(step=context.step // self.every, extra=extra)
-            made = self.part("inner", taken, old, own, new := {})
-            return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), (made, new), (updates, old))
+            return run(self.inner, taken, old, context._replace(step=context.step // self.every, extra=extra), end)
 
-        # Where nothing is due, what came in stands for what would come out: no memory is needed for it, nor written.
-        made, new = jax.lax.cond(due, run, lambda: (updates, old))
-        return jax.tree.map(lambda u: jnp.where(due, u, 0), made), new | sums
+        return jax.lax.cond(due, work, lambda: end(NOTHING, old))

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.combinators.combinator import Combinator
+from gradtx.combinators.combinator import Branching
 from gradtx.combinators.monitor import Measurement
-from gradtx.core import Context, Slots, Transformation, at_work, run, working_dtype
+from gradtx.core import NOTHING, Context, Slots, Transformation, at_work, run, working_dtype
 from gradtx.pieces.measures import all_finite
 
 _COUNTS = "skipped", "skipped in a row"
 
 
-class skip_nonfinite(Combinator):
+class skip_nonfinite(Branching):
     r"""Leaves everything as it is at an update where anything is not finite.   u = inner(g), or 0
 
     A NaN or an infinity among the updates that come in, in the loss (`value`) where a piece is given it, among the
@@ -51,34 +51,33 @@ class skip_nonfinite(Combinator):
         counts = {name: Measurement(jnp.zeros((), jnp.int32)) for name in _COUNTS}
         return super().init_tree(params) | {"step": jnp.zeros((), jnp.int32), "measured": counts}
 
-    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+    def finish_tree(self, updates: Any, slots: Slots, context: Context, then: Any) -> Any:
         done, old = slots["step"], slots.get("inner", {})
-        inner = at_work(self.inner, done, working_dtype(updates, slots))
         own = context._replace(step=_counted(done))
+        work = at_work(self.inner, done, working_dtype(updates, slots)), updates, old, own
         value = context.extra.get("value")
+        total, row = (slots["measured"][name].value for name in _COUNTS)
 
-        def attempt() -> Any:
-            made, new = run(inner, updates, old, own)
-            return jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), (made, new), (updates, old))
-
-        def good(made: Any, new: Any) -> Array:
+        def fine(made: Any, new: Slots) -> Array:
+            made = None if made is NOTHING else made
             return all_finite(updates, made, value, jax.tree.map(_become, new, old))
 
-        def once() -> Any:
-            made, new = attempt()
-            return (fine := good(made, new)), made, jax.tree.map(lambda x, before: jnp.where(fine, x, before), new, old)
+        def end(made: Any, kept: Slots, step: Any, *counts: Any) -> Any:
+            new = {"step": step, "measured": dict(zip(_COUNTS, map(Measurement, counts)))}
+            return then(made, new | ({"inner": kept} if kept else {}))
 
-        # Where it stays, what came in stands for what would come out: no memory is needed for it, nor written.
+        def taken(made: Any, new: Slots) -> Any:
+            return end(made, new, own.step, total, jnp.zeros_like(row))
+
+        def refused() -> Any:
+            return end(NOTHING, old, done, _counted(total), _counted(row))
+
+        def once() -> Any:
+            return jax.lax.cond(fine(*(new := run(*work))), lambda: taken(*new), refused)
+
         if any(map(callable, context.extra.values())):
-            stay = jnp.array(False), updates, old
-            fine, made, kept = jax.lax.cond(all_finite(updates, value), once, lambda: stay)
-        else:
-            fine = good(*attempt())
-            made, kept = jax.lax.cond(fine, attempt, lambda: (updates, old))
-        total, row = (slots["measured"][name].value for name in _COUNTS)
-        counts = jnp.where(fine, total, _counted(total)), jnp.where(fine, 0, _counted(row))
-        new = {"step": jnp.where(fine, own.step, done), "measured": dict(zip(_COUNTS, map(Measurement, counts)))}
-        return jax.tree.map(lambda u: jnp.where(fine, u, 0), made), new | ({"inner": kept} if kept else {})
+            return jax.lax.cond(all_finite(updates, value), once, refused)
+        return jax.lax.cond(run(*work, fine), lambda: run(*work, taken), refused)
 
 
 def _counted(n: Array) -> Array:
@@ -86,6 +85,8 @@ def _counted(n: Array) -> Array:
     return jnp.where(n < 2**31 - 1, n + 1, n)
 
 
-def _become(new: Array, old: Array) -> Array:
+def _become(new: Array, old: Array) -> Any:
     """What is new; 0 where the old was not finite, as a smallest loss is before the first."""
+    if new is old:
+        return None
     return jnp.where(jnp.isfinite(old), new, 0) if jnp.issubdtype(old.dtype, jnp.inexact) else new

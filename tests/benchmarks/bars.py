@@ -87,37 +87,40 @@ def branches(rounds: int = 48) -> None:
     def million(value: float) -> Any:
         return jax.block_until_ready({f"w{i}": jnp.full(10**6, value) for i in range(20)})
 
-    steps, carry, times = {}, {}, {name: [] for name in ways}
+    def step(name: str, as_one: bool, params: Any, state: Any, g: Any) -> Any:
+        if as_one:
+            return ways[name].apply(g, state, params)
+        updates, state = ways[name].update(g, state, params)
+        return jax.tree.map(jnp.add, params, updates), state
+
+    steps, carry = {}, {}
     for name, tx in ways.items():
-        params, g = million(1.0), million(1e-3)
-        carry[name] = params, tx.init(params)
-
-        def step(g, state, params, update=tx.update):
-            updates, state = update(g, state, params)
-            return jax.tree.map(jnp.add, params, updates), state
-
-        steps[name] = jax.jit(step, donate_argnums=(0, 1, 2)).lower(g, carry[name][1], params).compile()
-    order = Random(0)
+        for as_one in {isinstance(tx, gx.Transformation), False}:
+            jitted = jax.jit(partial(step, name, as_one), donate_argnums=(0, 1, 2))
+            carry[name, as_one] = (params := million(1.0)), (state := tx.init(params))
+            steps[name, as_one] = jitted.lower(params, state, million(1e-3)).compile()
+    order, times = Random(0), {key: [] for key in steps}
     for _ in range(rounds):
-        for name in order.sample([*steps], len(steps)):  # what runs before it decides how memory is laid out
-            (params, state), step = carry[name], steps[name]
+        for key in order.sample([*steps], len(steps)):  # what runs before it decides how memory is laid out
             g = million(1e-3)
             start = time.perf_counter()
-            carry[name] = jax.block_until_ready(step(g, state, params))
-            times[name].append(time.perf_counter() - start)
-    took = {name: median(several[8:]) for name, several in times.items()}
-    for library in plain:
-        parts = times[f"{library} in 8 parts"][8:]
+            carry[key] = jax.block_until_ready(steps[key](*carry[key], g))
+            times[key].append(time.perf_counter() - start)
+    took = {key: median(several[8:]) for key, several in times.items()}
+    temporary = {key: compiled.memory_analysis().temp_size_in_bytes / 8e7 for key, compiled in steps.items()}
+    for library, as_one in ("gradtx", True), ("gradtx", False), ("optax", False):
+        how = "apply" if as_one else "update, then added"
+        parts = times[f"{library} in 8 parts", as_one][8:]
         idle, mean = median(parts), sum(median(parts[i::8]) for i in range(8)) / 8
-        temporary = {name: step.memory_analysis().temp_size_in_bytes for name, step in steps.items()}
-        print(f"  {library}: plain {took[library] * 1e3:.0f} ms, temporaries {temporary[library] / 8e7:.2f} of a tree")
+        base = took[library, as_one]
+        print(f"  {library}, {how}: plain {base * 1e3:.0f} ms, temporaries {temporary[library, as_one]:.2f} of a tree")
         for name, time_taken, bar in (
-            ("guarded", took[f"{library} guarded"], 1.25),
+            ("guarded", took[f"{library} guarded", as_one], 1.25),
             ("in 8 parts: a part that waits", idle, 0.4),
             ("in 8 parts: the mean", mean, 1.0),
         ):
-            own = temporary[f"{library} {name.partition(':')[0]}"]
-            print(f"    {name}: {time_taken / took[library]:.2f} of it   (bar: {bar}), temporaries {own / 8e7:.2f}")
+            own = temporary[f"{library} {name.partition(':')[0]}", as_one]
+            print(f"    {name}: {time_taken / base:.2f} of it   (bar: {bar}), temporaries {own:.2f}")
 
 
 def imports() -> None:

@@ -1,0 +1,108 @@
+"""`apply`, the update and what it does to the parameters as one: the same, but where nothing is emitted."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from streams import assert_near, extra, params_of, stream
+
+import gradtx as gx
+
+params = params_of()
+adamw = gx.adamw(gx.schedules.linear(0.1, 0.01, 4))
+WRAPPED = {
+    "a guard": gx.skip_nonfinite(adamw),
+    "parts": gx.accumulate(adamw, 2),
+    "one part": gx.accumulate(adamw, 1),
+    "parts, guarded": gx.skip_nonfinite(gx.accumulate(adamw, 2)),
+    "guarded parts": gx.accumulate(gx.skip_nonfinite(adamw), 2),
+    "parts of parts": gx.accumulate(gx.accumulate(adamw, 2), 2),
+    "last of a chain": gx.chain(gx.clip(10.0), gx.sgd(1.0), gx.scale(-1.0), gx.skip_nonfinite(adamw)),
+    "first of a chain": gx.chain(gx.skip_nonfinite(gx.scale_by_ema(0.9)), adamw),
+    "in a group": gx.partition({"w": gx.skip_nonfinite(adamw)}, default=gx.accumulate(adamw, 2)),
+    "the loss": gx.skip_nonfinite(gx.accumulate(gx.chain(gx.reduce_on_plateau(patience=1), adamw), 2)),
+    "a function": gx.skip_nonfinite(gx.sam(adamw)),
+    "no memory": gx.accumulate(gx.skip_nonfinite(gx.scale(-0.1)), 2),
+    "nothing in a chain": gx.chain(),
+}
+
+
+def separately(tx, g, state, params, **given):
+    updates, state = tx.update(g, state, params, **given)
+    return gx.apply_updates(params, updates), state
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_it_is_the_update_added(name):
+    """Of gradients too that are not finite, the first and the last of a window among them."""
+    tx, gradients = WRAPPED[name], list(stream(params, 8))
+    if "skip_nonfinite" in repr(tx):
+        for i, bad in ((1, jnp.nan), (4, jnp.inf), (5, jnp.nan)):
+            gradients[i]["b"] = gradients[i]["b"].at[2].set(bad)
+    as_one = jax.jit(tx.apply, static_argnames=tuple({"grad_fn"} & extra(tx).keys()))
+    state, theta = tx.init(params), params
+    for g in gradients:
+        expected = separately(tx, g, state, theta, **extra(tx))
+        theta, state = as_one(g, state, theta, **extra(tx))
+        assert_near(*(jax.tree.map(lambda x: jnp.nan_to_num(x, nan=7.0), x) for x in ((theta, state), expected)))
+
+
+@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("tx", [WRAPPED[name] for name in ("a guard", "parts", "parts, guarded", "last of a chain")])
+def test_parameters_are_bit_for_bit_as_they_were_where_nothing_is_emitted(tx, eager):
+    theta = {
+        "zeros": jnp.array([-0.0, 0.0]),
+        "odd": jnp.array([jnp.nan, jnp.inf, 1e-45]),
+        "half": jnp.array([-0.0, 1.0], jnp.bfloat16),
+        "complex": jnp.array([1 - 0.0j, -0.0]),
+        "fixed": jnp.arange(3),
+        "number": 0.5,
+    }
+    g = {name: jnp.full(jnp.shape(x), jnp.nan, jnp.result_type(x)) for name, x in theta.items()} | {"fixed": None}
+    state = tx.init(theta)
+    with jax.disable_jit(eager):
+        got, after = tx.apply(g, state, theta)
+    for name, x in theta.items():
+        a, b = np.asarray(jnp.asarray(got[name])), np.asarray(jnp.asarray(x))
+        assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), name
+    assert after.step == 1
+    updates, alike = tx.update(g, state, theta)
+    chex.assert_trees_all_equal(after, alike)
+    assert all(not np.any(u) for u in jax.tree.leaves(updates))
+
+
+def test_one_leaf_without_a_gradient_is_left_alone():
+    """None is the whole tree there, and not the same as nothing emitted."""
+    for tx in (gx.adam(0.1), gx.skip_nonfinite(gx.adam(0.1)), gx.accumulate(gx.adam(0.1), 1)):
+        w, state = tx.apply(None, tx.init(jnp.ones(2)), jnp.ones(2))
+        assert w.tolist() == [1, 1] and state.step == 1
+
+
+def test_hypergradients_pass_through_branches():
+    """As they do where there is none: two parts of a batch, each the whole of it."""
+
+    def loss_after(rate, wrap, steps):
+        tx = wrap(gx.adam(rate))
+
+        def step(carry, _):
+            w, state = carry
+            return tx.apply(2 * w, state, w), None
+
+        w = jnp.array([1.0, -2.0])
+        (w, _), _ = jax.lax.scan(step, (w, tx.init(w)), length=steps)
+        return jnp.sum(w**2)
+
+    plain = jax.value_and_grad(loss_after)(0.1, lambda tx: tx, 3)
+    for wrap in (gx.skip_nonfinite, lambda tx: gx.skip_nonfinite(gx.accumulate(tx, 2))):
+        steps = 3 if wrap is gx.skip_nonfinite else 6
+        assert_near(jax.value_and_grad(loss_after)(0.1, wrap, steps), plain, 1e-6)
+
+
+def test_a_piece_that_returns_no_update_is_refused():
+    class forgets(gx.Transformation):
+        def update_tree(self, updates, slots, context):
+            return None, slots
+
+    with pytest.raises(TypeError, match="forgets: the update of 'w' must be an array"):
+        forgets().apply({"w": jnp.ones(2)}, forgets().init({"w": jnp.ones(2)}), {"w": jnp.ones(2)})
