@@ -106,6 +106,8 @@ def placed(place: str, x: Any, like: Any) -> jax.Array:
         x = x.view(like.dtype)  # npz has no name for bfloat16 and such
     if (x.shape, x.dtype) != (like.shape, like.dtype):
         raise ValueError(f"{place} is {describe(x)}, not {describe(like)}")
+    if isinstance(x, Tracer) or isinstance(like, Tracer):
+        return jnp.asarray(x)
     return jax.device_put(x, like.sharding if getattr(like, "committed", False) else None, may_alias=False)
 
 

@@ -178,6 +178,7 @@ CASES: dict[str, list[Case]] = {
     "skip_nonfinite": [
         Case(gx.skip_nonfinite(gx.adam()), elementwise=False),
         Case(gx.skip_nonfinite(gx.sam(gx.sgd(0.1))), moves_at_rest=True, elementwise=False),
+        Case(gx.skip_nonfinite(gx.adam(), outgoing=False), elementwise=False),
     ],
     "sam": [Case(gx.sam(gx.adam()), moves_at_rest=True, elementwise=False)],
     # optimizers

@@ -24,10 +24,21 @@ import gradtx as gx
 from gradtx.__main__ import RECIPES
 from gradtx.core import Record, Transformation, leaves_by_path, walk
 
-each = pytest.mark.parametrize("case", [case for _, case in ALL], ids=[name for name, _ in ALL])
-each_tx = pytest.mark.parametrize("tx", [case.tx for _, case in ALL], ids=[name for name, _ in ALL])
-each_part = pytest.mark.parametrize("case", [case for _, case in PARTS], ids=[name for name, _ in PARTS])
-each_part_tx = pytest.mark.parametrize("tx", [case.tx for _, case in PARTS], ids=[name for name, _ in PARTS])
+
+def registered(argument, several):
+    """A test of each of these cases, or of their transformations."""
+    optax = pytest.mark.promotes("Optax's arithmetic")
+    return pytest.mark.parametrize(
+        argument,
+        [
+            pytest.param(getattr(case, argument, case), id=name, marks=[optax] if name.startswith("pair") else [])
+            for name, case in several
+        ],
+    )
+
+
+each, each_tx = registered("case", ALL), registered("tx", ALL)
+each_part, each_part_tx = registered("case", PARTS), registered("tx", PARTS)
 
 # What remembers a number that it measured of all leaves: of a part of them, it remembers another.
 MEASURING = (

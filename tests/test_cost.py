@@ -45,10 +45,11 @@ def test_a_clip_adds_one_reading_of_the_gradient():
     [
         (gx.skip_nonfinite, 1.75, False),  # all four trees are read once more, and updates are written and read
         (gx.skip_nonfinite, 1.41, True),  # they are read once more: 56 bytes of 40
+        (lambda tx: gx.skip_nonfinite(tx, outgoing=False), 1.11, True),  # the gradient is read once more: 44
         (lambda tx: gx.accumulate(tx, 8), 1.65, False),  # of both branches together
         (lambda tx: gx.accumulate(tx, 8), 1.31, True),  # 52, of which a part that waits executes 12
     ],
-    ids=["skip_nonfinite", "skip_nonfinite, as one", "accumulate", "accumulate, as one"],
+    ids=["skip_nonfinite", "skip_nonfinite, as one", "what comes in", "accumulate", "accumulate, as one"],
 )
 def test_a_branch_needs_no_memory(wrap, most, as_one):
     """Whether it runs or not, the state, and as one the parameters too, are written in place, or left alone. Where

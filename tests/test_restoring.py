@@ -135,6 +135,17 @@ def test_a_typed_random_key_is_restored_from_its_numbers():
     assert gx.restore(tx, params_of(), saved)[0].slots["pair"]["state"] == jax.random.key(7)
 
 
+@pytest.mark.parametrize("traced", ["saved", "params"])
+def test_within_a_compiled_function(traced):
+    tx, params = gx.adamw(1e-3), params_of()
+    saved = of_any_bits(tx.init(params))
+    if traced == "saved":
+        state = jax.jit(lambda saved: gx.restore(tx, params, saved)[0])(saved)
+    else:
+        state = jax.jit(lambda params: gx.restore(tx, params, jax.tree.map(np.asarray, saved))[0])(params)
+    assert bits(state) == bits(saved)
+
+
 def test_it_lies_where_init_places_it_and_shares_no_memory():
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
     params = {"w": jax.device_put(jnp.ones((8, 2)), NamedSharding(mesh, PartitionSpec("x"))), "b": jnp.ones(2)}

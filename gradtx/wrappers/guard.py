@@ -10,6 +10,7 @@ from gradtx.combinators.combinator import Branching
 from gradtx.combinators.monitor import Measurement
 from gradtx.core import NOTHING, Context, Slots, Transformation, at_work, run, working_dtype
 from gradtx.pieces.measures import all_finite
+from gradtx.schedules import Flag
 
 _COUNTS = "skipped", "skipped in a row"
 
@@ -27,10 +28,12 @@ class skip_nonfinite(Branching):
     done, `"skipped in a row"`: where a training loop may stop. Within `jax.shard_map` it sees its own shard.
 
     `inner` is computed twice, once only to see what would come out, because that needs no memory beside the state;
-    but once where it is given functions, such as `grad_fn`.
+    but once where it is given functions, such as `grad_fn`, or where what would come out is not looked at: from what is
+    finite, what is not comes by overflow alone, or by a fault.
 
     Args:
       inner: The optimizer.
+      outgoing: Whether what would come out is looked at, beside what comes in; AdamW then takes half as long again.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.skip_nonfinite(gx.adam(0.1))
@@ -40,6 +43,7 @@ class skip_nonfinite(Branching):
     """
 
     inner: Transformation
+    outgoing: Flag = True
 
     formula = "u = inner(g)"
 
@@ -75,6 +79,8 @@ class skip_nonfinite(Branching):
         def once() -> Any:
             return jax.lax.cond(fine(*(new := run(*work))), lambda: taken(*new), refused)
 
+        if not self.outgoing:
+            return jax.lax.cond(all_finite(updates, value), lambda: run(*work, taken), refused)
         if any(map(callable, context.extra.values())):
             return jax.lax.cond(all_finite(updates, value), once, refused)
         return jax.lax.cond(run(*work, fine), lambda: run(*work, taken), refused)

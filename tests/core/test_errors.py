@@ -661,6 +661,11 @@ PARTS = {
         TypeError,
         r"learning_rate: of_step\(<lambda>\) must be one that JAX can trace: jnp.where",
     ),
+    "a schedule's class": (
+        lambda: gx.adam(gx.schedules.constant),
+        TypeError,
+        r"learning_rate must be a function of the step, got the class constant: make one, constant\(…\)",
+    ),
     "no function of the step": (lambda: gx.of_step(3), TypeError, "^of_step: function must be a function of one argum"),
     # schedules
     "no steps": (lambda: schedules.cosine(1.0, steps=0), ValueError, "^cosine: steps must be an integer, 1 or more"),

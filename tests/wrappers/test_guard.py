@@ -103,6 +103,16 @@ def test_what_comes_out_is_checked(inner, g):
     assert u.tolist() == [0, 0] and counts(state) == [1, 1]
 
 
+@pytest.mark.parametrize("inner, g", [(gx.scale(1e30), 1e30), (gx.momentum(0.9), jnp.inf), (gx.sgd(1e30), -1e30)])
+def test_what_comes_out_is_not_checked_if_it_is_not_asked(inner, g):
+    tx, bad = gx.skip_nonfinite(inner, outgoing=False), not jnp.isfinite(g)
+    u, state = tx.update(jnp.array([1.0, g]), tx.init(jnp.zeros(2)))
+    assert jnp.isfinite(u).tolist() == [True, bad] and counts(state) == [bad, bad]
+    u, after = tx.update(jnp.array([1.0, jnp.nan]), state)
+    chex.assert_trees_all_equal(inner_of(after), inner_of(state))
+    assert not u.any() and counts(after) == [1 + bad, 1 + bad]
+
+
 def test_what_would_be_remembered_is_checked():
     """Squares overflow before updates do: Adam would divide by ∞ for ever after."""
     tx, g = gx.skip_nonfinite(gx.adam(0.1)), jnp.array([1e20])
