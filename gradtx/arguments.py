@@ -72,7 +72,7 @@ def function_of(place: str, value: Any, *takes: str) -> Any:
     of = f" of {takes[0] if len(takes) == 1 else '(' + ', '.join(takes) + ')'}" if takes else ""
     if not callable(value) or hasattr(type(value), "update_tree"):
         raise TypeError(f"{place} must be a function{of}, got {said(value)}")
-    if isinstance(value, type) and hasattr(value, "_kinds"):
+    if takes and isinstance(value, type) and hasattr(value, "_kinds"):
         raise TypeError(f"{place} must be a function{of}, got the class {_name(value)}: make one, {_name(value)}(…)")
     try:
         signature = inspect.signature(value)

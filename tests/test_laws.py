@@ -219,7 +219,7 @@ IN_THE_LIMIT = {  # of a number that can only be made large
 @pytest.mark.usefixtures("eager")
 def test_the_family(x64, name):
     params = params_of("float64")
-    gradients = list(stream(params, 8))
+    gradients = list(stream(params))
     made, parent = (follow(tx, params, gradients)[0] for tx in FAMILY[name])
     assert_near(made, parent, 2e-6 if name in IN_THE_LIMIT else 1e-12)
 
