@@ -633,6 +633,13 @@ FAULTS = [
         "tests/wrappers/test_guard.py::test_a_guarded_step_changes_nothing_but_its_counts",
     ),
     Fault(
+        "what is not finite is sought by what devices cannot reduce",
+        "pieces/measures.py",
+        "jnp.max(marks.reshape",
+        "jnp.bitwise_or.reduce(marks.reshape",
+        f"{CONTRACT}_sharded_is_single_device_and_slots_are_sharded_as_their_parameter[skip_nonfinite-0-Auto]",
+    ),
+    Fault(
         "zeros are added to the parameters where nothing is emitted",
         "core/transformation.py",
         "params if u is NOTHING else apply_updates(params, u)",
@@ -735,6 +742,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print them, and run nothing")
     given = parser.parse_args(arguments)
     faults = [fault for fault in FAULTS if not given.only or any(word in fault.name for word in given.only)]
+    if not faults:
+        parser.error(f"no fault has a name with {' or '.join(given.only)} in it")
     faults = sorted(faults, key=lambda fault: crc32(f"{given.seed} {fault.name}".encode()))[: given.sample]
     faults = [fault for fault in FAULTS if fault in faults]
     for fault in faults:

@@ -360,20 +360,22 @@ def test_every_hyperparameter_has_a_finite_gradient_at_zero_gradients_too(case):
 def test_sharded_is_single_device_and_slots_are_sharded_as_their_parameter(tx, axis_type):
     if isinstance(tx, gx.pair):
         pytest.skip("declared: Optax lays out its own state")
-    params = {"w": jnp.arange(64.0).reshape(16, 4) / 64, "b": jnp.ones(3)}
+    w = jnp.arange(64.0) / 64
+    params = {"w": w.reshape(16, 4), "columns": w.reshape(2, 32) - 0.5, "vector": 1 - w, "b": jnp.ones(3)}
     gradients = list(stream(params, 1))
     with jax.disable_jit():
         single, _ = follow(tx, params, gradients)
     mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
     with jax.set_mesh(mesh):
-        spec = {"w": NamedSharding(mesh, PartitionSpec("x")), "b": NamedSharding(mesh, PartitionSpec())}
+        axes = {"w": ("x",), "columns": (None, "x"), "vector": ("x",), "b": ()}
+        spec = {name: NamedSharding(mesh, PartitionSpec(*several)) for name, several in axes.items()}
         put = partial(jax.device_put, device=spec)
         params = put(params)
         for init in (tx.init, jax.jit(tx.init)):
             state = init(params)
             for slot in jax.tree.leaves(state.slots):
-                if slot.shape == (16, 4):
-                    assert slot.sharding.is_equivalent_to(spec["w"], 2)
+                for name in [name for name in ("w", "columns", "vector") if slot.shape == params[name].shape]:
+                    assert slot.sharding.is_equivalent_to(spec[name], slot.ndim)
         assert_near(follow(tx, params, map(put, gradients))[0], single, 3e-6)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, NonNegative, PerLeaf, Slots
+from gradtx.core.transformation import sharded
 from gradtx.core.trees import differentiable, widen
 
 
@@ -66,7 +67,8 @@ class covered_sum(PerLeaf):
 
     def init_tree(self, params: Any) -> Slots:
         def start(p):
-            return jax.tree.map(jnp.zeros_like, _largest(widen(p))) if differentiable("params", p) else None
+            rows = _largest(widen(p)) if differentiable("params", p) else None
+            return jax.tree.map(lambda x: sharded(jnp.zeros_like(x), p), rows)
 
         return {"largest": jax.tree.map(start, params)} if jax.tree.leaves(params) else {}
 

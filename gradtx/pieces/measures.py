@@ -90,8 +90,8 @@ def _any_nan(zero: Any) -> Array:
     integer = jnp.dtype(f"int{8 * zero.dtype.itemsize}")
     marks = jax.lax.bitcast_convert_type(zero, integer) & jnp.iinfo(integer).max  # all but the sign, which 0 has too
     few = next((n for n in range(32, 1, -1) if marks.ndim and marks.shape[-1] % n == 0), 1)
-    if few > 1:
-        marks = jnp.bitwise_or.reduce(marks.reshape(*marks.shape[:-1], -1, few), axis=-1)
+    if few > 1 and jax.typeof(marks).sharding.spec[-1] is None:  # what an explicit mesh divides stays whole
+        marks = jnp.max(marks.reshape(*marks.shape[:-1], -1, few), axis=-1)
     return (marks != 0).any()
 
 

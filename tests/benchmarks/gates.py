@@ -113,12 +113,14 @@ def p4_vmap(tx, given):
 
 
 def sharded(axis_type, tx, given):
-    params = {"w": jnp.arange(64.0).reshape(16, 4) / 64, "b": jnp.ones(3)}
+    w = jnp.arange(64.0) / 64
+    params = {"w": w.reshape(16, 4), "columns": w.reshape(2, 32) - 0.5, "vector": 1 - w, "b": jnp.ones(3)}
     several = list(stream(params, 2))
     single = steps(tx, params, several, given, jitted(tx, given))[0]
     mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
     with jax.set_mesh(mesh):
-        spec = {"w": NamedSharding(mesh, PartitionSpec("x")), "b": NamedSharding(mesh, PartitionSpec())}
+        axes = {"w": ("x",), "columns": (None, "x"), "vector": ("x",), "b": ()}
+        spec = {name: NamedSharding(mesh, PartitionSpec(*by)) for name, by in axes.items()}
         put = partial(jax.device_put, device=spec)
         return apart(steps(tx, put(params), map(put, several), given, jitted(tx, given))[0], single)
 
