@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from streams import assert_near, extra, params_of, stream
 
 import gradtx as gx
@@ -70,6 +71,30 @@ def test_parameters_are_bit_for_bit_as_they_were_where_nothing_is_emitted(tx, ea
     updates, alike = tx.update(g, state, theta)
     chex.assert_trees_all_equal(after, alike)
     assert all(not np.any(u) for u in jax.tree.leaves(updates))
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("name", ["a guard", "parts, guarded", "guarded parts", "last of a chain", "a function"])
+def test_on_a_mesh_it_is_as_on_one_device(name, axis_type):
+    tx, w = WRAPPED[name], jnp.arange(64.0) / 64
+    theta = {"w": w.reshape(16, 4), "b": 1 - w}
+    gradients = [jax.tree.map(lambda x, i=i: x - i, theta) for i in range(4)]
+    gradients[2]["b"] = gradients[2]["b"].at[40].set(jnp.nan)
+
+    def walked(put):
+        p, g = put(theta), [put(g) for g in gradients]
+        state = tx.init(p)
+        for one in g:
+            p, state = jax.jit(lambda g, s, p: tx.apply(g, s, p, **extra(tx)))(one, state, p)
+        return p
+
+    expected = walked(lambda tree: tree)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
+    with jax.set_mesh(mesh):
+        spec = NamedSharding(mesh, PartitionSpec("x"))
+        got = walked(lambda tree: jax.device_put(tree, spec))
+    assert all(x.sharding.is_equivalent_to(spec, x.ndim) for x in jax.tree.leaves(got))
+    assert_near(got, expected, 1e-6)
 
 
 def test_one_leaf_without_a_gradient_is_left_alone():
