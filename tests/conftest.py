@@ -23,12 +23,12 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
 # Of what is tested for the whole registry, each test takes one case in so many, another share for each test: every case
 # meets some of the tests, and every test some of the cases. `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
-    "test_contract": 7,
-    "test_display": 4,
-    "test_inspection": 6,
-    "test_states": 6,
-    "test_sweeps": 4,
-    "test_training": 6,
+    "test_contract": 10,
+    "test_display": 6,
+    "test_inspection": 9,
+    "test_states": 9,
+    "test_sweeps": 6,
+    "test_training": 8,
 }
 
 

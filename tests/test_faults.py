@@ -1,4 +1,4 @@
-"""The table of faults: each applies to the code, and the tests catch a sample of them, another one for other code.
+"""The table of faults: each applies to the code, and the tests catch one of them, another for other code.
 
 `python tests/faults.py` plants them all.
 """
@@ -20,6 +20,6 @@ def test_each_has_a_name_of_its_own():
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 30
 
 
-def test_a_sample_is_caught():
+def test_one_is_caught():
     code = b"".join(path.read_bytes() for path in sorted((ROOT / "gradtx").rglob("*.py")))
-    assert main(["--sample", "2", "--seed", str(crc32(code))]) == 0
+    assert main(["--sample", "1", "--seed", str(crc32(code))]) == 0
