@@ -9,7 +9,7 @@ import numpy as np
 from jax.custom_derivatives import zero_from_primal
 
 from gradtx.arguments import describe, is_array, live, misfit, said, unknown
-from gradtx.core.trees import differentiable, is_float0, is_none, leaves_by_path, narrow, widen
+from gradtx.core.trees import NOTHING, differentiable, is_float0, is_none, leaves_by_path, narrow, widen
 
 FUNCTIONS = ("grad_fn", "hvp", "value_fn")  # the extra arguments that are functions of a tree like the parameters
 
@@ -118,6 +118,14 @@ def check_made(place: str, made: Any, given: Any) -> None:
             raise ValueError(f"{place}: the update of {path!r} came in as {_like(u)}, and out with {jnp.shape(new)}")
     if more := have.keys() - need.keys():
         raise ValueError(f"{place}: there is an update {min(more)!r} of nothing that came in")
+
+
+def check_run(place: str, made: Any, given: Any, new: Any, old: Any) -> None:
+    """Refuses updates unlike those that came in, unless there are none, and slots unlike those before."""
+    if made is not NOTHING:
+        check_made(place, made, given)
+    if (after := jax.tree.structure(new)) != (before := jax.tree.structure(old)):
+        raise TypeError(f"{place}: an update must return the slots that it began with: {after} is not {before}")
 
 
 def _like(u: Any) -> str:

@@ -170,7 +170,11 @@ def run(tx: Transformation, updates: Any, slots: Slots, context: Context, then: 
     """One update of `tx` inside another transformation, with slots as `init_slots` gives them; `then` of it, if any."""
     name = type(tx).__name__
     own = slots if tx.flat else slots.get(name, {})
-    named = lambda u, new: (u, new if tx.flat or not new else {name: new})  # noqa: E731
+
+    def named(made, new):
+        checks.check_run(name, made, updates, new, own)
+        return made, new if tx.flat or not new else {name: new}
+
     if then is None:
         return named(*tx.update_tree(updates, own, context))
     return tx.finish_tree(updates, own, context, lambda *made: then(*named(*made)))
@@ -205,13 +209,9 @@ def _begun(tx: Transformation, updates: Any, state: State, params: Any, extra: d
     now = at_work(tx, state.step, dtype)
     old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
 
-    def end(made, slots, put=lambda u: u):
-        if made is not NOTHING:
-            checks.check_made(type(tx).__name__, made, wide)
-            made = jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, made)
-        if (after := jax.tree.structure(slots)) != (before := jax.tree.structure(old)):
-            raise TypeError(f"an update must return the slots that it began with: {after} is not {before}")
-        return put(made), State(step, jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, slots))
+    def end(out, slots, put=lambda u: u):
+        out = out if out is NOTHING else jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, out)
+        return put(out), State(step, jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, slots))
 
     return (now, wide, old, Context(step, params, extra)), end
 

@@ -124,10 +124,32 @@ def test_hypergradients_pass_through_branches():
         assert_near(jax.value_and_grad(loss_after)(0.1, wrap, steps), plain, 1e-6)
 
 
-def test_a_piece_that_returns_no_update_is_refused():
-    class forgets(gx.Transformation):
-        def update_tree(self, updates, slots, context):
-            return None, slots
+class forgets(gx.Transformation):
+    def update_tree(self, updates, slots, context):
+        return None, slots
 
-    with pytest.raises(TypeError, match="forgets: the update of 'w' must be an array"):
-        forgets().apply({"w": jnp.ones(2)}, forgets().init({"w": jnp.ones(2)}), {"w": jnp.ones(2)})
+
+class grows(gx.Transformation):
+    def update_tree(self, updates, slots, context):
+        return jax.tree.map(lambda g: jnp.append(g, g), updates), slots
+
+
+class remembers(gx.Transformation):
+    def update_tree(self, updates, slots, context):
+        return updates, {"mean": updates}
+
+
+@pytest.mark.parametrize("as_one", [False, True])
+@pytest.mark.parametrize("wrap", [lambda tx: tx, gx.skip_nonfinite, lambda tx: gx.accumulate(tx, 2)])
+@pytest.mark.parametrize(
+    "tx, error, message",
+    [
+        (forgets(), TypeError, r"^forgets: the update of 'w' must be an array of shape \(2,\), got None"),
+        (grows(), ValueError, r"^grows: the update of 'w' came in as an array of shape \(2,\), and out with \(4,\)"),
+        (remembers(), TypeError, "^remembers: an update must return the slots that it began with"),
+    ],
+)
+def test_what_a_piece_returns_is_refused_by_its_name(tx, error, message, wrap, as_one):
+    tx, params = wrap(tx), {"w": jnp.ones(2)}
+    with pytest.raises(error, match=message):
+        (tx.apply if as_one else tx.update)(params, tx.init(params), params)
