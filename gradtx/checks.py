@@ -109,6 +109,8 @@ def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[...,
 
 def check_made(place: str, made: Any, given: Any) -> None:
     """Refuses updates of another structure, or with other shapes, than those that came in."""
+    if _form(made) == _form(given):
+        return
     have, need = leaves_by_path(made, is_none), leaves_by_path(given, is_none)
     for path, u in need.items():
         new = have.get(path)
@@ -126,6 +128,11 @@ def check_run(place: str, made: Any, given: Any, new: Any, old: Any) -> None:
         check_made(place, made, given)
     if (after := jax.tree.structure(new)) != (before := jax.tree.structure(old)):
         raise TypeError(f"{place}: an update must return the slots that it began with: {after} is not {before}")
+
+
+def _form(tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [x.shape if is_array(x) else None for x in leaves]
 
 
 def _like(u: Any) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from gradtx.core import Context, Slots, Transformation
+from gradtx.core import Context, Slots, Transformation, run
 
 
 class Links(Transformation):
@@ -39,9 +39,10 @@ class Links(Transformation):
         """What each link makes of the same updates, and what all then remember."""
         made, new = [], {}
         for name, link in self.named_links():
-            one, new[name] = link.update_tree(updates, slots.get(name, {}), context)
+            one, kept = run(link, updates, slots, context, name=name)
             made.append(one)
-        return made, {name: kept for name, kept in new.items() if kept}
+            new |= kept
+        return made, new
 
 
 class chain(Links, init=False):
@@ -71,15 +72,15 @@ class chain(Links, init=False):
             return then(updates, {})
         *before, (name, last) = self.named_links()
         updates, new = _through(before, updates, slots, context)
-        own = slots.get(name, {})
-        return last.finish_tree(updates, own, context, lambda u, kept: then(u, new | ({name: kept} if kept else {})))
+        return run(last, updates, slots, context, lambda made, kept: then(made, new | kept), name)
 
 
 def _through(named_links: Any, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
     new = {}
     for name, link in named_links:
-        updates, new[name] = link.update_tree(updates, slots.get(name, {}), context)
-    return updates, {name: kept for name, kept in new.items() if kept}
+        updates, kept = run(link, updates, slots, context, name=name)
+        new |= kept
+    return updates, new
 
 
 class add(Links, init=False):

@@ -69,15 +69,12 @@ class monitor(Links, init=False):
         return {"measured": {self.name: nothing}, **super().init_tree(params)}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        streams, new = [], {}
-        for name, link in self.named_links():
-            stream, new[name] = link.update_tree(updates, slots.get(name, {}), context)
-            streams.append(stream)
+        streams, new = self.side_by_side(updates, slots, context)
         value = self.measure(*(streams or [updates]))
         if not isinstance(value, (int, float, Array)) or jnp.shape(value) or jnp.iscomplexobj(value):
             raise ValueError(f"monitor {self.name!r}: the measure must give one real number, got {said(value)}")
         measured = Measurement(jnp.asarray(value, slots["measured"][self.name].value.dtype))
-        return updates, {"measured": {self.name: measured}, **{name: kept for name, kept in new.items() if kept}}
+        return updates, {"measured": {self.name: measured}, **new}
 
 
 @checked

@@ -166,14 +166,14 @@ def init_slots(tx: Transformation, params: Any) -> Slots:
     return slots if tx.flat or not slots else {type(tx).__name__: slots}
 
 
-def run(tx: Transformation, updates: Any, slots: Slots, context: Context, then: Any = None) -> Any:
-    """One update of `tx` inside another transformation, with slots as `init_slots` gives them; `then` of it, if any."""
-    name = type(tx).__name__
-    own = slots if tx.flat else slots.get(name, {})
+def run(tx: Transformation, updates: Any, slots: Slots, context: Context, then: Any = None, name: str = "") -> Any:
+    """One update of `tx` inside another transformation, its slots by its `name`, as in `init_slots`; `then` of it."""
+    name, flat = name or type(tx).__name__, tx.flat and not name
+    own = slots if flat else slots.get(name, {})
 
     def named(made, new):
         checks.check_run(name, made, updates, new, own)
-        return made, new if tx.flat or not new else {name: new}
+        return made, new if flat or not new else {name: new}
 
     if then is None:
         return named(*tx.update_tree(updates, own, context))

@@ -1,35 +1,43 @@
 """The few formulas that need care, on arrays."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+inlined = partial(jax.jit, inline=True)  # traced once for all leaves of one shape
 
+
+@inlined
 def lerp(a: Array, b: Array, keep: Array) -> Array:
     """`keep·a + (1 − keep)·b`."""
     return keep * a + (1 - keep) * b
 
 
+@inlined
 def safe_sqrt(x: Any) -> Array:
     """√x, with derivative 0 at 0; a negative number, the rounding of a 0, gives 0."""
     zero = x <= 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
+@inlined
 def hypot(a: Array, b: Array) -> Array:
     """√(a² + b²), right where the squares are not, with derivative 0 at 0."""
     large, small = jnp.maximum(jnp.abs(a), jnp.abs(b)), jnp.minimum(jnp.abs(a), jnp.abs(b))
     return large * jnp.sqrt(1 + jnp.square(safe_divide(small, large)))
 
 
+@inlined
 def safe_power(x: Any, exponent: Any) -> Array:
     """xᵖ for p of 0 or more, with derivative 0 at 0; a negative number gives 0, as 0 does, or 1 where p is 0."""
     zero = x <= 0
     return jnp.where(zero & (exponent > 0), 0, jnp.where(zero, 1, x) ** exponent)
 
 
+@inlined
 def safe_divide(a: Any, b: Any) -> Array:
     """a / b, where 0/0 is 0 and has derivative 0."""
     zero = (a == 0) & (b == 0)

@@ -140,7 +140,19 @@ class remembers(gx.Transformation):
 
 
 @pytest.mark.parametrize("as_one", [False, True])
-@pytest.mark.parametrize("wrap", [lambda tx: tx, gx.skip_nonfinite, lambda tx: gx.accumulate(tx, 2)])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tx: tx,
+        gx.skip_nonfinite,
+        lambda tx: gx.accumulate(tx, 2),
+        lambda tx: gx.chain(gx.scale(2.0), tx),
+        lambda tx: gx.chain(tx, gx.scale(2.0)),
+        lambda tx: gx.add(gx.identity(), tx),
+        lambda tx: gx.skip_nonfinite(gx.chain(tx, gx.accumulate(gx.scale(2.0), 2))),
+        lambda tx: gx.monitor("size", gx.global_norm, tx),
+    ],
+)
 @pytest.mark.parametrize(
     "tx, error, message",
     [
