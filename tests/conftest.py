@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import os
 import subprocess
 import sys
@@ -38,6 +39,9 @@ def pytest_configure(config):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # where each operation was written, which nobody reads here
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    gc.set_threshold(200_000, 50, 1000)  # what JAX keeps is gone through each time: a tenth of all time
     # JAX makes an MLIR context, which knows all dialects, anew for each program: a third of all time. One serves all;
     # a JAX that keeps it elsewhere is only slower to test.
     with contextlib.suppress(ImportError, AttributeError):

@@ -104,7 +104,9 @@ def test_it_runs_from_top_to_bottom(name):
     if check := CHECKS.get(name):
         call = f"{check.__name__}(globals())"
         notebook.cells.append(nbformat.v4.new_code_cell(f"from typing import Any\n{inspect.getsource(check)}\n{call}"))
-    flags = os.environ["XLA_FLAGS"].replace("optimization_level=0", "optimization_level=1")  # it computes for longer
+    flags = os.environ["XLA_FLAGS"]
+    if name == "08_digits":  # which computes for longer than it compiles
+        flags = flags.replace("optimization_level=0", "optimization_level=1")
     NotebookClient(notebook, timeout=300, kernel_name="python3").execute(env=os.environ | {"XLA_FLAGS": flags})
 
 

@@ -4,8 +4,11 @@ Each row is the worst that was measured, and how many fail: raise, or are beyond
 gates; this is the table of how far it stays within, beside what Optax does with the same input.
 """
 
+import io
 import os
+import pickle
 import sys
+import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
@@ -17,10 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 from cases import CASES
+from flax.serialization import from_bytes, to_bytes
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from streams import extra, params_of, stream, types
 
+import gradtx as gx
 from gradtx import optimizers
 
 OPTAX = (
@@ -29,6 +35,7 @@ OPTAX = (
 ).split()
 CONTRIB = "acprop ademamix adopt cocob dadapt_adamw dog dowg madgrad momo muon prodigy schedule_free_adamw".split()
 RESTING = "adamaxw adamw fromage lamb lars nadamw noisy_sgd".split()  # which move without a gradient
+NOISY = ("noisy_sgd",)  # whose noise is of the place of a leaf
 
 
 def ours():
@@ -49,6 +56,18 @@ def theirs():
                 tx = make(1e-3)
             given = {"value": jnp.float32(1.0)} if name == "momo" else {}
             yield name, optax.with_extra_args_support(tx), given, name in RESTING
+
+
+def some(makes):
+    """A panel of a few, made alike by both libraries."""
+    return {
+        "gradtx": [(name, make(gx), {}, False) for name, make in makes.items()],
+        "optax": [(name, optax.with_extra_args_support(make(optax)), {}, False) for name, make in makes.items()],
+    }
+
+
+def library_of(tx):
+    return gx if isinstance(tx, gx.Transformation) else optax
 
 
 def steps(tx, params, gradients, given, update=None):
@@ -86,6 +105,20 @@ def p1(tx, given):
         wrong += jax.tree.structure(state) != jax.tree.structure(after)
         wrong += types(after) != types(state) or [x.dtype for x in jax.tree.leaves(u)] != [jnp.dtype(b)] * 2
     return float(wrong)
+
+
+def p2(tx, given):
+    """With `identity` before and after, and in chains of chains; another structure of the state counts as infinite."""
+    lib, worst, params = library_of(tx), 0.0, params_of()
+    one, half = lib.identity(), lib.scale(0.5)
+    same = [tx, lib.chain(tx), lib.chain(one, tx), lib.chain(tx, one)]
+    chains = [lib.chain(half, tx, one), lib.chain(lib.chain(half, tx), one), lib.chain(half, lib.chain(tx, one))]
+    for alike in (same, chains):
+        first, *others = (steps(x, params, stream(params_of(), 2), given, jitted(x, given)) for x in alike)
+        for other in others:
+            fits = jax.tree.structure(other) == jax.tree.structure(first)
+            worst = max(worst, apart(other, first) if fits else np.inf)
+    return worst
 
 
 def p3(tx, given):
@@ -148,12 +181,88 @@ def p7(tx, given):
     return 0.0
 
 
+def by_npz(state, like, folder):
+    with io.BytesIO() as file:
+        np.savez(file, **{jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)})
+        file.seek(0)
+        saved = np.load(file, allow_pickle=False)
+        return jax.tree_util.tree_map_with_path(lambda path, _: saved[jax.tree_util.keystr(path)], like)
+
+
+def by_orbax(state, like, folder):
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(f"{folder}/state", state)
+        return checkpointer.restore(f"{folder}/state", item=like)
+
+
+FORMATS = {
+    "pickle": lambda state, like, folder: pickle.loads(pickle.dumps(state)),
+    "npz": by_npz,
+    "msgpack": lambda state, like, folder: from_bytes(like, to_bytes(state)),
+    "orbax": by_orbax,
+}
+
+
+def p8(tx, given):
+    """Two updates after what was saved, against two that go on."""
+    params, several = params_of(), list(stream(params_of(), 4))
+    update, state, worst = jitted(tx, given), tx.init(params), 0.0
+    for g in several[:2]:
+        _, state = update(g, state, params)
+
+    def go_on(state):
+        out = []
+        for g in several[2:]:
+            u, state = update(g, state, params)
+            out.append(u)
+        return out, state
+
+    for form in FORMATS.values():
+        with tempfile.TemporaryDirectory() as folder:
+            worst = max(worst, apart(go_on(form(state, tx.init(params), folder)), go_on(state)))
+    return worst
+
+
 def p9(tx, given):
     params, several = params_of(), list(stream(params_of(), 2))
     renamed = lambda t: {"z": t["b"], "a": t["w"]}  # noqa: E731
     a = steps(tx, params, several, given, jitted(tx, given))[0]
     b = steps(tx, renamed(params), map(renamed, several), given, jitted(tx, given))[0]
     return apart(b, list(map(renamed, a)))
+
+
+def p10_sign(tx, given):
+    """Parameters and gradients with the other sign."""
+    flip = partial(jax.tree.map, jnp.negative)
+    plain = steps(tx, params_of(), stream(params_of()), given, jitted(tx, given))[0]
+    flipped = steps(tx, flip(params_of()), map(flip, stream(params_of())), given, jitted(tx, given))[0]
+    return apart(flipped, flip(plain))
+
+
+def p10_scale(tx, given):
+    plain = steps(tx, params_of(), stream(params_of()), given)[0]
+    scaled = (jax.tree.map(lambda x: 1000 * x, g) for g in stream(params_of()))
+    return apart(steps(tx, params_of(), scaled, given)[0], plain)
+
+
+def p10_turn(tx, given):
+    turn = jnp.asarray(np.linalg.qr(np.random.default_rng(0).standard_normal((12, 12)))[0], jnp.float32)
+    params, several = jnp.ones(12), list(stream(jnp.ones(12)))
+    return apart(
+        steps(tx, params, (turn @ g for g in several), given)[0],
+        [turn @ u for u in steps(tx, params, several, given)[0]],
+    )
+
+
+def p11(tx, given, parts=8):
+    """Of eight parts, against their mean in float64 as the one gradient, twice."""
+    ours = library_of(tx) is gx
+    accumulated = gx.accumulate(tx, parts) if ours else optax.MultiSteps(tx, parts).gradient_transformation()
+    params, several = params_of(), list(stream(params_of(), 2 * parts))
+    mean = lambda *x: jnp.asarray(np.mean(np.asarray(x, np.float64), 0), x[0].dtype)  # noqa: E731
+    means = [jax.tree.map(mean, *several[i : i + parts]) for i in (0, parts)]
+    got = steps(accumulated, params, several, given, jitted(accumulated, given))[0]
+    return apart(got[parts - 1 :: parts], steps(tx, params, means, given, jitted(tx, given))[0])
 
 
 def p12(tx, given):
@@ -164,8 +273,12 @@ def p12(tx, given):
     return max(float(np.max(np.nan_to_num(np.abs(np.asarray(x, np.float64)), nan=np.inf))) for x in out)
 
 
+WITHOUT_EPS = some({"adam": lambda x: x.adam(0.1, eps=0.0), "lion": lambda x: x.lion(0.1, weight_decay=0.0)})
+LINEAR = some({"sgd": lambda x: x.sgd(0.1), "nesterov": lambda x: x.sgd(0.1, 0.9, nesterov=True)})
+MEAN = some({"the mean": lambda x: x.identity(), "sgd": lambda x: x.sgd(0.1)})
 GATES = {
     "P1 leaves of the wrong type, 4 pairings": (p1, 0),
+    "P2 identity, associativity, states too": (p2, 0),
     "P3 eager = jit": (p3, 4 * 2**-23),
     "P4 scan = loop": (p4_scan, 1e-6),
     "P4 vmap = loop": (p4_vmap, 1e-6),
@@ -173,21 +286,27 @@ GATES = {
     "P5 sharded, explicit mesh": (partial(sharded, AxisType.Explicit), 3e-6),
     "P6 slots laid out unlike the parameter": (p6, 0),
     "P7 donation, errors": (p7, 0),
+    "P8 pickle, npz, msgpack, orbax; resumed": (p8, 0),
     "P9 leaves permuted and renamed": (p9, 4 * 2**-23),
+    "P10 parameters and gradients negated": (p10_sign, 1e-6),
+    "P10 gradients × 1000, without eps": (p10_scale, 1e-6, WITHOUT_EPS),
+    "P10 gradients turned": (p10_turn, 1e-6, LINEAR),
+    "P11 eight parts = their mean": (p11, 2e-7, MEAN),
+    "P11 eight parts, every optimizer": (p11, 1e-6),
     "P12 update of a zero gradient, float16": (p12, 0),
 }
 
 
 def main(only=""):
-    for gate, (measure, bound) in GATES.items():
+    for gate, (measure, bound, *panels) in GATES.items():
         if not gate.startswith(only):
             continue
-        for library, panel in (("gradtx", ours()), ("optax", theirs())):
+        for library, panel in (panels[0] if panels else {"gradtx": ours(), "optax": theirs()}).items():
             found, errors = {}, {}
             for name, tx, given, moves in panel:
                 if gate.startswith("P12") and moves:
                     continue
-                if gate.startswith("P9") and "key" in given:
+                if gate.startswith(("P9", "P10")) and ("key" in given or name in NOISY):
                     continue
                 try:
                     found[name] = measure(tx, given)
