@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -58,7 +59,7 @@ def theirs():
             yield name, optax.with_extra_args_support(tx), given, name in RESTING
 
 
-def some(makes):
+def some(makes: Any) -> Any:
     """A panel of a few, made alike by both libraries."""
     return {
         "gradtx": [(name, make(gx), {}, False) for name, make in makes.items()],
@@ -66,7 +67,7 @@ def some(makes):
     }
 
 
-def library_of(tx):
+def library_of(tx) -> Any:
     return gx if isinstance(tx, gx.Transformation) else optax
 
 
