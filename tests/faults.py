@@ -654,6 +654,20 @@ FAULTS = [
         "tests/wrappers/test_apply.py::test_it_is_the_update_added",
     ),
     Fault(
+        "updates of another shape are let through",
+        "checks.py",
+        "if _form(made) == _form(given):",
+        "if True:",
+        "tests/wrappers/test_apply.py::test_what_a_piece_returns_is_refused_by_its_name",
+    ),
+    Fault(
+        "what a link returns is checked by the chain's name",
+        "combinators/chain.py",
+        "context, lambda made, kept: then(made, new | kept), name)",
+        'context, lambda made, kept: then(made, new | kept), "chain")',
+        "tests/wrappers/test_apply.py::test_what_a_piece_returns_is_refused_by_its_name",
+    ),
+    Fault(
         "parts are added, for the mean too",
         "wrappers/accumulate.py",
         "self.every if self.mean else 1",

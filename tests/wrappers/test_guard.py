@@ -113,6 +113,18 @@ def test_what_comes_out_is_not_checked_if_it_is_not_asked(inner, g):
     assert not u.any() and counts(after) == [1 + bad, 1 + bad]
 
 
+@pytest.mark.parametrize("name", ["adam", "accumulate", "grad_fn"])
+def test_what_comes_in_alone_is_looked_at_as_well_as_with_what_comes_out(name):
+    a, b, c = stream(params, 3)
+    one, two = (
+        walked(gx.skip_nonfinite(INNER[name], outgoing=flag), [a, spoilt(a), b, spoilt(b, -jnp.inf), c])
+        for flag in (True, False)
+    )
+    chex.assert_trees_all_equal(inner_of(one[1]), inner_of(two[1]))
+    assert counts(one[1])[-2:] == counts(two[1])[-2:] == [2, 0]
+    chex.assert_trees_all_equal(one[0], two[0])
+
+
 def test_what_would_be_remembered_is_checked():
     """Squares overflow before updates do: Adam would divide by ∞ for ever after."""
     tx, g = gx.skip_nonfinite(gx.adam(0.1)), jnp.array([1e20])
