@@ -120,6 +120,8 @@ def check_made(place: str, made: Any, given: Any) -> None:
             raise ValueError(f"{place}: the update of {path!r} came in as {_like(u)}, and out with {jnp.shape(new)}")
     if more := have.keys() - need.keys():
         raise ValueError(f"{place}: there is an update {min(more)!r} of nothing that came in")
+    if (after := jax.tree.structure(made)) != (before := jax.tree.structure(given)):
+        raise ValueError(f"{place}: the updates came in as the tree {before}, and out as {after}: containers differ")
 
 
 def check_run(place: str, made: Any, given: Any, new: Any, old: Any) -> None:

@@ -661,6 +661,13 @@ FAULTS = [
         "tests/wrappers/test_apply.py::test_what_a_piece_returns_is_refused_by_its_name",
     ),
     Fault(
+        "updates of another name are let through",
+        "checks.py",
+        "return structure, [x.shape",
+        "return [x.shape",
+        "tests/wrappers/test_apply.py::test_what_a_piece_returns_is_refused_by_its_name",
+    ),
+    Fault(
         "what a link returns is checked by the chain's name",
         "combinators/chain.py",
         "context, lambda made, kept: then(made, new | kept), name)",

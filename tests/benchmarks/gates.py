@@ -59,7 +59,7 @@ def theirs():
             yield name, optax.with_extra_args_support(tx), given, name in RESTING
 
 
-def some(makes: Any) -> Any:
+def panels_of(makes: Any) -> Any:
     """A panel of a few, made alike by both libraries."""
     return {
         "gradtx": [(name, make(gx), {}, False) for name, make in makes.items()],
@@ -274,9 +274,9 @@ def p12(tx, given):
     return max(float(np.max(np.nan_to_num(np.abs(np.asarray(x, np.float64)), nan=np.inf))) for x in out)
 
 
-WITHOUT_EPS = some({"adam": lambda x: x.adam(0.1, eps=0.0), "lion": lambda x: x.lion(0.1, weight_decay=0.0)})
-LINEAR = some({"sgd": lambda x: x.sgd(0.1), "nesterov": lambda x: x.sgd(0.1, 0.9, nesterov=True)})
-MEAN = some({"the mean": lambda x: x.identity(), "sgd": lambda x: x.sgd(0.1)})
+WITHOUT_EPS = panels_of({"adam": lambda x: x.adam(0.1, eps=0.0), "lion": lambda x: x.lion(0.1, weight_decay=0.0)})
+LINEAR = panels_of({"sgd": lambda x: x.sgd(0.1), "nesterov": lambda x: x.sgd(0.1, 0.9, nesterov=True)})
+MEAN = panels_of({"the mean": lambda x: x.identity(), "sgd": lambda x: x.sgd(0.1)})
 GATES = {
     "P1 leaves of the wrong type, 4 pairings": (p1, 0),
     "P2 identity, associativity, states too": (p2, 0),

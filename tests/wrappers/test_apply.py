@@ -1,5 +1,7 @@
 """`apply`, the update and what it does to the parameters as one: the same, but where nothing is emitted."""
 
+from collections import OrderedDict
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -134,6 +136,16 @@ class grows(gx.Transformation):
         return jax.tree.map(lambda g: jnp.append(g, g), updates), slots
 
 
+class renames(gx.Transformation):
+    def update_tree(self, updates, slots, context):
+        return {"v": updates["w"]}, slots
+
+
+class rewraps(gx.Transformation):
+    def update_tree(self, updates, slots, context):
+        return OrderedDict(updates), slots
+
+
 class remembers(gx.Transformation):
     def update_tree(self, updates, slots, context):
         return updates, {"mean": updates}
@@ -158,6 +170,8 @@ class remembers(gx.Transformation):
     [
         (forgets(), TypeError, r"^forgets: the update of 'w' must be an array of shape \(2,\), got None"),
         (grows(), ValueError, r"^grows: the update of 'w' came in as an array of shape \(2,\), and out with \(4,\)"),
+        (renames(), TypeError, r"^renames: the update of 'w' must be an array of shape \(2,\), got None"),
+        (rewraps(), ValueError, r"^rewraps: the updates came in as the tree .*: containers differ"),
         (remembers(), TypeError, "^remembers: an update must return the slots that it began with"),
     ],
 )
