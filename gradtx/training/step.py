@@ -231,4 +231,18 @@ def _compiled(structure: Any, donate: bool) -> Any:
         step = jax.tree.unflatten(structure, list(hyperparameters))
         return _step(step, params, state, batch, key, model_state)
 
-    return jax.jit(program, donate_argnames=("params", "state") if donate else None)
+    donated = ("params", "state") if donate else None
+    return jax.jit(program, donate_argnames=donated, compiler_options=_compiler_options())
+
+
+@cache
+def _compiler_options() -> dict[str, int] | None:
+    """On a CPU, loops over vectors of 512 bits, which take up to 2 % less; none where XLA has no such option."""
+    wide = {"xla_cpu_prefer_vector_width": 512}
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda: 0, compiler_options=wide).lower().compile()
+    except RuntimeError:
+        return None
+    return wide
