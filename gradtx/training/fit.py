@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from inspect import signature
 from os import PathLike
@@ -23,7 +23,7 @@ from gradtx.checks import place
 from gradtx.core import State, Transformation, leaves_by_path
 from gradtx.restoring import restore
 from gradtx.training import checkpoint as files
-from gradtx.training.step import train_step
+from gradtx.training.step import compiler_options, train_step
 from gradtx.wrappers import eval_params
 
 AT_ONCE = 1024  # the most steps of a compiled call
@@ -305,7 +305,13 @@ def _stacked(batches: list[Any], most: int) -> Any:
 
 
 # ---------------------------------------------------------------- the run
-@partial(jax.jit, static_argnames=("feed", "room"), donate_argnames="carry")
+@cache
+def _compiled() -> Callable[..., Any]:
+    """What goes on a number of steps, compiled as `train_step` is, so that both come to the same."""
+    jitted = partial(jax.jit, static_argnames=("feed", "room"), donate_argnames="carry")
+    return jitted(_go, compiler_options=compiler_options())
+
+
 def _go(step, feed, room, carry, data, start, count, key):
     """`count` steps after `start`, and what they tell. It is no constant: all counts up to `room` are one program."""
     data_key, step_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
@@ -374,7 +380,8 @@ class _Run:
             if not several:
                 return 0
             count, data = len(several), _stacked(several, room)
-        self._carry, told = _go(self._step, self._feed, room, self._carry, data, self.done, count, self._key)
+        run = _compiled()
+        self._carry, told = run(self._step, self._feed, room, self._carry, data, self.done, count, self._key)
         self._told.append((self.done, count, told))
         self.done += count
         return count

@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from random import Random
 from statistics import median
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,8 @@ def measured(model, rounds):
     Each goes on from the same arrays, in a random order: where they lie in memory, and what ran before, decides more.
     """
     params, loss, batch, calls = model()
-    theirs, ours = optax.adamw(1e-3), gx.adamw(1e-3)
+    theirs: Any = optax.adamw(1e-3)
+    ours = gx.adamw(1e-3)
 
     def by_hand(params, state, batch):
         value, gradient = jax.value_and_grad(loss)(params, batch)
@@ -96,7 +98,7 @@ def measured(model, rounds):
         for name in Random().sample([*runs], len(runs)):
             if name == "gradtx":
                 by, direction = ({"scale_by_ema": {"mean": mean}} for mean in (nu, mu))
-                state = gx.State(count, {"precondition": {"by": by, "direction": direction}})
+                state: Any = gx.State(count, {"precondition": {"by": by, "direction": direction}})
             else:
                 state = (adam._replace(count=count, mu=mu, nu=nu), *rest)
             start = time.perf_counter()

@@ -190,6 +190,14 @@ def test_a_vmapped_step_takes_no_memory(several):
     assert_near(jax.tree.map(lambda x: x[1], got), expected)
 
 
+def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
+    assert (gx.training.step.compiler_options() is None) == (jax.default_backend() != "cpu")
+    gx.training.step.compiler_options.cache_clear()
+    monkeypatch.setattr(gx.training.step, "WIDE", {"xla_cpu_no_such_option": 1})
+    assert gx.training.step.compiler_options() is None
+    gx.training.step.compiler_options.cache_clear()
+
+
 def test_within_scan_and_vmap_it_is_a_plain_function():
     step, rates = gx.train_step(loss, gx.adam(0.1)), jnp.array([0.01, 0.1])
 
