@@ -296,6 +296,21 @@ def test_compiled_and_donated_it_is_what_it_is_operation_by_operation(tx):
 
 
 @each_tx
+def test_called_outside_of_jit_it_is_what_it_is_within(tx):
+    functions = {name: x for name, x in extra(tx).items() if name in FUNCTIONS}
+    given = {name: x for name, x in extra(tx).items() if name not in FUNCTIONS}
+
+    @jax.jit
+    def update(g, state, params, **given):
+        return tx.update(g, state, params, **given, **functions)
+
+    params = params_of()
+    gradients = list(stream(params, 3))
+    compiled, _ = follow(tx, params, gradients, lambda g, s, p, **_: update(g, s, p, **given))
+    assert_near(follow(tx, params, gradients)[0], compiled, 4 * float(jnp.finfo(jnp.float32).eps))
+
+
+@each_tx
 @pytest.mark.usefixtures("eager")
 def test_apply_is_update_and_apply_updates(tx):
     params = params_of()

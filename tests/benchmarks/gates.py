@@ -122,9 +122,10 @@ def p2(tx, given):
     return worst
 
 
-def p3(tx, given):
+def p3(one_by_one, tx, given):
+    """Called outside of jit, which gradtx compiles itself; or every operation by itself, as within a debugger."""
     params, several = params_of(), list(stream(params_of()))
-    with jax.disable_jit():
+    with jax.disable_jit(one_by_one):
         plain = steps(tx, params, several, given)[0]
     return apart(steps(tx, params, several, given, jitted(tx, given))[0], plain)
 
@@ -280,7 +281,8 @@ MEAN = panels_of({"the mean": lambda x: x.identity(), "sgd": lambda x: x.sgd(0.1
 GATES = {
     "P1 leaves of the wrong type, 4 pairings": (p1, 0),
     "P2 identity, associativity, states too": (p2, 0),
-    "P3 eager = jit": (p3, 4 * 2**-23),
+    "P3 eager = jit": (partial(p3, False), 4 * 2**-23),
+    "P3 operations one by one = jit": (partial(p3, True), 4 * 2**-23),
     "P4 scan = loop": (p4_scan, 1e-6),
     "P4 vmap = loop": (p4_vmap, 1e-6),
     "P5 sharded, automatic mesh": (partial(sharded, AxisType.Auto), 3e-6),
