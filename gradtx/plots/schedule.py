@@ -17,7 +17,9 @@ from gradtx.plots.style import COLOURS, dress, new_axes
 
 
 @checked
-def schedule(schedule: Callable[[Any], Any], steps: int | None = None, axes: Axes | None = None) -> Axes:
+def schedule(
+    schedule: Callable[[Any], Any], steps: int | None = None, axes: Axes | None = None, *, title: str = ""
+) -> Axes:
     """Draws a schedule: its value against the step, from 0.
 
     Args:
@@ -25,6 +27,7 @@ def schedule(schedule: Callable[[Any], Any], steps: int | None = None, axes: Axe
       steps: How many steps; None: all in which it changes and a tenth more, three rounds of one that repeats, and 100
         where it does not say.
       axes: What to draw on; None: those of a new figure, which is `axes.figure`.
+      title: The title; by default the schedule as it prints or, where that is long, its parts by name.
 
     Raises `ValueError` if `steps` is below 1.
 
@@ -43,11 +46,24 @@ def schedule(schedule: Callable[[Any], Any], steps: int | None = None, axes: Axe
     shown = np.unique(np.linspace(0, min(steps, 2**31 - 1), 2001).astype(np.int32))
     values = jax.vmap(lambda step: jnp.asarray(schedule(step), float))(shown)
     axes.plot(shown, values, color=COLOURS[6], linewidth=1.8, solid_capstyle="round")
-    dress(axes, "", "step", "value", xlim=(0, steps))
+    dress(axes, title, "step", "value", xlim=(0, steps))
     axes.set_ylim(*((0, None) if axes.get_ylim()[0] > 0 else ()))  # from 0, so that heights compare
-    if len(text := repr(schedule)) <= 72 and "\n" not in text:
-        axes.set_title(text.replace("$", r"\$"), loc="left", fontsize=9)
+    if not title:
+        axes.set_title(called(schedule).replace("$", r"\$"), loc="left", fontsize=9)
     return axes
+
+
+def called(schedule: Schedule) -> str:
+    """The schedule as it prints or, where that is long, its parts by name.
+
+    >>> called(schedules.warmup(3e-4, steps=100, then=schedules.cosine(3e-4, steps=900)))
+    'warmup(…, cosine(0.0003, steps=900, floor=0.0))'
+    """
+    if len(text := repr(schedule)) <= 72 and "\n" not in text:
+        return text
+    inner = jax.tree.leaves(schedule, is_leaf=lambda x: x is not schedule and isinstance(x, Schedule))
+    parts = ", ".join(["…", *(called(x) for x in inner if isinstance(x, Schedule))])
+    return f"{type(schedule).__name__}({parts if len(parts) <= 80 else '…'})"
 
 
 def horizon(schedule: Any) -> int:

@@ -28,9 +28,9 @@ def sweep(
 ) -> Axes:
     """Draws the results of a sweep: a line over one hyperparameter, a map over two; the lowest is marked.
 
-    Axes are logarithmic where positive values span a factor of ten. What is not finite stands at the upper edge, or is
-    a grey cell, and what is far above the others leaves the picture. Two hyperparameters that
-    make no grid are drawn as points.
+    Axes are logarithmic where positive values span a factor of ten; a result of 0 then stands at the lower edge. What
+    is not finite stands at the upper edge, or is a grey cell, and what is far above the others leaves the picture. Two
+    hyperparameters that make no grid are drawn as points.
 
     Args:
       found: What `gx.sweep` returned.
@@ -92,16 +92,24 @@ def spans(values: np.ndarray) -> bool:
     return bool(len(values) and values.min() > 0 and values.max() >= 9.99 * values.min())
 
 
+def above_zero(values: np.ndarray) -> np.ndarray:
+    """The results that a logarithmic axis can show, if all that are finite are 0 or more; none otherwise."""
+    values = values[np.isfinite(values)]
+    return values[values > 0] if len(values) and values.min() >= 0 else values[:0]
+
+
 def _line(axes: Axes, x: np.ndarray, values: np.ndarray, best: int | None) -> None:
     order = np.argsort(x, kind="stable")
     x, values, best = x[order], values[order], None if best is None else int(np.argsort(order)[best])
-    known = np.isfinite(values)
-    axes.plot(x[known], values[known], color=COLOURS[6], linewidth=1.8, marker="o", markersize=5, label="result")
+    known, positive = np.isfinite(values), above_zero(values)
     axes.set_xscale("log" if spans(x) else "linear")
-    axes.set_yscale("log" if spans(values) else "linear")
-    if spans(values):  # what grew far beyond the others leaves the picture
-        low, high = values[known].min(), min(values[known].max(), 1e3 * np.median(values[known]))
-        axes.set_ylim(low / (high / low) ** 0.08, high * (high / low) ** 0.15)
+    axes.set_yscale("log" if spans(positive) else "linear")
+    if spans(positive):  # what grew far beyond the others leaves the picture
+        low, high = positive.min(), min(positive.max(), 1e3 * np.median(positive))
+        low, high = low / (high / low) ** 0.08, high * (high / low) ** 0.15
+        axes.set_ylim(low, high)
+        values = np.where(values == 0, low, values)
+    axes.plot(x[known], values[known], color=COLOURS[6], linewidth=1.8, marker="o", markersize=5, label="result")
     if not known.all():
         above = axes.get_xaxis_transform()
         axes.plot(x[~known], np.full((~known).sum(), 0.96), "x", color=GREY, transform=above, mew=2, ms=8)
@@ -118,7 +126,7 @@ def _line(axes: Axes, x: np.ndarray, values: np.ndarray, best: int | None) -> No
         )
     if best is not None:
         axes.plot(
-            x[best], values[best], "*", color=BEST, markeredgecolor="white", markersize=18, label="lowest", zorder=3
+            x[best], values[best], "*", color=BEST, mec="white", markersize=18, label="lowest", zorder=3, clip_on=False
         )
 
 
@@ -126,23 +134,25 @@ def _map(axes: Axes, columns: list[np.ndarray], values: np.ndarray, best: int | 
     (x, i), (y, j) = (np.unique(column, return_inverse=True) for column in columns)
     shown = values[np.isfinite(values)]
     low, high = (shown.min(), shown.max()) if len(shown) else (0.0, 1.0)
-    if spans(values):  # extremes take no colours from the rest
-        low, high = max(low, 1e-4 * np.median(shown)), min(high, 1e2 * np.median(shown))
+    if spans(positive := above_zero(values)):  # extremes take no colours from the rest
+        low = max(positive.min(), 1e-4 * np.median(positive))
+        high = min(high, 1e2 * np.median(positive))
         scale = LogNorm(low, high)
     else:
         scale = Normalize(low, high if high > low else low + 1)
+    coloured = np.where(values == 0, low, values) if len(positive) else values
     colours = colormaps["cividis"]
     if len(x) * len(y) == len(values) == len(set(zip(i.tolist(), j.tolist()))):
         cells = np.full((len(y), len(x)), np.nan)
-        cells[j, i] = values
+        cells[j, i] = coloured
         axes.set_facecolor("#e8e8e8")
         image = axes.imshow(np.ma.masked_invalid(cells), cmap=colours, norm=scale, origin="lower", aspect="auto")
         axes.set(xticks=range(len(x)), yticks=range(len(y)))
         axes.set_xticklabels([f"{value:.3g}" for value in x])
         axes.set_yticklabels([f"{value:.3g}" for value in y])
-        for a, b, value in zip(i, j, values):
+        for a, b, value, colour in zip(i, j, values, coloured):
             text = f"{value:.2g}" if np.isfinite(value) else "diverged"
-            dark = np.isfinite(value) and sum(colours(scale(value))[:3]) < 1.4
+            dark = np.isfinite(value) and sum(colours(scale(colour))[:3]) < 1.4
             if len(values) <= 80:
                 axes.text(a, b, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
         if best is not None:
@@ -154,7 +164,7 @@ def _map(axes: Axes, columns: list[np.ndarray], values: np.ndarray, best: int | 
     else:
         bad = ~np.isfinite(values)
         image = axes.scatter(
-            *(c[~bad] for c in columns), c=values[~bad], cmap=colours, norm=scale, s=70, edgecolor="0.3"
+            *(c[~bad] for c in columns), c=coloured[~bad], cmap=colours, norm=scale, s=70, edgecolor="0.3"
         )
         axes.scatter(*(c[bad] for c in columns), marker="x", color=GREY, s=60, label="diverged")
         axes.set_xscale("log" if spans(columns[0]) else "linear")

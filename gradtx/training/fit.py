@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -20,7 +21,7 @@ import numpy as np
 
 from gradtx.arguments import checked, function_of, is_array, live, said, sequence, traced, unknown
 from gradtx.checks import place
-from gradtx.core import State, Transformation, leaves_by_path
+from gradtx.core import State, Transformation, leaves_by_path, walk
 from gradtx.restoring import restore
 from gradtx.training import checkpoint as files
 from gradtx.training.step import compiler_options, train_step
@@ -100,12 +101,14 @@ def fit(
       model_state: If not None, the loss takes one and returns the next, as with `has_model_state`.
       evaluate: `evaluate(params)`, or `evaluate(params, model_state)`: a number, or a dict of them; of `eval_params`.
       eval_every: Every how many steps it is called, and the callbacks are; both also at the end.
-      patience: After how many evaluations without one lower than all before to stop; of a dict, the first counts.
+      patience: After how many evaluations without one lower than all before to stop; of a dict, the first counts, which
+        of a compiled function is the first by name.
       callbacks: Each is called with the run so far, whose arrays the next step reuses: copy what you keep. If it
         returns True, the run stops.
       checkpoint: A file, `.npz`, to which all is written every `checkpoint_every` steps and at the end.
       resume: Whether to go on from the checkpoint, if it is there.
-      progress: Whether to show it on stderr, with tqdm if that is installed.
+      progress: Whether to show the loss, the learning rate and the steps a second on stderr, with tqdm if that is
+        installed (`gradtx[progress]`).
       steps_per_call: The most steps in a compiled call; None for as many as take about a tenth of a second, and for an
         iterable, whose batches of one call are held at once, 1.
       options: `has_aux`, `has_key`, `micro_batches`, `skip_nonfinite` of `train_step`.
@@ -164,7 +167,7 @@ def fit(
     events = [eval_every] * watched + [checkpoint_every] * (path is not None)
     now = 1 if steps_per_call is None else most
     saved, seen, stopped = None, None, "patience" if run.out_of_patience() else None
-    with _interruptible() as interrupted, _shown(run.done, steps, progress) as show:
+    with _interruptible() as interrupted, _shown(run, progress) as show:
         try:
             while not stopped and run.done < steps:
                 count = min([now, steps - run.done, *(every - run.done % every for every in events)])
@@ -175,7 +178,7 @@ def fit(
                 due = any(run.done % every == 0 for every in events) or run.done == steps
                 if batches is None or due or run.waited() > 0.1 or interrupted:
                     run.fetch()
-                    show(run.done, run.last_loss())
+                    show()
                     took = time.perf_counter() - begun
                     if batches is None and steps_per_call is None:
                         now = min(2 * now, most) if took < 0.05 else max(1, now // 2) if took > 0.2 else now
@@ -183,7 +186,7 @@ def fit(
                     run.evaluate()
                     seen = run.done
                     answers = [callback(run.result(None)) for callback in callbacks]
-                    if any(answer is True for answer in answers):
+                    if any(map(_is_true, answers)):
                         stopped = "callback"
                     elif run.out_of_patience():
                         stopped = "patience"
@@ -204,6 +207,15 @@ def fit(
             for callback in callbacks:
                 callback(run.result(stopped or "steps"))
     return run.result(stopped or "steps")
+
+
+def _is_true(answer: Any) -> bool:
+    """Whether a callback says so: True, also NumPy's or JAX's; what else it returns says nothing."""
+    if not isinstance(answer, bool) and not (is_array(answer) and jnp.issubdtype(answer.dtype, bool)):
+        return False
+    if jnp.shape(answer):
+        raise ValueError(f"fit: a callback must return one True or False, got {said(answer)}: take its any() or all()")
+    return bool(answer)
 
 
 def _check(steps: Any, seed: Any, counts: dict[str, Any], options: dict[str, Any]) -> None:
@@ -362,7 +374,7 @@ class _Run:
     def __init__(self, step, feed, data, carry, steps, seed, evaluate, eval_every, patience):
         self.tx: Transformation = step.tx
         self._step = jax.tree.map(lambda x: jnp.asarray(x, float), step)
-        self._feed, self._data, self._carry, self._steps = feed, data, carry, steps
+        self._feed, self._data, self._carry, self.steps = feed, data, carry, steps
         self._seed, self._key = seed, jax.random.key(seed)
         self._evaluate, self._eval_every, self._patience = evaluate, eval_every, patience
         self.done = 0
@@ -412,11 +424,15 @@ class _Run:
 
     def _column(self, name: str) -> np.ndarray:
         if name not in self._history:
-            self._history[name] = np.full(self._steps, np.nan)
+            self._history[name] = np.full(self.steps, np.nan)
         return self._history[name]
 
-    def last_loss(self) -> float:
-        return self._column("loss")[self.done - 1]
+    def told(self) -> str:
+        """The loss of the last step and the learning rates it took."""
+        pieces = walk(self.tx.at(max(self.done - 1, 0)))
+        rates = (getattr(piece, "learning_rate", None) for piece in pieces)
+        rate = ", ".join(dict.fromkeys(f"{float(x):.3g}" for x in rates if x is not None and not jnp.ndim(x)))
+        return f"loss {self._column('loss')[self.done - 1]:.4g}" + (f", rate {rate}" if rate else "")
 
     def lost(self) -> bool:
         return any(x.is_deleted() for x in jax.tree.leaves(self._carry))
@@ -457,7 +473,7 @@ class _Run:
 
     def save(self, path: Path) -> None:
         params, state, model_state = self._carry
-        history = {name: x[: self.done] for name, x in self._history.items()}
+        history = OrderedDict((name, x[: self.done]) for name, x in self._history.items())  # which stays in order
         trees = {"params": params, "state": state, "model_state": model_state, "best": self._best, "history": history}
         files.save(path, trees, {"step": self.done, "best": self._best is not None, "of": self._notes()})
 
@@ -471,8 +487,8 @@ class _Run:
         for name, value in self._notes().items():
             if (saved := of.get(name)) != value:
                 raise ValueError(f"fit: the checkpoint {path} was made with {name} {saved}, not {value}")
-        if done > self._steps:
-            raise ValueError(f"fit: the checkpoint {path} is at step {done}, beyond the {self._steps} asked for")
+        if done > self.steps:
+            raise ValueError(f"fit: the checkpoint {path} is at step {done}, beyond the {self.steps} asked for")
         like = dict(zip(("params", "state", "model_state"), self._carry))
         self._carry = tuple(files.restore(path, entries, notes, name, tree) for name, tree in like.items())
         if best:
@@ -487,29 +503,32 @@ class _Run:
 
 # ---------------------------------------------------------------- what is seen, and Ctrl-C
 @contextmanager
-def _shown(done: int, steps: int, progress: bool) -> Iterator[Callable[[int, float], None]]:
-    """A function of the steps done and the loss, which shows them."""
+def _shown(run: _Run, progress: bool) -> Iterator[Callable[[], None]]:
+    """What shows how far the run is."""
     if not progress:
-        yield lambda done, loss: None
+        yield lambda: None
         return
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        last = time.perf_counter()
+        begun = last = time.perf_counter()
+        first = run.done
 
-        def line(done, loss):
+        def line():
             nonlocal last
-            if done == steps or time.perf_counter() - last > 5:
-                last = time.perf_counter()
-                print(f"fit: {done} of {steps} steps, loss {loss:.4g}", file=sys.stderr, flush=True)
+            now = time.perf_counter()
+            if run.done == run.steps or now - last > 5:
+                last = now
+                speed = f"{(run.done - first) / (now - begun):.3g} steps/s"
+                print(f"fit: {run.done} of {run.steps} steps, {run.told()}, {speed}", file=sys.stderr, flush=True)
 
         yield line
         return
-    with tqdm(initial=done, total=steps, unit="step") as bar:
+    with tqdm(initial=run.done, total=run.steps, unit="step") as bar:
 
-        def update(done, loss):
-            bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
-            bar.update(done - bar.n)
+        def update():
+            bar.set_postfix_str(run.told(), refresh=False)
+            bar.update(run.done - bar.n)
 
         yield update
 

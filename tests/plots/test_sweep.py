@@ -48,6 +48,19 @@ def test_what_diverged_stands_above_and_what_is_far_above_leaves_the_picture():
     assert not [line for line in axes.lines if line.get_label() == "lowest"] and axes.get_title(loc="left") == ""
 
 
+def test_a_result_of_0_stands_at_the_lower_edge_of_a_logarithmic_axis():
+    axes = sweep(found_of([1.0, 0.0, 1e-6], rate=[0.01, 0.1, 1.0]))
+    low, high = axes.get_ylim()
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [1, low, 1e-6])
+    assert axes.get_yscale() == "log" and 1e-8 < low < 1e-6 and 1 < high < 1e3
+    assert lowest(axes) == pytest.approx([0.1, low]) and axes.get_title(loc="left") == "lowest: 0 at rate = 0.1"
+    decay, rate = np.meshgrid([0.0, 0.9], [0.01, 0.1, 1.0])
+    axes = sweep(found_of([1.0, 1e-3, 0.0, 1e-2, 0.1, 1e-4], decay=decay.ravel(), rate=rate.ravel()))
+    (image,) = axes.images
+    assert not np.ma.getmaskarray(image.get_array()).any() and image.norm.vmin == pytest.approx(1e-4)
+    assert "0" in {text.get_text() for text in axes.texts}
+
+
 def test_two_hyperparameters_are_a_map_with_decades_along_the_longer_axis():
     decay, rate = np.meshgrid([0.0, 0.9], [0.01, 0.1, 1.0])
     results = np.arange(6.0)[::-1].reshape(3, 2).copy()

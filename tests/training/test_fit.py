@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -208,6 +209,16 @@ def test_callbacks_see_the_run_and_can_stop_it():
     assert steps[-1] == (10, 10, "steps")
 
 
+@pytest.mark.parametrize("true", [np.bool_, jnp.bool_])
+def test_a_callback_answers_in_numpy_or_jax_too(true):
+    go = partial(quiet, PARAMS, gx.sgd(0.1), loss, DATA, 21, eval_every=7)
+    run = go(callbacks=[lambda run: true(len(run.history["loss"]) > 7)])
+    assert (run.stopped, len(run.history["loss"])) == ("callback", 14)
+    with pytest.raises(ValueError, match="a callback must return one True or False, got"):
+        go(callbacks=[lambda run: np.ones(2, bool)])
+    assert go(callbacks=[lambda run: 1.0]).stopped == "steps"
+
+
 @pytest.fixture
 def interruptible():
     """As in a terminal; what is started in the background may ignore SIGINT."""
@@ -252,7 +263,7 @@ def test_resuming_is_exact_to_the_bit(kind, tmp_path):
     tx, path = gx.chain(gx.add_noise(0.1), gx.adam(gx.schedules.linear(0.1, 0.0, 40))), tmp_path / "new" / "run.npz"
     options = {"model_state": MODEL, "has_key": True, "eval_every": 10, "patience": 100, "checkpoint_every": 7}
     params = PARAMS | {"w": PARAMS["w"].astype(jnp.bfloat16), "none": None}
-    evaluate = {"evaluate": lambda params, model: params["b"]}
+    evaluate = {"evaluate": lambda params, model: {"second": params["b"], "first": -params["b"]}}
     go = partial(quiet, params, tx, of_all, data, seed=5, **more, **options, **evaluate)
     whole = go(40)
     go(23, checkpoint=path)
@@ -261,6 +272,7 @@ def test_resuming_is_exact_to_the_bit(kind, tmp_path):
         (getattr(run, name) for run in (resumed, whole)) for name in ("params", "state", "history", "best")
     ):
         assert_same(have, need)
+    assert [*resumed.history] == [*whole.history] == ["step", "loss", "eval/second", "eval/first"]
     assert resumed.model_state["count"] == 40
     again = go(40, checkpoint=path, resume=True)  # nothing is left to do
     assert_same(again.history, whole.history)
@@ -366,12 +378,16 @@ def test_a_checkpoint_that_does_not_fit_is_refused(name, saved, tmp_path):
 
 # ---------------------------------------------------------------- what is shown
 def test_progress_is_shown_by_tqdm_or_by_lines(capsys, monkeypatch):
-    go = partial(gx.fit, PARAMS, gx.sgd(0.1), loss, DATA, 5)
+    go = partial(gx.fit, PARAMS, gx.sgd(gx.schedules.linear(0.1, 0.0, steps=8)), loss, DATA, 5)
     go()
-    assert "5/5" in (shown := capsys.readouterr()).err and "loss " in shown.err and not shown.out
+    assert "5/5" in (shown := capsys.readouterr()).err and not shown.out
+    assert re.search(r"step/s, loss [0-9.e+]+, rate 0\.05\b", shown.err)
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     go()
-    assert capsys.readouterr().err.startswith("fit: 5 of 5 steps, loss ")
+    line = r"fit: 5 of 5 steps, loss [0-9.e+]+, rate 0\.05, [0-9.e+]+ steps/s\n"
+    assert re.fullmatch(line, capsys.readouterr().err)
+    gx.fit(PARAMS, gx.sgd(0.1).links[0], loss, DATA, 5)
+    assert re.fullmatch(line.replace(r", rate 0\.05", ""), capsys.readouterr().err)
     go(progress=False)
     assert capsys.readouterr() == ("", "")
 
