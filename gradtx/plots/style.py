@@ -1,5 +1,6 @@
 """What all pictures share: each optimizer's colour, the axes' looks, and labels that keep apart."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -26,6 +27,15 @@ NAMED = (
     *("signum", "qhm", "adan", "amsgrad", "radam", "adabelief", "lamb", "muon"),
     *("sign_sgd", "lars", "shampoo", "soap", "adafactor", "yogi", "sophia", "laprop"),
 )
+# Each has the colour of its column, and the first dashes from its row on that no other line of the picture has.
+OTHERS = (
+    *("dog", "ademamix", "scion", "mars", "adopt", "schedule_free_adamw", "prodigy", "madgrad"),
+    *("dowg", "simplified_ademamix", "aggmo", "came", "adamp", "stable_adamw", "dadapt_adam", "asgd"),
+    *("polyak_sgd", "acprop", "adahessian", "sm3", "sgdp", "nadamw", "adam_mini", "swa"),
+    *("momo", "qhadam", "novograd", "ftrl", "padam", "ranger", "momo_adam", "lookahead"),
+    *("sgdw", "diffgrad", "pid", "cocob", "adabound", "adamc", "adamaxw", "random_search"),
+    *("noisy_sgd", "grokfast", "fromage", "orthograd", "optimistic_sgd", "optimistic_adam", "rmsprop_centered", "sam"),
+)
 ALIASES = {"momentum": "heavy_ball", "gradient_descent": "sgd"}
 
 
@@ -40,19 +50,24 @@ class Style(NamedTuple):
 def styles(names: Iterable[str]) -> dict[str, Style]:
     """A style for each name, no two alike for up to 32 names.
 
-    A named optimizer has its own in every picture, whatever the case of its name. Another name begins at a place that
-    only it decides, and moves on to a colour that no other line of the picture has.
+    An optimizer has its own colour in every picture, and those of `NAMED` their dashes too, whatever the case of the
+    name. Another name begins at a place that only it decides, and moves on to a colour that no other line has.
 
     >>> styles(["adam", "mine"])["adam"] == styles(["Adam"])["Adam"]
     True
     """
     places: dict[str, int] = {}
     names = list(dict.fromkeys(names))
-    for name in names:
-        known = name.lower().replace(" ", "_").replace("-", "_")
-        known = ALIASES.get(known, known)
-        if known in NAMED and NAMED.index(known) not in places.values():
-            places[name] = NAMED.index(known)
+    known = {name: re.sub(r"\W+", "_", name.lower()) for name in names}
+    known = {name: ALIASES.get(word, word) for name, word in known.items()}
+    for name, word in known.items():
+        if word in NAMED and NAMED.index(word) not in places.values():
+            places[name] = NAMED.index(word)
+    for name, word in known.items():
+        if word in OTHERS:
+            own = [(OTHERS.index(word) + i * len(COLOURS)) % len(NAMED) for i in range(len(DASHES))]
+            if own := [place for place in own if place not in places.values()]:
+                places[name] = own[0]
     for name in names:
         first, columns = crc32(name.encode()), [place % len(COLOURS) for place in places.values()]
         free = [(first + i) % len(NAMED) for i in range(len(NAMED))]

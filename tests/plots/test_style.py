@@ -1,3 +1,4 @@
+import inspect
 import sys
 from typing import Any
 
@@ -8,7 +9,7 @@ from matplotlib.colors import to_rgb
 
 import gradtx as gx
 from gradtx import plots
-from gradtx.plots.style import ALIASES, COLOURS, NAMED, spread, styles
+from gradtx.plots.style import ALIASES, COLOURS, NAMED, OTHERS, spread, styles
 from gradtx.training import ENTRIES, SURFACES
 
 # What is seen without red, green or blue cones, of linear RGB (Machado, Oliveira and Fernandes 2009).
@@ -52,6 +53,22 @@ def test_every_named_optimizer_has_its_own_style_everywhere():
     assert styles(["Adam", "Heavy Ball"]) == {"Adam": together["adam"], "Heavy Ball": together["heavy_ball"]}
     for alias, name in ALIASES.items():
         assert styles([alias])[alias] == together[name] and len(set(styles([alias, name]).values())) == 2
+
+
+def test_every_other_optimizer_has_its_own_colour_everywhere():
+    recipes = {name: x for name, x in vars(gx.optimizers).items() if inspect.isfunction(x)}
+    returned = {name: inspect.signature(x).return_annotation for name, x in recipes.items()}
+    optimizers = {name for name, annotation in returned.items() if annotation is gx.Transformation}
+    assert len(optimizers) > 60
+    assert optimizers - {*NAMED, *OTHERS} == set() and not {*NAMED} & {*OTHERS}
+    assert len(OTHERS) == len(set(OTHERS))
+    for name in OTHERS:
+        alone = styles([name])[name]
+        for others in (["sgd", "adam", "mine"], NAMED[::4], OTHERS[OTHERS.index(name) % 8 :: 8]):
+            together = styles([*others, name])
+            assert together[name].color == alone.color or len({*others, name}) > 4
+            assert len(set(together.values())) == len(together)
+    assert styles(["RMSprop, centered"])["RMSprop, centered"] == styles(["rmsprop_centered"])["rmsprop_centered"]
 
 
 def test_the_textbooks_families_differ_in_colour():
