@@ -386,7 +386,7 @@ def test_progress_is_shown_by_tqdm_or_by_lines(capsys, monkeypatch):
     go()
     line = r"fit: 5 of 5 steps, loss [0-9.e+]+, rate 0\.05, [0-9.e+]+ steps/s\n"
     assert re.fullmatch(line, capsys.readouterr().err)
-    gx.fit(PARAMS, gx.sgd(0.1).links[0], loss, DATA, 5)
+    gx.fit(PARAMS, gx.scale(-0.1), loss, DATA, 5)
     assert re.fullmatch(line.replace(r", rate 0\.05", ""), capsys.readouterr().err)
     go(progress=False)
     assert capsys.readouterr() == ("", "")
