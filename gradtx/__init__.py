@@ -81,6 +81,7 @@ from gradtx.core import (
 from gradtx.display import formula
 from gradtx.inspection import hyperparameters, set_hyperparameters, summary
 from gradtx.interop import as_optax, pair
+from gradtx.laws import check_laws
 
 # Optimizers.
 from gradtx.optimizers import (

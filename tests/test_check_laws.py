@@ -1,0 +1,155 @@
+"""`check_laws` refuses a piece for each law that it breaks, and none of those that keep them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import CASES
+from jax.core import Tracer
+from streams import extra
+
+import gradtx as gx
+
+
+class branches(gx.PerLeaf):
+    def update_leaf(self, g, slots, context):
+        return (g if isinstance(g, Tracer) else 2 * g), slots
+
+
+class asks(gx.PerLeaf):
+    def update_leaf(self, g, slots, context):
+        return (g if float(g.sum()) > 0 else -g), slots
+
+
+@jax.custom_batching.custom_vmap
+def double(x):
+    return 2 * x
+
+
+@double.def_vmap
+def _(size, batched, x):
+    return 3 * x, batched[0]
+
+
+class triples(gx.PerLeaf):
+    def update_leaf(self, g, slots, context):
+        return double(g), slots
+
+
+class calls_out(gx.PerLeaf):
+    def update_leaf(self, g, slots, context):
+        return jax.pure_callback(np.sign, g, g), slots
+
+
+class fills(gx.Transformation):
+    def update_tree(self, updates, slots, context):
+        return jax.tree.map(lambda g: jnp.zeros(4) if g is None else g, updates, is_leaf=lambda x: x is None), slots
+
+
+class divides(gx.PerLeaf):
+    def update_leaf(self, g, slots, context):
+        return g / jnp.linalg.norm(g), slots
+
+
+class roots(gx.PerLeaf):
+    share: gx.NonNegative = 0.0
+
+    def update_leaf(self, g, slots, context):
+        return g * jnp.sqrt(self.share), slots
+
+
+class splits(roots):
+    def update_leaf(self, g, slots, context):
+        return jax.lax.cond(jnp.any(g), lambda: g * jnp.sqrt(self.share), lambda: g), slots
+
+
+class steepens(gx.PerLeaf):
+    power: gx.Positive = 0.5
+
+    def update_leaf(self, g, slots, context):
+        return jnp.where(g == 0, 0, jnp.exp(self.power * jnp.log(jnp.abs(g)))), slots
+
+
+class searches(gx.PerLeaf):
+    factor: gx.Decay = 0.5
+
+    def update_leaf(self, g, slots, context):
+        return jax.lax.while_loop(lambda u: jnp.max(jnp.abs(u)) > 1, lambda u: self.factor * u, g), slots
+
+
+@jax.custom_vjp
+def same(x):
+    return x
+
+
+same.defvjp(lambda x: (x, None), lambda _, g: (g,))
+
+
+class backward(gx.PerLeaf):
+    factor: gx.Decay = 0.5
+
+    def update_leaf(self, g, slots, context):
+        return same(self.factor * g), slots
+
+
+@pytest.mark.parametrize(
+    "tx, law, why",
+    [
+        (branches(), "compiled in a scan", "'updates/0/b' is .* off, more than"),
+        (asks(), "compiled in a scan", "concrete value"),
+        (triples(), "under vmap", "'updates/0/b' is .* off, more than"),
+        (calls_out(), "under vmap", "pure_callback"),
+        (fills(), "but None, it runs", r"fills: the update of 'b' must be None, got float32\[4\]"),
+        (divides(), "of gradients of zeros, the updates are finite", "of the updates, '0/b' is not"),
+        (roots(), "of gradients of zeros, the derivatives forward are finite", "'0/b/share' is not"),
+        (steepens(), "of gradients of zeros, the derivatives in reverse are finite", "'0/b/power' is not"),
+        (searches(), "in reverse are finite", "Reverse-mode"),
+        (backward(), "forward are finite", "custom_vjp"),
+    ],
+)
+def test_a_piece_that_breaks_a_law_is_refused_by_it(tx, law, why):
+    with pytest.raises(ValueError, match=f"^{type(tx).__name__}: .*{law}.*: .*{why}"):
+        gx.check_laws(tx)
+
+
+def test_derivatives_are_asked_for_away_from_zero_too():
+    with pytest.raises(ValueError, match=r"^splits: the derivatives forward are finite: .* '0/b/share' is"):
+        gx.check_laws(splits())
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "polyak_sgd", "noisy_sgd", "skip_nonfinite", "partition"])
+def test_the_pieces_of_gradtx_keep_them(name):
+    tx = CASES[name][0].tx
+    gx.check_laws(tx, **extra(tx))
+
+
+def test_on_parameters_of_ones_own():
+    gx.check_laws(gx.adam(), {"w": jnp.ones((2, 3)), "n": jnp.arange(3), "z": jnp.ones(2, complex)})
+    gx.check_laws(gx.scale(2.0), np.ones(3, np.float32))
+
+
+def test_a_bound_of_ones_own():
+    gx.check_laws(triples(), bound=0.6)
+    with pytest.raises(ValueError, match="off, more than"):
+        gx.check_laws(triples(), bound=0.4)
+
+
+def test_another_librarys_pair():
+    gx.check_laws(optax.scale(2.0))
+    with pytest.raises(ValueError, match=r"but None, it runs: .*must return the slots that it began with"):
+        gx.check_laws(optax.trace(0.9))
+
+
+@pytest.mark.parametrize(
+    "call, kind, message",
+    [
+        (lambda: gx.check_laws(3), TypeError, "check_laws: tx must be a transformation or a pair"),
+        (lambda: gx.check_laws(gx.sgd(), {}), ValueError, "params must hold a floating point array, and holds none"),
+        (lambda: gx.check_laws(gx.polyak_sgd()), ValueError, "needs the argument 'value'"),
+        (lambda: gx.check_laws(gx.sgd(), value=1.0), TypeError, "no piece needs the argument 'value'"),
+    ],
+)
+def test_bad_arguments_are_refused(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
