@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import math
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from types import UnionType
@@ -37,6 +39,11 @@ def checked(function: Function) -> Function:
             why = misfit(place(args), function, args, named)
             if why is None:
                 raise
+        except ValueError as error:
+            if not str(error).startswith("Comparator raised exception"):
+                raise
+            what = "a dict must have keys of one type, which can be sorted"
+            raise ValueError(f"{place(args)}: {what}") from error
         raise TypeError(why)
 
     return cast(Function, call)
@@ -132,6 +139,11 @@ def init_of(name: str, defaults: dict[str, Any], needed: Any) -> Any:
     return init
 
 
+def fits(function: Any, *args: Any) -> bool:
+    """Whether a function takes so many arguments by place."""
+    return _fits(inspect.signature(function), args, {})
+
+
 def _fits(signature: inspect.Signature, args: Any, named: Any) -> bool:
     try:
         signature.bind(*args, **named)
@@ -169,7 +181,9 @@ def said(value: Any, most: int = 100) -> str:
         )
         return f"the {what} {value.__name__}" + (f": call it, {value.__name__}(…)" if ours else "")
     if isinstance(value, (str, Tracer, jax.Array, np.ndarray, tuple, list, dict)):  # arrays by type: few are short
-        value = jax.tree.map(lambda x: _Text(describe(x)) if jnp.ndim(x) or isinstance(x, Tracer) else x, value)
+        value = jax.tree.map(
+            lambda x: _Text(describe(x)) if getattr(x, "ndim", 0) or isinstance(x, Tracer) else x, value
+        )
     text = " ".join(repr(value).split())
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
@@ -193,6 +207,11 @@ def is_array(x: Any) -> bool:
     dtype = getattr(x, "dtype", None)
     numeric = isinstance(dtype, np.dtype) and (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number))
     return numeric or isinstance(x, jax.Array)
+
+
+def is_real(x: Any) -> bool:
+    """Whether an array is of real numbers, or integers."""
+    return jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)
 
 
 @functools.cache
@@ -220,6 +239,15 @@ def describe(x: Any) -> str:
     return f"{x.dtype}[{','.join(map(str, x.shape))}]"
 
 
+def check_number(place: str, number: float, low: float, high: float, closed: bool, text: str) -> None:
+    """Refuses a number that is not finite or outside of low to high, by itself or as JAX's default precision has it."""
+    with np.errstate(over="ignore"):
+        seen = float(np.asarray(number, jax.dtypes.canonicalize_dtype(float)))
+    good = [math.isfinite(x) and (low <= x <= high if closed else low < x < high) for x in (number, seen)]
+    if not all(good):
+        raise ValueError(f"{place} must be {text}, got {number!r}{f', {seen!r} in float32' if good[0] else ''}")
+
+
 def hashable(place: str, value: Any) -> Any:
     """What is part of a record's structure."""
     try:
@@ -229,12 +257,24 @@ def hashable(place: str, value: Any) -> Any:
     return value
 
 
+TRACEABLE = "jnp.where(x > 0, a, b) for if, jnp.sqrt(x) for math.sqrt(x), x for float(x)"
+
+
 def traced(place: str, function: Any, *args: Any) -> Any:
     """What a user's function makes of arguments that may be traced."""
     try:
         return function(*args)
     except ZeroDivisionError as error:
         raise ValueError(f"{place}: {said(function)} divides by 0") from error
-    except jax.errors.JAXTypeError as error:
-        what = "jnp.where(x > 0, a, b) for if, jnp.sqrt(x) for math.sqrt(x), x for float(x)"
-        raise TypeError(f"{place}: {said(function)} must be one that JAX can trace: {what}") from error
+    except TypeError as error:
+        if not isinstance(error, jax.errors.JAXTypeError) and not re.match("unhashable type.*Tracer", str(error)):
+            raise
+        raise TypeError(f"{place}: {said(function)} must be one that JAX can trace: {TRACEABLE}") from error
+
+
+def scheduled(place: str, schedule: Any, step: Any) -> Any:
+    """The value of a schedule at a step."""
+    value = traced(place, schedule, step)
+    if callable(value):
+        raise TypeError(f"{place} must be a number, as what a schedule returns, got {said(value)}")
+    return value

@@ -1,5 +1,6 @@
 """What `init` and `update` are given, checked: structure, shapes and dtypes; an error has the leaf's path."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import zero_from_primal
 
-from gradtx.arguments import describe, is_array, live, misfit, said, unknown
+from gradtx.arguments import TRACEABLE, describe, fits, is_array, live, misfit, said, unknown
 from gradtx.core.trees import NOTHING, differentiable, is_float0, is_none, leaves_by_path, narrow, widen
 
+METHODS = {  # what they take
+    "init_tree": ["params"],
+    "update_tree": ["updates", "slots", "context"],
+    "init_leaf": ["param"],
+    "update_leaf": ["g", "slots", "context"],
+}
 FUNCTIONS = ("grad_fn", "hvp", "value_fn")  # the extra arguments that are functions of a tree like the parameters
 
 
@@ -21,11 +28,7 @@ def place(tree: str, path: str) -> str:
 
 def check_params(params: Any) -> None:
     """Refuses parameters with leaves that are no arrays."""
-    try:
-        leaves = leaves_by_path(params)
-    except ValueError as error:
-        raise ValueError("params: a dict must have keys of one type, which can be sorted") from error
-    for path, p in leaves.items():
+    for path, p in leaves_by_path(params).items():
         differentiable(place("params", path), p)
         _has_values(place("params", path), p)
 
@@ -41,8 +44,8 @@ def check_state(kind: type, updates: Any, state: Any, params: Any) -> None:
         swapped = ": the arguments are in another order" if kind in (type(updates), type(params)) else ""
         raise TypeError(f"update(updates, state, params) needs the State of init, got {type(state).__name__}{swapped}")
     step: Any = state.step
-    if not jnp.issubdtype(getattr(step, "dtype", type(step)), jnp.integer) or jnp.shape(step):
-        raise TypeError(f"state.step must be one integer, got {said(step)}: make the state with init")
+    if getattr(step, "dtype", type(step)) not in (jnp.int32, int) or jnp.shape(step):
+        raise TypeError(f"state.step must be one int32, got {said(step)}: make the state with init")
 
 
 def check_extra(needs: dict[str, str], params: Any, extra: dict[str, Any]) -> None:
@@ -118,6 +121,8 @@ def check_made(place: str, made: Any, given: Any) -> None:
             raise TypeError(f"{place}: the update of {path!r} must be {_like(u)}, got {said(new)}")
         if u is not None and new is not None and jnp.shape(new) != jnp.shape(u):
             raise ValueError(f"{place}: the update of {path!r} came in as {_like(u)}, and out with {jnp.shape(new)}")
+        if u is not None:
+            _check_kind(f"{place}: the update of {path!r}", new, u)
     if more := have.keys() - need.keys():
         raise ValueError(f"{place}: there is an update {min(more)!r} of nothing that came in")
     if (after := jax.tree.structure(made)) != (before := jax.tree.structure(given)):
@@ -128,13 +133,35 @@ def check_run(place: str, made: Any, given: Any, new: Any, old: Any) -> None:
     """Refuses updates unlike those that came in, unless there are none, and slots unlike those before."""
     if made is not NOTHING:
         check_made(place, made, given)
+    if _form(new) == _form(old):
+        return
     if (after := jax.tree.structure(new)) != (before := jax.tree.structure(old)):
         raise TypeError(f"{place}: an update must return the slots that it began with: {after} is not {before}")
+    have, need = leaves_by_path(new), leaves_by_path(old)
+    for path, x in have.items():
+        this, slot = f"{place}: the slot {path!r}", need[path]
+        if not is_array(x) and not isinstance(x, (float, int)):
+            raise TypeError(f"{this} must be an array, got {said(x)}")
+        if jnp.shape(x) != jnp.shape(slot):
+            raise ValueError(f"{this} had shape {jnp.shape(slot)}, now {jnp.shape(x)}")
+        _check_kind(this, x, slot)
+
+
+def _check_kind(this: str, new: Any, old: Any) -> None:
+    """Refuses numbers that the kind of those before cannot hold: fractions for integers, complex ones for real ones."""
+    a, b = jnp.result_type(new), jnp.result_type(old)
+    if _rank(a) > _rank(b):
+        raise TypeError(f"{this} was {b}, now {a}, which {b} cannot hold")
+
+
+def _rank(dtype: Any) -> int:
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating, jax.dtypes.prng_key)
+    return next(i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
 
 
 def _form(tree: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree)
-    return structure, [x.shape if is_array(x) else None for x in leaves]
+    return structure, [(getattr(x, "shape", None), getattr(x, "dtype", None)) for x in leaves]
 
 
 def _like(u: Any) -> str:
@@ -202,6 +229,39 @@ def _listed(paths: Any, most: int = 6) -> str:
     return f"{shown}, …" if len(paths) > most else shown or "no leaves"
 
 
+def updated(piece: Any, *args: Any) -> tuple[Any, Any]:
+    """What `update_tree` returns: updates and a dict of slots; or an error."""
+    name = type(piece).__name__
+    try:
+        made = piece.update_tree(*args)
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(f"{name}: its update must be one that JAX can trace: {TRACEABLE}") from error
+    if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
+        raise TypeError(f"{name}: update_tree must return (updates, slots), with a dict of slots, got {said(made)}")
+    return made
+
+
+def check_init(piece: Any, slots: Any) -> Any:
+    """What `init_tree` returns: a dict of trees of arrays; or an error."""
+    place = f"{type(piece).__name__}: init_tree"
+    if not isinstance(slots, dict):
+        raise TypeError(f"{place} must return a dict of slots, got {said(slots)}")
+    for path, x in leaves_by_path(slots).items():
+        if not is_array(x) and not isinstance(x, (float, int, complex, jax.ShapeDtypeStruct)):
+            raise TypeError(f"{place}: the slot {path!r} must be an array, got {said(x)}")
+    return slots
+
+
+@functools.cache
+def check_class(piece: Any) -> None:
+    """Refuses a class whose methods cannot be called as they will be, or whose `needs` is no tuple of names."""
+    if isinstance(needs := piece.needs, str):
+        raise TypeError(f"{piece.__name__}: needs must be a tuple of names, got {needs!r}: write ({needs!r},)")
+    for name, takes in METHODS.items():
+        if (method := getattr(piece, name, None)) and not fits(method, "self", *takes):
+            raise TypeError(f"{piece.__name__}: {name} must take (self, {', '.join(takes)})")
+
+
 def check_hyperparameters(tx: Any, pieces: Any, dtype: Any) -> None:
     """Refuses a batch of optimizers, and what is out of its range as the working dtype rounds it: b2 = 1 − 1e-9."""
     for path, h in leaves_by_path(tx).items():
@@ -209,6 +269,7 @@ def check_hyperparameters(tx: Any, pieces: Any, dtype: Any) -> None:
         if jnp.shape(h):
             raise ValueError(f"{path} holds values of shape {jnp.shape(h)}: update many optimizers inside jax.vmap")
     for piece in pieces:
+        check_class(type(piece))
         for name, kind in piece._kinds.items():
-            if kind.data and isinstance(h := getattr(piece, name), float):
-                kind.convert(f"{type(piece).__name__}: {name}, in {dtype},", jnp.asarray(h, dtype))
+            if kind.data and isinstance(h := getattr(piece, name), float):  # with NumPy: a constant in a trace too
+                kind.convert(f"{type(piece).__name__}: {name}, in {dtype},", np.asarray(h, dtype))

@@ -6,8 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from gradtx.arguments import checked
+from gradtx.arguments import checked, said
+from gradtx.checks import check_params
 from gradtx.core import State, Transformation, leaves_by_path
 
 Params = Any
@@ -49,6 +51,11 @@ def check_laws(tx: Any, params: Params = None, *, bound: float = 1e-5, **extra: 
     def gradient(p: Any) -> Any:
         return jnp.asarray(random.normal(size=p.shape), p.dtype) if jnp.issubdtype(p.dtype, jnp.inexact) else None
 
+    check_params(params)
+    if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not 0 <= bound < np.inf:
+        raise ValueError(f"check_laws: bound must be a finite number, 0 or more, got {said(bound)}")
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves((params, tx, extra))):
+        raise ValueError("check_laws: it compiles by itself: call it outside of jax.jit, jax.vmap and jax.grad")
     params = jax.tree.map(jnp.asarray, params)
     several = [jax.tree.map(gradient, params) for _ in range(3)]
     zeros = jax.tree.map(jnp.zeros_like, several)
@@ -122,4 +129,4 @@ def _near(have: Any, need: Any, bound: float) -> None:
         apart = np.max(np.abs(np.subtract(x, y, where=x != y, out=np.zeros_like(y))), initial=0)
         most = bound * np.max(np.abs(y[np.isfinite(y)]), initial=0)
         if not apart <= most:
-            raise ValueError(f"{path!r} is {apart:.1e} off, more than {most:.1e}")
+            raise ValueError(f"{path!r} is {apart:.2e} off, more than {most:.2e}")

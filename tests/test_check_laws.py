@@ -97,7 +97,7 @@ class backward(gx.PerLeaf):
     "tx, law, why",
     [
         (branches(), "compiled in a scan", "'updates/0/b' is .* off, more than"),
-        (asks(), "compiled in a scan", "concrete value"),
+        (asks(), "compiled in a scan", "asks: its update must be one that JAX can trace"),
         (triples(), "under vmap", "'updates/0/b' is .* off, more than"),
         (calls_out(), "under vmap", "pure_callback"),
         (fills(), "but None, it runs", r"fills: the update of 'b' must be None, got float32\[4\]"),

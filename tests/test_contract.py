@@ -394,6 +394,16 @@ def test_sharded_is_single_device_and_slots_are_sharded_as_their_parameter(tx, a
         assert_near(follow(tx, params, map(put, gradients))[0], single, 3e-6)
 
 
+@pytest.mark.parametrize("name", [name for name in gx.optimizers.__all__ if name in CASES])
+def test_gradients_of_any_size_have_finite_updates(name):
+    needs = [x for x in inspect.signature(getattr(gx, name)).parameters.values() if x.default is x.empty]
+    tx, params = CASES[name][0].tx if needs else getattr(gx, name)(), params_of()
+    for size in (1e-38, 1e-30, 1e-24, 1e-15, 1e10, 1e18):
+        sized = partial(jax.tree.map, lambda g, size=size: jnp.where(jnp.abs(g) > 1, g, size * jnp.sign(g)))
+        out, _ = follow(tx, params, map(sized, stream(params, 3)))
+        assert all(jnp.isfinite(u).all() for u in jax.tree.leaves(out)), size
+
+
 @each_part
 def test_shard_map_is_a_plain_function(case):
     tx = case.tx

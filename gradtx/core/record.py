@@ -19,6 +19,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
+from gradtx import arguments
 from gradtx.arguments import callable_of, check_hint, checked, describe, function_of, hashable, init_of, said, sequence
 
 
@@ -27,10 +28,6 @@ class Kind(NamedTuple):
 
     convert: Callable[[str, Any], Any]
     data: bool = False
-
-
-def _is(x: Any, kind: Any) -> bool:
-    return jnp.issubdtype(x.dtype, kind)
 
 
 def _interval(low: float, high: float, closed: bool = True, text: str = "a finite number") -> Kind:
@@ -43,20 +40,16 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
             return of_step(function_of(place, value, "the step"))
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
             value = math.inf if isinstance(value, int) and value.bit_length() > 1023 else float(value)
-        elif not isinstance(value, (jax.Array, np.ndarray)) or not (
-            _is(value, jnp.floating) or _is(value, jnp.integer)
-        ):
+        elif not (isinstance(value, (jax.Array, np.ndarray)) and arguments.is_real(value)):
             raise TypeError(
                 f"{place} must be a number, an array, a schedule or a function of the step, got {said(value)}"
             )
         elif value.shape:
             raise ValueError(f"{place} must be one number, got {describe(value)}: make many optimizers with jax.vmap")
-        elif not _is(value, jnp.floating):
+        elif not jnp.issubdtype(value.dtype, jnp.floating):
             value = jnp.asarray(value, float)
         if not isinstance(value, Tracer):
-            number = float(value)
-            if not (math.isfinite(number) and (low <= number <= high if closed else low < number < high)):
-                raise ValueError(f"{place} must be {text}, got {number!r}")
+            arguments.check_number(place, float(value), low, high, closed, text)
         return value
 
     return Kind(convert, data=True)
@@ -86,6 +79,8 @@ def _kind(hint: Any) -> Kind:
         return notes[0]
     if hasattr(hint, "coerce"):
         return Kind(hint.coerce, data=True)
+    if type(None) in get_args(hint) and (inner := _kind(get_args(hint)[0])).data:
+        return Kind(lambda place, value: None if value is None else inner.convert(place, value), data=True)
     if hint is bool or callable_of(hint):
         return Kind(lambda place, value: hashable(place, check_hint(place, value, hint)))
     if get_origin(hint) is tuple and (inner := _kind(get_args(hint)[0])).data:

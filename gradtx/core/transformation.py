@@ -12,7 +12,7 @@ from jax.tree_util import tree_flatten_with_path
 
 from gradtx import checks
 from gradtx.apply import apply_updates
-from gradtx.arguments import checked, said, traced
+from gradtx.arguments import checked, said, scheduled
 from gradtx.checks import FUNCTIONS
 from gradtx.core import trees
 from gradtx.core.record import Record, Schedule
@@ -66,7 +66,7 @@ class Transformation(Record):
 
     def finish_tree(self, updates: Any, slots: Slots, context: Context, then: Callable[[Any, Slots], Any]) -> Any:
         """`then(updates, slots)` of what `update_tree` returns; `then(NOTHING, slots)` where it emits nothing."""
-        return then(*self.update_tree(updates, slots, context))
+        return then(*checks.updated(self, updates, slots, context))
 
     @checked
     def init(self, params: Any) -> State:
@@ -127,7 +127,7 @@ class Transformation(Record):
         def value(place, x):
             if isinstance(x, Transformation):
                 return x.at(step, running)  # which may have a clock of its own
-            return traced(place, x, step) if isinstance(x, Schedule) else x
+            return scheduled(place, x, step) if isinstance(x, Schedule) else x
 
         def now(name, convert, held):
             place = f"{type(self).__name__}: {name}" + ("" if isinstance(step, Tracer) else f" at step {step}")
@@ -162,7 +162,7 @@ def walk(tx: Any) -> Iterator[Transformation]:
 
 def init_slots(tx: Transformation, params: Any) -> Slots:
     """The slots of `tx` at the start, keyed by its name."""
-    slots = tx.init_tree(params)
+    slots = checks.check_init(tx, tx.init_tree(params))
     return slots if tx.flat or not slots else {type(tx).__name__: slots}
 
 
@@ -176,7 +176,7 @@ def run(tx: Transformation, updates: Any, slots: Slots, context: Context, then: 
         return made, new if flat or not new else {name: new}
 
     if then is None:
-        return named(*tx.update_tree(updates, own, context))
+        return named(*checks.updated(tx, updates, own, context))
     return tx.finish_tree(updates, own, context, lambda *made: then(*named(*made)))
 
 

@@ -55,7 +55,11 @@ def path_of(path: Any) -> str:
 
 
 def leaves_by_path(tree: Any, is_leaf: Any = None) -> dict[str, Any]:
-    return {path_of(path): leaf for path, leaf in tree_flatten_with_path(tree, is_leaf)[0]}
+    several = tree_flatten_with_path(tree, is_leaf)[0]
+    leaves = {path_of(path): leaf for path, leaf in several}
+    if len(leaves) < len(several):
+        raise ValueError(f"two leaves have one path, of {list(leaves)}: a name with / in it is another's path")
+    return leaves
 
 
 def differentiable(place: str, leaf: Any) -> bool:

@@ -1,6 +1,7 @@
 """What needs values of a function and no derivative: random search, numeric gradients, and the check of a gradient."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from gradtx.arguments import checked, is_array, said
+from gradtx.arguments import checked, is_array, said, traced
 from gradtx.core import leaves_by_path, working_dtype
 from gradtx.pieces.extra import one_key
 
@@ -134,7 +135,7 @@ def check_gradient(
     _floating("check_gradient", params)
     _number("check_gradient: tolerance", tolerance)
     if gradient is None:
-        gradient = jax.grad(loss)
+        gradient = jax.grad(partial(_value_of, loss))
     if callable(gradient):
         gradient = gradient(params)
     if jax.tree.map(jnp.shape, gradient) != jax.tree.map(jnp.shape, params):
@@ -157,7 +158,7 @@ def check_gradient(
 
 
 def _value_of(loss: Callable[[Any], Any], params: Any) -> Array:
-    value = loss(params)
+    value = traced("the loss", loss, params)
     if not is_array(value) and not isinstance(value, (float, int)):
         raise TypeError(f"the loss must return one floating number, got {said(value)}")
     value = jnp.asarray(value)

@@ -92,10 +92,11 @@ def novograd(
 
 
 @checked
-def sm3(learning_rate: Any = 1e-1, momentum: Any = 0.9, eps: Any = 0.0) -> Transformation:
+def sm3(learning_rate: Any = 1e-1, momentum: Any = 0.9, eps: Any = 1e-30) -> Transformation:
     """w ← w − η·ema(g/√(s + ε)), with s the sum of g², of which the largest of each row and column are remembered
 
-    AdaGrad with n + m numbers for n·m, and momentum as an average. ε is 0 in the paper, 10⁻⁸ in Optax.
+    AdaGrad with n + m numbers for n·m, and momentum as an average. ε is 0 in the paper, 10⁻⁸ in Optax; here it is for
+    gradients whose squares are too small for float32.
     Source: Anil et al. 2019, arXiv 1901.11150, algorithm SM3-II.
     """
     divided = precondition(identity(), chain(square(), covered_sum(), sqrt()), eps, eps_in_sqrt=True)

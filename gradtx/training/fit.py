@@ -333,7 +333,7 @@ def _go(step, feed, room, carry, data, start, count, key):
         batch = feed.batch(data, start + i, i, data_key)
         own = jax.random.fold_in(step_key, start + i) if step._needs_key else None
         params, state, metrics = step(params, state, batch, key=own, model_state=model_state)
-        return (params, state, _alike(metrics.model_state, model_state)), _numbers(metrics, step.micro_batches)
+        return (params, state, metrics.model_state), _numbers(metrics, step.micro_batches)
 
     def body(i, loop):
         carry, new = one(i, loop[0])
@@ -350,17 +350,6 @@ def _numbers(metrics: Any, micro_batches: int) -> dict[str, Any]:
         if jnp.shape(x) == (() if micro_batches == 1 else (micro_batches,)) and not jnp.iscomplexobj(x):
             told[f"aux/{path}" if path else "aux"] = jnp.mean(x)
     return told
-
-
-def _alike(new: Any, old: Any) -> Any:
-    """The next model state, in the dtypes of the one before."""
-    have, need = leaves_by_path(new), leaves_by_path(old)
-    for path in (*need, *have):
-        a, b = have.get(path), need.get(path)
-        if a is None or b is None or jnp.shape(a) != b.shape:
-            said = ["missing" if x is None else f"of shape {jnp.shape(x)}" for x in (a, b)]
-            raise ValueError(f"fit: the loss returns a model state whose {path!r} is {said[0]}; it was {said[1]}")
-    return jax.tree.map(lambda n, o: jnp.asarray(n, o.dtype), new, old)
 
 
 def _own(x: Any) -> Any:

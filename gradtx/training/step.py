@@ -92,7 +92,9 @@ class train_step(Record):
         if current_trace() == NO_TRACE:
             try:
                 return step._program(params, state, batch, key, model_state)
-            except (TypeError, ValueError, RuntimeError):
+            except (TypeError, ValueError, RuntimeError) as error:
+                if self.donate and isinstance(error, RuntimeError):
+                    _check_alone({"params": params, "state": state}, {"batch": batch, "model_state": model_state})
                 _check_usable(params=params, state=state, batch=batch, key=key, model_state=model_state)
                 raise
         return _step(step, params, state, batch, key, model_state)
@@ -118,11 +120,12 @@ class train_step(Record):
         """The loss, and beside it the next model state and `aux`."""
         more = [*([model_state] if self.has_model_state else []), *([key] if self.has_key else [])]
         value = traced("train_step: loss", self.loss, params, batch, *more)
-        beside = model_state = None
+        beside = None
         if self.has_aux or self.has_model_state:
             value, beside = _pair("(value, aux)" if not self.has_model_state else "(value, model_state)", value)
         if self.has_model_state:
-            model_state, beside = _pair("(value, (model_state, aux))", beside) if self.has_aux else (beside, None)
+            after, beside = _pair("(value, (model_state, aux))", beside) if self.has_aux else (beside, None)
+            model_state = _alike(after, model_state)
         if not _is_real_number(value):
             more = ": set has_aux=True or has_model_state=True" if isinstance(value, tuple) else ""
             raise ValueError(f"train_step: the loss must be one real number, got {said(value)}{more}")
@@ -139,10 +142,27 @@ class train_step(Record):
         if (model_state is None) == self.has_model_state:
             raise ValueError(f"train_step: model_state is {'missing' if model_state is None else 'not asked for'}")
         if self.micro_batches > 1:
-            for leaf in jax.tree.leaves(batch):
+            for path, leaf in (rows := leaves_by_path(batch)).items():
                 if not jnp.ndim(leaf) or jnp.shape(leaf)[0] % self.micro_batches:
                     of = f"a batch of shape {jnp.shape(leaf)}"
                     raise ValueError(f"train_step: {self.micro_batches} micro-batches do not divide {of}")
+                if jnp.shape(leaf)[0] != len(first := next(iter(rows.values()))):
+                    of = f"{place('batch', path)} has {jnp.shape(leaf)[0]} rows, and another part of it {len(first)}"
+                    raise ValueError(f"train_step: {of}: micro-batches take as many of each")
+
+
+def _check_alone(reused: Any, read: Any) -> None:
+    """Refuses one array in two places, if a step would reuse its memory in one of them."""
+
+    def arrays(trees):
+        leaves = ((place(name, path), x) for name, tree in trees.items() for path, x in leaves_by_path(tree).items())
+        return [(where, x) for where, x in leaves if isinstance(x, Array)]
+
+    own = arrays(reused)
+    for i, (here, x) in enumerate(own + arrays(read)):
+        if there := [other for other, y in own[:i] if x is y]:
+            how = "copy it, jnp.copy(x), or keep the memory by donate=False"
+            raise ValueError(f"train_step: {there[0]} and {here} are one array, whose memory a step reuses: {how}")
 
 
 def _check_usable(**given: Any) -> None:
@@ -158,6 +178,27 @@ def _pair(form: str, value: Any) -> Any:
     if not (isinstance(value, tuple) and len(value) == 2):
         raise ValueError(f"train_step: the loss must return {form}, got {said(value)}")
     return value
+
+
+def _alike(new: Any, old: Any) -> Any:
+    """The next model state, in the dtypes of the one before."""
+    have, need = leaves_by_path(new), leaves_by_path(old)
+    for path in (*need, *have):
+        a, b = have.get(path), need.get(path)
+        if a is None or b is None or jnp.shape(a) != jnp.shape(b):
+            said = ["missing" if x is None else f"of shape {jnp.shape(x)}" for x in (a, b)]
+            raise ValueError(
+                f"train_step: the loss returns a model state whose {path!r} is {said[0]}; it was {said[1]}"
+            )
+    try:
+        return jax.tree.map(
+            lambda n, o: n if getattr(n, "dtype", None) == jnp.result_type(o) else jnp.asarray(n, jnp.result_type(o)),
+            new,
+            old,
+        )
+    except ValueError:
+        trees = [jax.tree.structure(x) for x in (new, old)]
+        raise ValueError(f"train_step: the loss returns a model state that is {trees[0]}; it was {trees[1]}") from None
 
 
 def _is_real_number(x: Any) -> bool:
@@ -204,6 +245,8 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
         return mean_gradient_of(point)[0][1]
 
     (value, gradient), after, aux = mean_gradient_of(params)
+    if not jax.tree.leaves(gradient):
+        raise ValueError("train_step: params holds no floating or complex array to train: write 0.0, not 0")
 
     def go(params, state, gradient):
         given = {

@@ -620,9 +620,9 @@ PARTS = {
     "assigned": (lambda: setattr(tx, "links", ()), AttributeError, "^cannot assign to field 'links'"),
     "an unknown name": (lambda: gx.addam, AttributeError, "^module 'gradtx' has no attribute 'addam'"),
     "b2 = 1 as float32 rounds it": (
-        lambda: gx.adam(b2=1 - 1e-9).init(weights),
+        lambda: gx.adam(b2=1 - 1e-9),
         ValueError,
-        "^scale_by_ema: decay, in float32, must be at least 0 and below 1, got 1.0",
+        r"^scale_by_ema: decay must be at least 0 and below 1, got 0\.999999999, 1\.0 in float32",
     ),
     "a batch of optimizers in init": (
         lambda: gx.stack([gx.delay(1.0), gx.delay(2.0)]).init(weights),
@@ -828,7 +828,7 @@ GIVEN = {
     "keys of several types": (
         lambda: tx.init({1: weights, "a": weights}),
         ValueError,
-        "^params: a dict must have keys of",
+        "^chain.init: a dict must have keys of",
     ),
     "a tracer in init": (
         lambda: adam.init(leaked()),
@@ -925,11 +925,11 @@ GIVEN = {
     "a state without its step": (
         of_state(step=None),
         TypeError,
-        "^state.step must be one integer, got None: make the s",
+        "^state.step must be one int32, got None: make the s",
     ),
-    "a step that is a float": (of_state(step=1.5), TypeError, "^state.step must be one integer, got 1.5|float32"),
-    "a step of many": (of_state(step=jnp.ones(3, int)), TypeError, r"^state.step must be one integer, got int32\[3\]"),
-    "a step that is text": (of_state(step="a"), TypeError, "^state.step must be one integer, got 'a'"),
+    "a step that is a float": (of_state(step=1.5), TypeError, "^state.step must be one int32, got 1.5|float32"),
+    "a step of many": (of_state(step=jnp.ones(3, int)), TypeError, r"^state.step must be one int32, got int32\[3\]"),
+    "a step that is text": (of_state(step="a"), TypeError, "^state.step must be one int32, got 'a'"),
     "no slots": (
         of_state(slots=None),
         ValueError,
@@ -943,7 +943,7 @@ GIVEN = {
     "a state of many": (
         lambda: adam.update(weights, jax.vmap(adam.init)(jnp.ones((2, 3))), weights),
         TypeError,
-        r"^state.step must be one integer, got int32\[2\]: make the state with init",
+        r"^state.step must be one int32, got int32\[2\]: make the state with init",
     ),
     "a state of other names": (
         lambda: adam.update({"a": weights}, adam.init({"b": weights})),
@@ -1392,12 +1392,204 @@ BUILT = {
     ),
 }
 
+
+def of_tree(init=lambda p: {"n": jnp.zeros(1)}, update=lambda u, slots: (u, slots), needs=()):
+    """The update by a piece on whole trees that is made of these functions."""
+
+    class own(gx.Transformation):
+        def init_tree(self, params):
+            return init(params)
+
+        def update_tree(self, updates, slots, context):
+            return update(updates, slots)
+
+    own.needs = needs
+    return lambda: own().update(params, own().init(params), params)
+
+
+class short(gx.PerLeaf):
+    """Its rule lacks the context."""
+
+    def update_leaf(self, g, slots):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return g, slots
+
+
+class perhaps(gx.PerLeaf):
+    """Has a hyperparameter that may be None."""
+
+    factor: gx.NonNegative | None = None
+
+
+def fed(**given):
+    """A step with a model state of one number; what is given replaces the arguments."""
+    given = {"returns": jnp.ones(1), "skip_nonfinite": False, "micro_batches": 1, "batch": jnp.ones((2, 3))} | given
+    options = {name: given[name] for name in ("skip_nonfinite", "micro_batches")}
+    step = gx.train_step(lambda w, b, m: (w.sum(), given["returns"]), gx.sgd(), has_model_state=True, **options)
+    return lambda: step(jnp.ones(3), step.tx.init(jnp.ones(3)), given["batch"], model_state=jnp.ones(1))
+
+
+both = {"a/b": weights, "a": {"b": weights}}
+mixed = {1: weights, "a": weights}
+
+WRITTEN = {
+    # pieces of one's own
+    "an integer slot made a fraction": (
+        of_leaf(lambda p: {"n": jnp.zeros((), int)}, lambda g, slots: (g, {"n": jnp.float32(0.5)})),
+        TypeError,
+        "^own: the slot 'n/layer/b' was int32, now float32, which int32 cannot hold",
+    ),
+    "a flag made a number": (
+        of_tree(lambda p: {"n": jnp.zeros((), bool)}, lambda u, slots: (u, {"n": jnp.ones((), jnp.int32)})),
+        TypeError,
+        "^own: the slot 'n' was bool, now int32, which bool cannot hold",
+    ),
+    "a complex update": (
+        of_leaf(update=lambda g, slots: (jax.lax.complex(g, g), slots)),
+        TypeError,
+        "^own: the update of 'layer/b' was float32, now complex64, which float32 cannot hold",
+    ),
+    "a pair's state of another kind": (
+        lambda: stepped(gx.pair(lambda p: jnp.zeros((), int), lambda u, s, p: (u, jnp.ones(()))), jnp.ones(3))(),
+        TypeError,
+        "^pair: the slot 'state' was int32, now float32",
+    ),
+    "a slot that grows": (
+        of_tree(update=lambda u, slots: (u, {"n": jnp.zeros(2)})),
+        ValueError,
+        r"^own: the slot 'n' had shape \(1,\), now \(2,\)",
+    ),
+    "a slot that is text": (
+        of_tree(update=lambda u, slots: (u, {"n": "x"})),
+        TypeError,
+        "'n' must be an array, got 'x'",
+    ),
+    "no update of the tree": (
+        of_tree(update=lambda u, slots: None),
+        TypeError,
+        r"^own: update_tree must return \(updates, slots\), with a dict of slots, got None",
+    ),
+    "an update of three": (of_tree(update=lambda u, slots: (u, slots, 1)), TypeError, "^own: update_tree must return"),
+    "updates alone, a dict of two": (
+        of_tree(update=lambda u, slots: {"w": 1, "b": 2}),
+        TypeError,
+        "^own: update_tree must return",
+    ),
+    "slots that are no dict": (
+        of_tree(lambda p: None),
+        TypeError,
+        "^own: init_tree must return a dict of slots, got None",
+    ),
+    "a slot of text": (
+        of_tree(lambda p: {"n": {"of": "x"}}),
+        TypeError,
+        "^own: init_tree: the slot 'n/of' must be an array, got 'x'",
+    ),
+    "needs as text": (
+        of_tree(needs="value"),
+        TypeError,
+        r"^own: needs must be a tuple of names, got 'value': write \('value',\)",
+    ),
+    "a rule without the context": (
+        lambda: short().init(weights),
+        TypeError,
+        r"^short: update_leaf must take \(self, g, slots, context\)",
+    ),
+    "a hyperparameter that may be None": (
+        lambda: perhaps(-1.0),
+        ValueError,
+        "^perhaps: factor must be a finite number, 0 or more, got -1.0",
+    ),
+    # numbers beyond float32
+    "a rate too large": (
+        lambda: gx.sgd(1e300),
+        ValueError,
+        "^scale_by_learning_rate: learning_rate must be a finite number, 0 or more, got 1e[+]300, inf in float32",
+    ),
+    "a norm too small": (lambda: gx.clip_by_global_norm(1e-300), ValueError, "got 1e-300, 0.0 in float32"),
+    "a decay set to 1": (
+        lambda: gx.set_hyperparameters(gx.adam(), {"by.decay": 1 - 1e-9}),
+        ValueError,
+        "must be at least 0 and below 1, got 0.999999999, 1.0 in float32",
+    ),
+    # schedules
+    "a schedule of schedules": (
+        lambda: gx.sgd(lambda step: schedules.constant(0.1)).init(weights),
+        TypeError,
+        r"^scale_by_learning_rate: learning_rate at step 0 must be a number, .* got constant\(0.1\)",
+    ),
+    # trees
+    "two leaves of one path": (lambda: adam.init(both), ValueError, r"^two leaves have one path, of \['a/b'\]"),
+    **{
+        f"keys of several types, {name}": (act, ValueError, f"^{name}: a dict must have keys of one type")
+        for name, act in {
+            "chain.update": lambda: tx.update(mixed, state, params),
+            "chain.apply": lambda: tx.apply(params, state, mixed),
+            "apply_updates": lambda: gx.apply_updates(mixed, mixed),
+            "eval_params": lambda: gx.eval_params(tx, state, mixed),
+            "summary": lambda: gx.summary(tx, mixed),
+            "measurements": lambda: gx.measurements(mixed),
+            "global_norm": lambda: gx.global_norm(mixed),
+            "explain": lambda: gx.explain(tx, mixed),
+            "numeric_gradient": lambda: gx.numeric_gradient(lambda p: 1.0, mixed),
+            "check_laws": lambda: gx.check_laws(tx, mixed),
+            "fit": lambda: gx.fit(mixed, tx, lambda p, b: 1.0, weights, 1),
+        }.items()
+    },
+    # the gradient's check
+    "a loss of many": (
+        lambda: gx.check_gradient(lambda p: p["layer"]["b"], params),
+        ValueError,
+        r"^the loss must return one floating number, got float32 of shape \(4,\)",
+    ),
+    "a loss of text": (lambda: gx.check_gradient(lambda p: "x", params), TypeError, "^the loss must return one .* 'x'"),
+    # train_step
+    "nothing to train": (
+        lambda: gx.fit({"w": 0}, gx.sgd(), lambda p, b: b.sum(), jnp.ones(3), 1),
+        ValueError,
+        "^train_step: params holds no floating or complex array to train: write 0.0, not 0",
+    ),
+    "a model state of another shape": (
+        fed(returns=jnp.ones(3), skip_nonfinite=True),
+        ValueError,
+        r"^train_step: the loss returns a model state whose '' is of shape \(3,\); it was of shape \(1,\)",
+    ),
+    "a model state of other names": (fed(returns={"z": jnp.ones(1)}), ValueError, "model state whose '' is missing"),
+    "a model state in another container": (
+        lambda: gx.train_step(lambda w, b, m: (w.sum(), tuple(m)), gx.sgd(), has_model_state=True)(
+            weights, gx.sgd().init(weights), weights, model_state=[weights]
+        ),
+        ValueError,
+        "^train_step: the loss returns a model state that is PyTreeDef.*; it was PyTreeDef",
+    ),
+    "a model state that grows by parts": (fed(returns=jnp.ones(3), micro_batches=2), ValueError, "is of shape"),
+    "parts of unequal rows": (
+        fed(micro_batches=2, batch=(jnp.ones((8, 3)), jnp.ones((2, 3)))),
+        ValueError,
+        r"^train_step: batch\['1'\] has 2 rows, and another part of it 8: micro-batches take as many of each",
+    ),
+    # check_laws
+    "a bound of text": (lambda: gx.check_laws(adam, bound="x"), ValueError, "^check_laws: bound must be a fin.* 'x'"),
+    "a bound below 0": (lambda: gx.check_laws(adam, bound=-1), ValueError, "^check_laws: bound must be a finite num"),
+    "laws of text": (lambda: gx.check_laws(adam, "x"), TypeError, "^params is 'x': keep arrays and None only"),
+    "laws of shapes": (
+        lambda: gx.check_laws(adam, jax.ShapeDtypeStruct((2,), "float32")),
+        TypeError,
+        "^params is .*, without values",
+    ),
+    "laws within a trace": (
+        lambda: jax.make_jaxpr(lambda p: gx.check_laws(adam, p))(weights),
+        ValueError,
+        "^check_laws: it compiles by itself: call it outside of jax.jit",
+    ),
+}
+
 TABLE = {
     **BAD,
     **{f"call: {name}": (act, TypeError, words) for name, (act, words) in CALLS.items()},
     **{f"part: {name}": entry for name, entry in PARTS.items()},
     **{f"given: {name}": entry for name, entry in GIVEN.items()},
     **{f"built: {name}": entry for name, entry in BUILT.items()},
+    **{f"written: {name}": entry for name, entry in WRITTEN.items()},
 }
 ROOT = str(Path(gx.__file__).parent)
 THEIRS = (
@@ -1437,6 +1629,42 @@ def test_bad_input(act, error, words):
     refused(act, error, words)
     with jax.disable_jit():
         refused(act, error, words)
+
+
+UNTRACEABLE = {
+    "if": of_leaf(update=lambda g, slots: (g if g.sum() > 0 else -g, slots)),
+    "float": of_leaf(update=lambda g, slots: (g * float(g.sum()), slots)),
+    "an array of NumPy": of_leaf(update=lambda g, slots: (jnp.asarray(np.sign(np.asarray(g))), slots)),
+    "if, of a tree": of_tree(update=lambda u, slots: (u, slots if slots["n"] > 0 else {**slots})),
+}
+
+
+@pytest.mark.parametrize("act", UNTRACEABLE.values(), ids=UNTRACEABLE)
+def test_a_piece_that_cannot_be_compiled_says_what_to_write(act):
+    refused(act, TypeError, r"^own: its update must be one that JAX can trace: jnp.where\(x > 0, a, b\) for if")
+    with jax.disable_jit():
+        act()
+
+
+def test_a_schedule_that_cannot_be_compiled_says_what_to_write():
+    tx = gx.sgd(lambda step: {0: 0.1}[step])
+    start = gx.State(jnp.zeros((), jnp.int32), {})
+    refused(lambda: tx.update(weights, start), TypeError, "must be one that JAX can trace: jnp.where")
+
+
+def test_one_array_in_two_places_is_not_reused():
+    def loss(p, batch):
+        return (p["slope"] * batch - p["offset"]) ** 2
+
+    one = jnp.ones(())
+    step, shared = gx.train_step(loss, gx.adam()), {"slope": one, "offset": one}
+    words = r"^train_step: params\['offset'\] and params\['slope'\] are one array, whose memory a step reuses: copy it"
+    refused(lambda: step(shared, step.tx.init(shared), jnp.ones(())), ValueError, words)
+    params = {"slope": jnp.ones(()), "offset": jnp.zeros(())}
+    words = r"^train_step: params\['slope'\] and batch are one array"
+    refused(lambda: step(params, step.tx.init(params), params["slope"]), ValueError, words)
+    kept = gx.train_step(loss, gx.adam(), donate=False)
+    kept(shared, kept.tx.init(shared), one)
 
 
 def test_the_table_is_as_long_as_promised():

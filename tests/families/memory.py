@@ -101,7 +101,7 @@ def novograd(
         yield -learning_rate * m
 
 
-def sm3(gradients: Gradients, learning_rate=1e-1, momentum=0.9, eps=0.0) -> Steps:
+def sm3(gradients: Gradients, learning_rate=1e-1, momentum=0.9, eps=1e-30) -> Steps:
     """SM3-II, coordinate by coordinate: the cover is of the bias' coordinates, the kernel's rows and its columns."""
     sets = [[i] for i in range(5)]
     sets += [[5 + 4 * i + j for j in range(4)] for i in range(3)] + [

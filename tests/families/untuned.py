@@ -218,7 +218,7 @@ class with_value(gx.Transformation):
         return self.inner.update_tree(updates, slots, context)
 
 
-TINY = 1e-300  # for an ε of 0, with which Optax divides 0 by 0
+TINY = 1e-37  # for an ε of 0, with which Optax divides 0 by 0
 OPTAX: dict[str, Any] = {
     "dog": (gx.dog(0.5, 1e-2, eps=1e-4), optax.contrib.dog(0.5, ("heuristic", 1e-2), eps=1e-4)),
     "dog from a distance": (gx.dog(start=0.1, relative=False), optax.contrib.dog(1.0, ("distance", 0.1))),
