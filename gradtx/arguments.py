@@ -224,11 +224,13 @@ def trace_state() -> tuple[Callable[[], Any], Any]:
 
 
 def live(place: str, x: Any) -> None:
-    """Refuses what is left of a trace that has ended, and an array whose memory is used again."""
+    """Refuses what is left of a trace that has ended, an array whose memory is used again, and too large an integer."""
     if isinstance(x, Tracer):
         current_trace, none = trace_state()
         if current_trace() == none:
             raise ValueError(f"{place} was kept from a trace that has ended: return it from the compiled function")
+    elif isinstance(x, int) and x.bit_length() >= jnp.iinfo(dtype := jnp.result_type(int)).bits:
+        raise ValueError(f"{place} is {x}, which {dtype} cannot hold")
     elif isinstance(x, jax.Array) and x.is_deleted():
         how = "go on with what that step returned, or keep it by donate=False"
         raise ValueError(f"{place} was handed to an earlier step, which reused its memory: {how}")

@@ -72,12 +72,6 @@ def _shape(place: str, value: Any) -> str:
     return value
 
 
-def _flag(place: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{place} must be True or False, got {said(value)}")
-    return value
-
-
 def _optional(convert: Callable[[str, Any], Any], data: bool = False) -> Kind:
     return Kind(lambda place, value: None if value is None else convert(place, value), data)
 
@@ -92,7 +86,6 @@ Scalars = Annotated[
     Kind(lambda place, xs: tuple(scalar(f"{place}[{i}]", x) for i, x in enumerate(_sequence(place, xs))), data=True),
 ]
 Shape = Annotated[str, Kind(_shape)]
-Flag = Annotated[bool, Kind(_flag)]
 
 
 def _require(schedule: Schedule, holds: bool, text: str) -> None:
@@ -278,7 +271,7 @@ class exponential(_Curve):
     rate: Positive
     steps: Count = 1
     floor: NonNegative = 0.0
-    staircase: Flag = False
+    staircase: bool = False
 
     def curve(self, step: Array) -> Array:
         return jnp.maximum(self.start * self.rate ** _laps(step, self.steps, self.staircase), self.floor)
@@ -299,7 +292,7 @@ class inverse_time(_Curve):
     start: Scalar
     rate: NonNegative
     steps: Count = 1
-    staircase: Flag = False
+    staircase: bool = False
     power: NonNegative = 1.0
 
     def curve(self, step: Array) -> Array:

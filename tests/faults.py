@@ -709,6 +709,55 @@ FAULTS = [
         "if apart > most > 1:",
         "tests/test_check_laws.py::test_a_piece_that_breaks_a_law_is_refused_by_it",
     ),
+    Fault(
+        "a fraction for an integer slot is let through",
+        "checks.py",
+        "if _rank(a) > _rank(b):",
+        "if _rank(a) > 3:",
+        "tests/core/test_errors.py::test_bad_input[written: an integer slot made a fraction]",
+    ),
+    Fault(
+        "a slot that grows is let through",
+        "checks.py",
+        "if jnp.shape(x) != jnp.shape(slot):",
+        "if jnp.ndim(x) != jnp.ndim(slot):",
+        "tests/core/test_errors.py::test_bad_input[written: a slot that grows]",
+    ),
+    Fault(
+        "hyperparameters are not looked at as float32 has them",
+        "arguments.py",
+        "for x in (number, seen)]",
+        "for x in (number, number)]",
+        "tests/core/test_errors.py::test_bad_input[written: a decay set to 1]",
+    ),
+    Fault(
+        "a model state of another shape is let through",
+        "training/step.py",
+        "jnp.shape(a) != jnp.shape(b):",
+        "jnp.ndim(a) != jnp.ndim(b):",
+        "tests/core/test_errors.py::test_bad_input[written: a model state of another shape]",
+    ),
+    Fault(
+        "parts of unequal rows are let through",
+        "training/step.py",
+        "if jnp.shape(leaf)[0] != len(first",
+        "if 0 > len(first",
+        "tests/core/test_errors.py::test_bad_input[written: parts of unequal rows]",
+    ),
+    Fault(
+        "two leaves of one path are let through",
+        "core/trees.py",
+        "if len(leaves) < len(several):",
+        "if len(leaves) < len(several) - 1:",
+        "tests/core/test_errors.py::test_bad_input[written: two leaves of one path]",
+    ),
+    Fault(
+        "SM3 divides by squares that underflow",
+        "optimizers/memory.py",
+        "momentum: Any = 0.9, eps: Any = 1e-30)",
+        "momentum: Any = 0.9, eps: Any = 0.0)",
+        "tests/test_contract.py::test_gradients_of_any_size_have_finite_updates[sm3]",
+    ),
 ]
 
 

@@ -32,7 +32,7 @@ def compiled(function: Function) -> Function:
                     _ARRAYS.add(type(leaf))
         try:
             return jitted(*args, **named)
-        except RuntimeError:
+        except (RuntimeError, OverflowError):
             for path, leaf in leaves_by_path(dict(zip(function.__code__.co_varnames, args)) | named).items():
                 live(path, leaf)
             raise

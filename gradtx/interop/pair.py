@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from gradtx.arguments import said
+from gradtx.arguments import misfit, said
 from gradtx.checks import check_made
 from gradtx.core import Context, Slots, Transformation
 from gradtx.core.trees import differentiable, widen
@@ -36,6 +36,8 @@ class pair(Transformation):
         takes = inspect.signature(self.update_function).parameters
         variadic = any(p.kind is p.VAR_KEYWORD for p in takes.values())
         extra = {name: x for name, x in context.extra.items() if variadic or name in takes}
+        if why := misfit("pair: its update", self.update_function, (updates, slots["state"], context.params), extra):
+            raise TypeError(f"{why}; it is called with (updates, state, params), and by name with what update is given")
         made = self.update_function(updates, slots["state"], context.params, **extra)
         if not isinstance(made, tuple) or len(made) != 2:
             raise TypeError(f"pair: its update must return (updates, state), got {said(made)}")

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.dtypes import prng_key
 
 from gradtx.arguments import checked, is_array, said
 from gradtx.core import leaves_by_path, working_dtype
@@ -111,5 +112,5 @@ def _total(tree: Any) -> Array:
 
 def _check(name: str, tree: Any) -> None:
     for path, x in leaves_by_path(tree).items():
-        if not is_array(x) and not isinstance(x, (int, float, complex)):
-            raise TypeError(f"{name}{path and f'[{path!r}]'} must be an array, got {said(x)}")
+        if not isinstance(x, (int, float, complex)) and (not is_array(x) or jnp.issubdtype(x.dtype, prng_key)):
+            raise TypeError(f"{name}{path and f'[{path!r}]'} must be an array of numbers, got {said(x)}")

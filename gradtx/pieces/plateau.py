@@ -8,7 +8,7 @@ from jax import Array
 
 from gradtx.core import Context, Decay, NonNegative, Slots, Transformation, working_dtype
 from gradtx.pieces.extra import value_of
-from gradtx.schedules import Count, CountOrZero, Flag
+from gradtx.schedules import Count, CountOrZero
 
 
 class reduce_on_plateau(Transformation):
@@ -53,7 +53,7 @@ class reduce_on_plateau(Transformation):
     cooldown: CountOrZero = 0
     floor: Decay = 0.0
     every: Count = 1
-    absolute: Flag = False
+    absolute: bool = False
 
     formula = "u = c * g"
     needs = ("value",)

@@ -93,6 +93,8 @@ class train_step(Record):
             try:
                 return step._program(params, state, batch, key, model_state)
             except (TypeError, ValueError, RuntimeError) as error:
+                if isinstance(params, State):
+                    raise TypeError("train_step: call step(params, state, batch): params is a state") from error
                 if self.donate and isinstance(error, RuntimeError):
                     _check_alone({"params": params, "state": state}, {"batch": batch, "model_state": model_state})
                 _check_usable(params=params, state=state, batch=batch, key=key, model_state=model_state)

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from gradtx.combinators.combinator import Branching
 from gradtx.core import NOTHING, Context, Slots, Transformation, run, walk, working_dtype
 from gradtx.core.trees import is_none
+from gradtx.pieces.extra import value_of
 from gradtx.pieces.size import running_sum
-from gradtx.schedules import Count, Flag
+from gradtx.schedules import Count
 
 
 class accumulate(Branching):
@@ -39,7 +40,7 @@ class accumulate(Branching):
 
     inner: Transformation
     every: Count
-    mean: Flag = True
+    mean: bool = True
 
     formula = "u = released(inner(accumulated(g)))"
 
@@ -67,7 +68,7 @@ class accumulate(Branching):
         sums = jax.tree.map(lambda a: jnp.where(first, 0, a), sums)  # not once it is used: that would need a copy
         extra, share = dict(context.extra), self.every if self.mean else 1
         if "value" in sums:
-            sums["value"] += jnp.asarray(extra["value"], sums["value"].dtype)
+            sums["value"] += value_of(self, context, sums["value"].dtype)
             extra["value"] = sums["value"] / share
         total = updates
         if "sum" in sums:  # there are leaves

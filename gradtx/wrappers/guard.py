@@ -10,7 +10,6 @@ from gradtx.combinators.combinator import Branching
 from gradtx.combinators.monitor import Measurement
 from gradtx.core import NOTHING, Context, Slots, Transformation, at_work, run, working_dtype
 from gradtx.pieces.measures import all_finite
-from gradtx.schedules import Flag
 
 _COUNTS = "skipped", "skipped in a row"
 
@@ -43,7 +42,7 @@ class skip_nonfinite(Branching):
     """
 
     inner: Transformation
-    outgoing: Flag = True
+    outgoing: bool = True
 
     formula = "u = inner(g)"
 

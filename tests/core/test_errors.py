@@ -1517,6 +1517,32 @@ WRITTEN = {
         TypeError,
         r"^scale_by_learning_rate: learning_rate at step 0 must be a number, .* got constant\(0.1\)",
     ),
+    # what goes beside, and numbers
+    "a pair's update of one": (
+        lambda: stepped(gx.pair(lambda p: (), lambda u: u), jnp.ones(3))(),
+        TypeError,
+        r"^pair: its update takes u: got 3 by place; it is called with \(updates, state, params\)",
+    ),
+    "a pair's argument not given": (
+        lambda: stepped(gx.pair(lambda p: (), lambda u, s, p, *, value: (u, s)), jnp.ones(3))(),
+        TypeError,
+        "^pair: its update needs the argument 'value'; it takes u, s, p, value; it is called with",
+    ),
+    "a value of text, of parts": (
+        lambda: stepped(gx.accumulate(gx.polyak_sgd(), 2), jnp.ones(3), value="x")(),
+        TypeError,
+        "^accumulate: value must be one real number, got 'x'",
+    ),
+    "a step beyond int32": (
+        lambda: adam.update(weights, adam.init(weights)._replace(step=2**31), weights),
+        ValueError,
+        "state.* is 2147483648, which int32 cannot hold",
+    ),
+    "the norm of a key": (
+        lambda: gx.global_norm(jax.random.key(0)),
+        TypeError,
+        "^global_norm: tree must be an array of numbers, got",
+    ),
     # trees
     "two leaves of one path": (lambda: adam.init(both), ValueError, r"^two leaves have one path, of \['a/b'\]"),
     **{
@@ -1566,6 +1592,11 @@ WRITTEN = {
         fed(micro_batches=2, batch=(jnp.ones((8, 3)), jnp.ones((2, 3)))),
         ValueError,
         r"^train_step: batch\['1'\] has 2 rows, and another part of it 8: micro-batches take as many of each",
+    ),
+    "parameters and state swapped": (
+        lambda: gx.train_step(lambda w, b: w["w"] * b, gx.sgd())(gx.sgd().init(weights), {"w": weights}, weights),
+        TypeError,
+        r"^train_step: call step\(params, state, batch\): params is a state",
     ),
     # check_laws
     "a bound of text": (lambda: gx.check_laws(adam, bound="x"), ValueError, "^check_laws: bound must be a fin.* 'x'"),
