@@ -92,7 +92,10 @@ def function_of(place: str, value: Any, *takes: str) -> Any:
 
 def misfit(place: str, function: Any, args: Any, named: Any) -> str | None:
     """Why a call does not fit the function, or None if it does."""
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of something built in: unknown
+        return None
     if _fits(signature, args, named):
         return None
     all_names = list(signature.parameters.values())
@@ -113,6 +116,14 @@ def misfit(place: str, function: Any, args: Any, named: Any) -> str | None:
     needed = [x.name for x in takes if x.default is x.empty and x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]
     absent = [name for name in needed if name not in (*by_place[: len(args)], *named)]
     return f"{place} needs the argument {absent[0]!r}; it takes {listed}"
+
+
+def check_fields(cls: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a class; one of a transformation that has the name of a method is refused."""
+    methods = ("init", "update", "apply", "at", "init_tree", "update_tree", "finish_tree")
+    if hasattr(cls, "update_tree") and (taken := [name for name in methods if name in fields]):
+        raise TypeError(f"{cls.__name__}: a field cannot be called {taken[0]!r}, which is a method of transformations")
+    return fields
 
 
 def init_of(name: str, defaults: dict[str, Any], needed: Any) -> Any:

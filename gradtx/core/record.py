@@ -1,7 +1,7 @@
 """Records: frozen dataclasses that are pytrees, and print as the call that makes them.
 
-The annotation of a field says what it is. `Scalar` (or a narrower one, such as `Decay`) is a hyperparameter: a leaf.
-A class that can `coerce` a value, as `Transformation`, or a tuple of it, is a subtree. All else is structure: hashable.
+A field's annotation says what it is. `Scalar` (or `Decay`, …) is a hyperparameter: a leaf. A class that can `coerce` a
+value, as `Transformation`, or a tuple of it, is a subtree. Either may be `| None`. All else is structure: hashable.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from gradtx import arguments
-from gradtx.arguments import callable_of, check_hint, checked, describe, function_of, hashable, init_of, said, sequence
+from gradtx.arguments import callable_of, check_fields, check_hint, checked, describe, hashable, init_of, said, sequence
 
 
 class Kind(NamedTuple):
@@ -37,7 +37,7 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
         if isinstance(value, Schedule):
             return value
         if callable(value) and not isinstance(value, Record):
-            return of_step(function_of(place, value, "the step"))
+            return of_step(arguments.function_of(place, value, "the step"))
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
             value = math.inf if isinstance(value, int) and value.bit_length() > 1023 else float(value)
         elif not (isinstance(value, (jax.Array, np.ndarray)) and arguments.is_real(value)):
@@ -79,7 +79,8 @@ def _kind(hint: Any) -> Kind:
         return notes[0]
     if hasattr(hint, "coerce"):
         return Kind(hint.coerce, data=True)
-    if type(None) in get_args(hint) and (inner := _kind(get_args(hint)[0])).data:
+    either = [x for x in get_args(hint) if x is not type(None)]
+    if type(None) in get_args(hint) and either and (inner := _kind(either[0])).data:
         return Kind(lambda place, value: None if value is None else inner.convert(place, value), data=True)
     if hint is bool or callable_of(hint):
         return Kind(lambda place, value: hashable(place, check_hint(place, value, hint)))
@@ -116,7 +117,7 @@ class Record:
         dataclasses.dataclass(init=init and cls._written, repr=False, eq=False)(cls)
         fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
         texts = any(isinstance(x.type, str) for x in fields) and get_type_hints(cls, include_extras=True)
-        cls._kinds = {x.name: _kind(texts[x.name] if texts else x.type) for x in fields}
+        cls._kinds = check_fields(cls, {x.name: _kind(texts[x.name] if texts else x.type) for x in fields})
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)
         elif init:

@@ -221,7 +221,7 @@ def _is_true(answer: Any) -> bool:
 def _check(steps: Any, seed: Any, counts: dict[str, Any], options: dict[str, Any]) -> None:
     for name in options:
         if name not in OPTIONS:
-            known = [*OPTIONS, *signature(fit).parameters]
+            known = [*OPTIONS, *(x for x in signature(fit).parameters if x != "options")]
             raise TypeError(unknown("fit has no argument", name, known, f"train_step's are {', '.join(OPTIONS)}"))
     for name, n in counts.items():
         if not (n is None and name in ("patience", "steps_per_call")) and (type(n) is not int or n < 1):

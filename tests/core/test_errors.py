@@ -1499,6 +1499,11 @@ WRITTEN = {
         ValueError,
         "^perhaps: factor must be a finite number, 0 or more, got -1.0",
     ),
+    "a field by a method's name": (
+        lambda: type("own", (gx.PerLeaf,), {"__annotations__": {"init": gx.Scalar}}),
+        TypeError,
+        "^own: a field cannot be called 'init', which is a method of transformations",
+    ),
     # numbers beyond float32
     "a rate too large": (
         lambda: gx.sgd(1e300),
@@ -1593,6 +1598,12 @@ WRITTEN = {
         ValueError,
         r"^train_step: batch\['1'\] has 2 rows, and another part of it 8: micro-batches take as many of each",
     ),
+    "options of fit": (
+        lambda: gx.fit(params, tx, lambda p, b: 0.0, weights, 1, options=1),
+        TypeError,
+        "^fit has no argument 'options': .* Train_step's are has_aux",
+    ),
+    "a grid of nothing": (lambda: gx.grid(int), TypeError, r"^stack: txs\[0\] must be a transformation or a pair"),
     "parameters and state swapped": (
         lambda: gx.train_step(lambda w, b: w["w"] * b, gx.sgd())(gx.sgd().init(weights), {"w": weights}, weights),
         TypeError,

@@ -221,3 +221,23 @@ def test_what_a_recipe_computes_with_may_be_a_function_of_the_step(make):
     gradients = list(stream(params, 2))
     got, _ = follow(make(lambda step: jnp.asarray(0.5)), params, gradients)
     assert_near(got, follow(make(0.5), params, gradients)[0])
+
+
+def test_a_hyperparameter_or_a_part_may_be_none():
+    class maybe(gx.PerLeaf):
+        factor: gx.Scalar | None = None
+        limit: None | gx.Positive = None  # noqa: RUF036
+        inner: gx.Transformation | None = None
+        each: tuple[gx.Decay, ...] | None = None
+
+        def update_leaf(self, g, slots, context):
+            return (g if self.factor is None else self.factor * g), slots
+
+    none, some = maybe(), maybe(lambda step: 0.5, 2, gx.sgd(0.1), (0.9, 0.5))
+    assert jax.tree.leaves(none) == [] and eval(repr(none), {"maybe": maybe}) == none
+    assert jax.tree.leaves(some.at(0)) == [0.5, 2.0, 0.1, 0.9, 0.5]
+    ones = jnp.ones(2)
+    assert none.update(ones, none.init(ones))[0].tolist() == [1, 1]
+    assert some.update(ones, some.init(ones))[0].tolist() == [0.5, 0.5]
+    with pytest.raises(ValueError, match=r"^maybe: limit must be a finite number above 0, got 0.0"):
+        maybe(limit=0)
