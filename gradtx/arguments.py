@@ -63,6 +63,13 @@ def callable_of(hint: Any) -> Any:
     return next((x for x in either if get_origin(x) is Callable), None)
 
 
+def or_none(hint: Any) -> Any:
+    """What an annotation allows beside None; None if that is not one annotation, or None is not allowed."""
+    either = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    some = [x for x in either if x is not type(None)]
+    return some[0] if len(some) == 1 < len(either) else None
+
+
 def check_hint(place: str, value: Any, hint: Any) -> Any:
     """The value of an argument annotated as `bool` or as a `Callable`, or an error."""
     if hint is bool:
@@ -148,11 +155,6 @@ def init_of(name: str, defaults: dict[str, Any], needed: Any) -> Any:
 
     init.__dict__["__signature__"] = signature
     return init
-
-
-def fits(function: Any, *args: Any) -> bool:
-    """Whether a function takes so many arguments by place."""
-    return _fits(inspect.signature(function), args, {})
 
 
 def _fits(signature: inspect.Signature, args: Any, named: Any) -> bool:

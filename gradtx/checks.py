@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import zero_from_primal
 
-from gradtx.arguments import TRACEABLE, describe, fits, is_array, live, misfit, said, unknown
+from gradtx.arguments import TRACEABLE, describe, is_array, live, misfit, said, unknown
 from gradtx.core.trees import NOTHING, differentiable, is_float0, is_none, leaves_by_path, narrow, widen
 
 METHODS = {  # what they take
@@ -258,12 +258,12 @@ def check_class(piece: Any) -> None:
     if isinstance(needs := piece.needs, str):
         raise TypeError(f"{piece.__name__}: needs must be a tuple of names, got {needs!r}: write ({needs!r},)")
     for name, takes in METHODS.items():
-        if (method := getattr(piece, name, None)) and not fits(method, "self", *takes):
+        if (method := getattr(piece, name, None)) and misfit(name, method, ("self", *takes), {}):
             raise TypeError(f"{piece.__name__}: {name} must take (self, {', '.join(takes)})")
 
 
 def check_hyperparameters(tx: Any, pieces: Any, dtype: Any) -> None:
-    """Refuses a batch of optimizers, and what is out of its range as the working dtype rounds it: b2 = 1 − 1e-9."""
+    """Refuses a batch of optimizers, a class that is no piece, and what the working dtype rounds out of its range."""
     for path, h in leaves_by_path(tx).items():
         live(path, h)
         if jnp.shape(h):

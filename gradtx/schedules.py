@@ -72,14 +72,8 @@ def _shape(place: str, value: Any) -> str:
     return value
 
 
-def _optional(convert: Callable[[str, Any], Any], data: bool = False) -> Kind:
-    return Kind(lambda place, value: None if value is None else convert(place, value), data)
-
-
 Count = Annotated[int, _count(1)]
 CountOrZero = Annotated[int, _count(0)]
-OptionalCount = Annotated[int | None, _optional(_count(1).convert)]
-OptionalScalar = Annotated[Any, _optional(scalar, data=True)]
 Boundaries = Annotated[tuple[int, ...], Kind(_boundaries)]
 Scalars = Annotated[
     tuple[Any, ...],
@@ -317,7 +311,7 @@ class inverse_sqrt(_Curve):
 
     peak: Scalar
     warmup: Count
-    steps: OptionalCount = None
+    steps: Count | None = None
     cooldown: CountOrZero = 0
     floor: Scalar = 0.0
 
@@ -403,8 +397,8 @@ class one_cycle(_Curve):
 
     peak: Scalar
     steps: Count
-    rise: OptionalCount = None
-    back: OptionalCount = None
+    rise: Count | None = None
+    back: Count | None = None
     start: Scalar = 1 / 25
     end: Scalar = 1 / 25e4
     shape: Shape = "cosine"
@@ -513,7 +507,7 @@ class cyclic(_Curve):
     low: Scalar
     high: Scalar
     rise: Count
-    fall: OptionalCount = None
+    fall: Count | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -543,7 +537,7 @@ class warmup(Schedule):
 
     peak: Scalar
     steps: CountOrZero
-    then: OptionalScalar = None
+    then: Scalar | None = None
     start: Scalar = 0.0
 
     def __call__(self, step: Any) -> Any:

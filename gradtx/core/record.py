@@ -79,9 +79,9 @@ def _kind(hint: Any) -> Kind:
         return notes[0]
     if hasattr(hint, "coerce"):
         return Kind(hint.coerce, data=True)
-    either = [x for x in get_args(hint) if x is not type(None)]
-    if type(None) in get_args(hint) and either and (inner := _kind(either[0])).data:
-        return Kind(lambda place, value: None if value is None else inner.convert(place, value), data=True)
+    if (some := arguments.or_none(hint)) is not None:
+        inner = _kind(some)
+        return Kind(lambda place, value: None if value is None else inner.convert(place, value), inner.data)
     if hint is bool or callable_of(hint):
         return Kind(lambda place, value: hashable(place, check_hint(place, value, hint)))
     if get_origin(hint) is tuple and (inner := _kind(get_args(hint)[0])).data:

@@ -192,15 +192,14 @@ def _alike(new: Any, old: Any) -> Any:
             raise ValueError(
                 f"train_step: the loss returns a model state whose {path!r} is {said[0]}; it was {said[1]}"
             )
-    try:
-        return jax.tree.map(
-            lambda n, o: n if getattr(n, "dtype", None) == jnp.result_type(o) else jnp.asarray(n, jnp.result_type(o)),
-            new,
-            old,
-        )
-    except ValueError:
-        trees = [jax.tree.structure(x) for x in (new, old)]
-        raise ValueError(f"train_step: the loss returns a model state that is {trees[0]}; it was {trees[1]}") from None
+    after, before = jax.tree.structure(new), jax.tree.structure(old)
+    if after != before:
+        raise ValueError(f"train_step: the loss returns a model state that is {after}; it was {before}")
+
+    def cast(x, dtype):
+        return x if getattr(x, "dtype", None) == dtype else jnp.asarray(x, dtype)
+
+    return jax.tree.map(lambda x, y: cast(x, jnp.result_type(y)), new, old)
 
 
 def _is_real_number(x: Any) -> bool:

@@ -928,6 +928,11 @@ GIVEN = {
         "^state.step must be one int32, got None: make the s",
     ),
     "a step that is a float": (of_state(step=1.5), TypeError, "^state.step must be one int32, got 1.5|float32"),
+    "a step of 16 bits": (
+        update(state=state._replace(step=jnp.zeros((), jnp.int16))),
+        TypeError,
+        "^state.step must be one int32, got ",
+    ),
     "a step of many": (of_state(step=jnp.ones(3, int)), TypeError, r"^state.step must be one int32, got int32\[3\]"),
     "a step that is text": (of_state(step="a"), TypeError, "^state.step must be one int32, got 'a'"),
     "no slots": (

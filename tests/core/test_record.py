@@ -241,3 +241,12 @@ def test_a_hyperparameter_or_a_part_may_be_none():
     assert some.update(ones, some.init(ones))[0].tolist() == [0.5, 0.5]
     with pytest.raises(ValueError, match=r"^maybe: limit must be a finite number above 0, got 0.0"):
         maybe(limit=0)
+
+
+def test_a_hyperparameter_that_the_parameters_precision_rounds_out_of_its_range(x64):
+    tx, words = gx.adam(b2=1 - 1e-9), r"^scale_by_ema: decay, in float32, must be at least 0 and below 1, got 1\.0"
+    wide, narrow = jnp.ones(2, jnp.float64), jnp.ones(2, jnp.float32)
+    assert jnp.isfinite(tx.update(wide, tx.init(wide))[0]).all()
+    for init in (tx.init, jax.jit(tx.init)):
+        with pytest.raises(ValueError, match=words):
+            init(narrow)
