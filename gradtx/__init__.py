@@ -32,38 +32,13 @@ chain(identity(), scale_by_learning_rate(0.025))
 (Array([1.5], dtype=float32), State(step=Array(1, dtype=int32), slots={'pair': {'state': ()}}))
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-# Schedules; combinators: transformations made of transformations; the core: what a transformation is.
-from gradtx import schedules
+from gradtx import combinators, interop, optimizers, pieces, schedules, wrappers
 from gradtx.apply import apply_updates
-from gradtx.combinators import (
-    add,
-    blend,
-    cautious,
-    chain,
-    clipped_precondition,
-    estimate_distance,
-    explain,
-    factored,
-    freeze,
-    graft,
-    grow_distance,
-    leafwise,
-    masked,
-    measurements,
-    model_step,
-    momentum,
-    monitor,
-    multiply,
-    partition,
-    precondition,
-    project_if_orthogonal,
-    reduced,
-    rms,
-    scale_by_distance,
-    scale_by_rms,
-)
+from gradtx.combinators import *  # noqa: F403
 from gradtx.core import (
     Context,
     Decay,
@@ -76,194 +51,51 @@ from gradtx.core import (
     Transformation,
     of_step,
 )
-
-# Hyperparameters by name, the formula, and other libraries.
 from gradtx.display import formula
 from gradtx.inspection import hyperparameters, set_hyperparameters, summary
-from gradtx.interop import as_optax, pair
+from gradtx.interop import *  # noqa: F403
 from gradtx.laws import check_laws
-
-# Optimizers.
-from gradtx.optimizers import (
-    acprop,
-    adabelief,
-    adabound,
-    adadelta,
-    adafactor,
-    adagrad,
-    adahessian,
-    adam,
-    adam_mini,
-    adamax,
-    adamaxw,
-    adamc,
-    adamp,
-    adamw,
-    adan,
-    ademamix,
-    adopt,
-    aggmo,
-    amsgrad,
-    asgd,
-    averaged_momentum,
-    came,
-    check_gradient,
-    cocob,
-    dadapt_adam,
-    diffgrad,
-    dog,
-    dowg,
-    fromage,
-    ftrl,
-    grokfast,
-    heavy_ball,
-    lamb,
-    laprop,
-    lars,
-    lion,
-    madgrad,
-    mars,
-    momo,
-    momo_adam,
-    muon,
-    nadam,
-    nadamw,
-    nesterov,
-    noisy_sgd,
-    novograd,
-    numeric_gradient,
-    optimistic_adam,
-    optimistic_sgd,
-    orthograd,
-    padam,
-    periodic_table,
-    pid,
-    polyak_sgd,
-    prodigy,
-    qhadam,
-    qhm,
-    radam,
-    random_search,
-    ranger,
-    rate_inside_momentum,
-    rmsprop,
-    rolling_ball,
-    rprop,
-    schedule_free_adamw,
-    scion,
-    sgd,
-    sgdp,
-    sgdw,
-    sign_sgd,
-    signum,
-    simplified_ademamix,
-    sm3,
-    sophia,
-    stable_adamw,
-    swa,
-    yogi,
-)
-
-# Pieces: transformations that do one thing.
-from gradtx.pieces import (
-    absolute,
-    add_constant,
-    add_momentum,
-    add_noise,
-    add_weight_decay,
-    additive_average,
-    at_least,
-    bet_coins,
-    bias_correction,
-    box,
-    centralize,
-    clip,
-    clip_by_global_norm,
-    clip_by_norm,
-    clip_by_rms,
-    cosine_similarity,
-    covered_sum,
-    decayed_max,
-    delay,
-    difference,
-    emit_displacement,
-    emit_one,
-    emit_params,
-    follow_the_leader,
-    from_start,
-    global_norm,
-    growing_clip,
-    hessian_diagonal,
-    identity,
-    is_matrix,
-    kahan_summation,
-    l1_ball,
-    narrowing_clip,
-    nesterov_ema,
-    norm_ratio,
-    normalize,
-    orthogonalize,
-    polyak_step,
-    power,
-    project_out,
-    rectify,
-    reduce_on_plateau,
-    running_max,
-    running_mean,
-    running_sum,
-    running_variance,
-    scale,
-    scale_by_ema,
-    scale_by_learning_rate,
-    scale_by_own_rms,
-    scale_by_param_rms,
-    scale_by_shape,
-    scale_by_step,
-    scale_by_total_norm,
-    shrink,
-    sigmoid,
-    sign,
-    sign_steps,
-    simplex,
-    sqrt,
-    square,
-    stochastic_rounding,
-    trust_ratio,
-    unit_rms,
-)
-
-# What is saved, put back: an optimizer as it prints, and its state.
+from gradtx.optimizers import *  # noqa: F403
+from gradtx.pieces import *  # noqa: F403
 from gradtx.reading import read
 from gradtx.restoring import restore
-
-# Many optimizers at once.
 from gradtx.sweeps import Sweep, grid, stack, sweep
+from gradtx.wrappers import *  # noqa: F403
 
-# Wrappers: when, where or on what an inner transformation runs; and the parameters to evaluate.
-from gradtx.wrappers import (
-    accumulate,
-    asam,
-    average_params,
-    eval_params,
-    every,
-    lookahead,
-    master_weights,
-    mechanic,
-    retract,
-    sam,
-    schedule_free,
-    skip_nonfinite,
-)
+if TYPE_CHECKING:  # imported at their first use
+    from gradtx import plots as plots
+    from gradtx import training
+    from gradtx.training.fit import fit
+    from gradtx.training.step import train_step
 
-if TYPE_CHECKING:
-    from gradtx.training import fit, train_step
+__version__ = "0.2.0.dev0"
+
+# What a transformation, a hyperparameter and a schedule are.
+__all__ = ["Context", "Decay", "NonNegative", "PerLeaf", "Positive", "Scalar", "Schedule", "State", "Transformation"]
+__all__ += ["of_step", "schedules"]
+# Optimizers, and the pieces, combinators and wrappers they are composed of.
+__all__ += optimizers.__all__
+__all__ += pieces.__all__
+__all__ += combinators.__all__
+__all__ += wrappers.__all__
+# Use, inspection, sweeps, saving, other libraries, training.
+__all__ += ["apply_updates"]
+__all__ += ["check_laws", "formula", "hyperparameters", "set_hyperparameters", "summary"]
+__all__ += ["Sweep", "grid", "stack", "sweep"]
+__all__ += ["read", "restore"]
+__all__ += interop.__all__
+__all__ += ["fit", "train_step", "training"]
 
 
-def __getattr__(name: str) -> Any:  # what imports more than the core does, when it is first asked for
-    if name == "fit":
-        from gradtx.training.fit import fit as found
-    elif name == "train_step":
-        from gradtx.training.step import train_step as found
-    else:
-        raise AttributeError(f"module 'gradtx' has no attribute {name!r}")
-    return found
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__", "plots"])  # plots is not in __all__: `import *` works without matplotlib
+
+
+def __getattr__(name: str) -> object:
+    if name == "plots" and not find_spec("matplotlib"):
+        raise AttributeError('gradtx.plots needs matplotlib: pip install "gradtx[race]"')
+    if name in ("plots", "training"):
+        return import_module(f"gradtx.{name}")
+    if name in ("fit", "train_step"):
+        return getattr(import_module("gradtx.training"), name)
+    raise AttributeError(f"module 'gradtx' has no attribute {name!r}")

@@ -13,9 +13,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, get_type_hints
 
+import jax
 import jax.numpy as jnp
 
-from gradtx import optimizers, wrappers
+from gradtx import __version__, optimizers, wrappers
 from gradtx.core import Transformation, leaves_by_path
 from gradtx.tables import aligned
 from gradtx.training import ENTRIES, PROBLEMS, Result, check_options, race
@@ -45,6 +46,7 @@ RECIPES = dict(_recipes())
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command; bad options end it with one line on standard error and exit code 2."""
     parser = _Parser(prog="gradtx", description="Composable gradient transformations for JAX.")
+    parser.add_argument("--version", action="version", version=f"gradtx {__version__}, jax {jax.__version__}")
     commands = parser.add_subparsers(required=True, metavar="race | list | show | table")
 
     command = commands.add_parser(

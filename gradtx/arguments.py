@@ -58,9 +58,9 @@ def _place(function: Any) -> Callable[[Any], str]:
 
 
 def callable_of(hint: Any) -> Any:
-    """The `Callable` in an annotation, or None."""
-    either = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return next((x for x in either if get_origin(x) is Callable), None)
+    """The `Callable` of an annotation that is one, or one or None; else None."""
+    hint = or_none(hint) or hint
+    return hint if get_origin(hint) is Callable else None
 
 
 def or_none(hint: Any) -> Any:

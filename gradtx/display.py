@@ -30,6 +30,7 @@ from gradtx.arguments import checked, said
 from gradtx.combinators.chain import add, chain, multiply
 from gradtx.combinators.partition import Groups, partition
 from gradtx.core import Record, Schedule, Transformation
+from gradtx.core.transformation import TransformationLike
 from gradtx.tex import ATOM, POWER, Tex, function, tex, typewriter, word
 
 SYMBOLS = {"learning_rate": r"\eta", "decay": r"\beta", "weight_decay": r"\lambda", "eps": r"\varepsilon"}
@@ -37,7 +38,7 @@ SYMBOLS |= {"θ": r"\theta", "μ": r"\mu", "ν": r"\nu", "ρ": r"\rho", "σ": r"
 
 
 @checked
-def formula(tx: Any) -> str:
+def formula(tx: TransformationLike) -> str:
     r"""One update in LaTeX: what is remembered and defined, in the order of computation, and Δθ, which is added to θ.
 
     g is the gradient and t the number of the update, from 1. A hyperparameter that is a schedule, or of no one known
@@ -70,7 +71,7 @@ def mimebundle(record: Record) -> dict[str, str]:
         return {"text/latex": formula(record)}
     known = not any(math.isnan(_number(leaf)) for leaf in jax.tree.leaves(record))
     if isinstance(record, Schedule) and known and find_spec("matplotlib"):
-        from gradtx.plots.schedule import svg
+        from gradtx.plots.schedules import svg
 
         return {"image/svg+xml": svg(record)}
     return {}

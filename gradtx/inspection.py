@@ -15,6 +15,7 @@ from gradtx.checks import differentiable, place
 from gradtx.combinators.chain import Links
 from gradtx.combinators.partition import partition
 from gradtx.core import Schedule, State, Transformation, leaves_by_path
+from gradtx.core.transformation import TransformationLike
 from gradtx.tables import aligned
 from gradtx.wrappers.guard import skip_nonfinite
 
@@ -33,7 +34,7 @@ class Hyperparameter(NamedTuple):
 
 
 @checked
-def hyperparameters(tx: Transformation, state: State | None = None) -> dict[str, Any]:
+def hyperparameters(tx: TransformationLike, state: State | None = None) -> dict[str, Any]:
     """The values that the next update uses, by name.
 
     The name is that of the field where no other hyperparameter has it, else the whole path: the names of the pieces
@@ -61,7 +62,7 @@ def hyperparameters(tx: Transformation, state: State | None = None) -> dict[str,
 
 
 @checked
-def set_hyperparameters(tx: Transformation, values: Mapping[str, Any]) -> Any:
+def set_hyperparameters(tx: TransformationLike, values: Mapping[str, Any]) -> Transformation:
     """A new optimizer with other values of hyperparameters and the same structure, so that nothing compiles again.
 
     Pass the optimizer to a jitted step as an argument, and give it the new one.
@@ -259,7 +260,7 @@ class Summary(NamedTuple):
 
 
 @checked
-def summary(tx: Transformation, params: Any) -> Summary:
+def summary(tx: TransformationLike, params: Any) -> Summary:
     """A table of the pieces, their hyperparameters at the first step, what each remembers, and its size.
 
     Computed from shapes alone: nothing is allocated, so `params` may be `jax.ShapeDtypeStruct`s of any size.

@@ -11,12 +11,13 @@ from jax.core import Tracer
 from gradtx.arguments import checked, said
 from gradtx.checks import check_params
 from gradtx.core import State, Transformation, leaves_by_path
+from gradtx.core.transformation import TransformationLike
 
 Params = Any
 
 
 @checked
-def check_laws(tx: Any, params: Params = None, *, bound: float = 1e-5, **extra: Any) -> None:
+def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 1e-5, **extra: Any) -> None:
     """Checks that a transformation, such as one of your own, keeps the laws that every piece of gradtx keeps.
 
     - Compiled in a scan, and under `vmap`, it makes of three gradients what it makes of them operation by operation.

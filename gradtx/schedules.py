@@ -33,6 +33,28 @@ from jax.core import Tracer
 from gradtx.arguments import said
 from gradtx.core import Kind, NonNegative, Positive, Scalar, Schedule, scalar
 
+__all__ = [
+    "constant",
+    "cosine",
+    "cosine_restarts",
+    "cycle",
+    "cyclic",
+    "exponential",
+    "inverse_sqrt",
+    "inverse_time",
+    "join",
+    "linear",
+    "linear_restarts",
+    "one_cycle",
+    "piecewise_constant",
+    "piecewise_interpolated",
+    "polynomial",
+    "relative_step",
+    "rex",
+    "warmup",
+    "wsd",
+]
+
 _LAST = 2**31 - 1  # the largest step
 
 
@@ -580,3 +602,7 @@ class cycle(Schedule):
 
     def __call__(self, step: Any) -> Any:
         return _value(self.schedule, _integer(step) % self.steps)
+
+
+def __dir__() -> list[str]:
+    return __all__

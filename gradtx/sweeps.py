@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ from jax.core import Tracer
 
 from gradtx.arguments import checked, function_of, misfit, said, sequence, traced
 from gradtx.core import Record, Transformation, leaves_by_path
+from gradtx.core.programs import program_of
 from gradtx.core.record import describe
 from gradtx.inspection import labels
 from gradtx.tables import aligned
@@ -179,11 +179,10 @@ def sweep(train: Callable[[Any], Any], txs: Any, *, at_once: int | None = None) 
         raise ValueError(f"sweep: txs must be a batch of optimizers, as gx.stack and gx.grid make, got {said(txs)}")
     if any(isinstance(x, Tracer) for x in leaves.values()):
         raise TypeError("sweep: txs are traced, and its table needs their values: within jit, jax.vmap(train)(txs)")
-    results = _run(train, at_once, txs)
+    results = program_of(train, at_once, lambda of: jax.jit(lambda txs: _run(of(), at_once, txs)))(txs)
     return Sweep(results, {name: np.asarray(x) for name, x in labels(txs).items() if np.ptp(x)}, txs)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _run(train: Callable[[Any], Any], at_once: int | None, txs: Any) -> Any:
     def checked(tx):
         result = traced("sweep: train", train, tx)

@@ -144,7 +144,7 @@ def test_another_librarys_pair():
 @pytest.mark.parametrize(
     "call, kind, message",
     [
-        (lambda: gx.check_laws(3), TypeError, "check_laws: tx must be a transformation or a pair"),
+        (lambda: gx.check_laws(3), TypeError, "check_laws: tx must be a transformation or a pair"),  # pyright: ignore
         (lambda: gx.check_laws(gx.sgd(), {}), ValueError, "params must hold a floating point array, and holds none"),
         (lambda: gx.check_laws(gx.polyak_sgd()), ValueError, "needs the argument 'value'"),
         (lambda: gx.check_laws(gx.sgd(), value=1.0), TypeError, "no piece needs the argument 'value'"),

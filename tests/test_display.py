@@ -406,7 +406,7 @@ def test_a_piece_of_your_own():
         formula(wrong())
     assert r"\mathrm{pair}(g)" in formula((lambda params: (), lambda *args: args))
     with pytest.raises(TypeError, match="formula: tx must be a transformation"):
-        formula(3)
+        formula(3)  # pyright: ignore[reportArgumentType]
 
 
 def test_groups_have_a_formula_each_below_their_rule():

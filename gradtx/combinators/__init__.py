@@ -39,3 +39,7 @@ __all__ = [
     "scale_by_distance",
     "scale_by_rms",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

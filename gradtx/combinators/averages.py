@@ -1,22 +1,21 @@
 """Compositions that recipes share: what a direction and a size are usually made of."""
 
-from typing import Any
-
 from gradtx.arguments import checked
 from gradtx.combinators.chain import chain
 from gradtx.combinators.precondition import precondition
 from gradtx.core import Transformation
 from gradtx.pieces.momentum import bias_correction, scale_by_ema
 from gradtx.pieces.scaling import identity, sqrt, square
+from gradtx.typing import ScalarOrSchedule
 
 
-def average(decay: Any, corrected: bool = True) -> Transformation:
+def average(decay: ScalarOrSchedule, corrected: bool = True) -> Transformation:
     """An exponential average of the updates, corrected for its start at 0 or not."""
     return chain(scale_by_ema(decay), bias_correction(decay)) if corrected else chain(scale_by_ema(decay))
 
 
 @checked
-def momentum(decay: Any = 0.9, corrected: bool = True) -> Transformation:
+def momentum(decay: ScalarOrSchedule = 0.9, corrected: bool = True) -> Transformation:
     r"""Momentum as an average of gradients, the direction of Adam.   m̂ = ema(g) / (1 − bᵗ)
 
     Args:
@@ -31,7 +30,7 @@ def momentum(decay: Any = 0.9, corrected: bool = True) -> Transformation:
 
 
 @checked
-def rms(decay: Any = 0.999, corrected: bool = True) -> Transformation:
+def rms(decay: ScalarOrSchedule = 0.999, corrected: bool = True) -> Transformation:
     r"""The root of the average square of each coordinate, the size of Adam and RMSProp.   s = √(ema(g²) / (1 − bᵗ))
 
     Args:
@@ -46,7 +45,7 @@ def rms(decay: Any = 0.999, corrected: bool = True) -> Transformation:
 
 
 @checked
-def scale_by_rms(decay: Any = 0.999, eps: Any = 1e-8) -> Transformation:
+def scale_by_rms(decay: ScalarOrSchedule = 0.999, eps: ScalarOrSchedule = 1e-8) -> Transformation:
     r"""The RMSProp piece on its own: the updates divided by their `rms`.   u = g / (s + ε)
 
     >>> import gradtx as gx

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Positive, Scalar, Slots, Transformation
+from gradtx.core import Context, Part, Positive, Scalar, Slots
 from gradtx.pieces.formulas import lerp
 
 
@@ -25,7 +25,7 @@ class blend(Combinator):
     Array([2.], dtype=float32)
     """
 
-    inner: Transformation
+    inner: Part
     share: Scalar
 
     formula = "u = share * inner(g) + (1 - share) * g"
@@ -54,7 +54,7 @@ class cautious(Combinator):
     Array([ 0., -6.], dtype=float32)
     """
 
-    inner: Transformation
+    inner: Part
     floor: Positive = 1e-3
 
     formula = "a = inner(g); φ = (a * g < 0); u = a * φ / max(mean(φ), floor)"

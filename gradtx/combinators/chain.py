@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from gradtx.core import Context, Slots, Transformation, run
+from gradtx.core.transformation import TransformationLike
 
 
 class Links(Transformation):
@@ -14,7 +15,7 @@ class Links(Transformation):
     links: tuple[Transformation, ...]
     flat = True
 
-    def __init__(self, *several: Any, links: tuple[Any, ...] = ()) -> None:
+    def __init__(self, *several: TransformationLike, links: tuple[TransformationLike, ...] = ()) -> None:
         object.__setattr__(self, "links", (*several, *links))
         self.__post_init__()
 

@@ -10,9 +10,9 @@ from gradtx.core import (
     Context,
     Decay,
     NonNegative,
+    Part,
     Positive,
     Slots,
-    Transformation,
     init_slots,
     run,
     working_dtype,
@@ -50,7 +50,7 @@ class scale_by_distance(Combinator):
     Array([ 5., -5.], dtype=float32)
     """
 
-    inner: Transformation
+    inner: Part
     start: Positive = 1e-6
     relative: bool = True
     weighted: bool = False
@@ -107,10 +107,10 @@ class grow_distance(Combinator):
     Array([0., 2.], dtype=float32)
     """
 
-    direction: Transformation
-    by: Transformation
+    direction: Part
+    by: Part
     eps: NonNegative = 1e-8
-    pull: Transformation = identity()
+    pull: Part = identity()  # pyright: ignore[reportAssignmentType]
     learning_rate: NonNegative = 1.0
     decay: Decay = 0.999
     start: Positive = 1e-6
@@ -177,10 +177,10 @@ class estimate_distance(Combinator):
     Array([0., 1.], dtype=float32)
     """
 
-    direction: Transformation
-    by: Transformation
+    direction: Part
+    by: Part
     eps: NonNegative = 1e-8
-    pull: Transformation = identity()
+    pull: Part = identity()  # pyright: ignore[reportAssignmentType]
     learning_rate: NonNegative = 1.0
     decay: Decay = 0.999
     start: Positive = 1e-6

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Positive, Slots, Transformation
+from gradtx.core import Context, Part, Positive, Slots
 from gradtx.pieces.directions import Axis, all_but
 from gradtx.pieces.formulas import cosine, norm, tangent, unit
 
@@ -29,8 +29,8 @@ class graft(Combinator):
     Array([0.3536, 0.3536], dtype=float32)
     """
 
-    magnitude: Transformation
-    direction: Transformation
+    magnitude: Part
+    direction: Part
 
     formula = "d = direction(g); u = norm(magnitude(g)) / norm(d) * d"
 
@@ -68,7 +68,7 @@ class project_if_orthogonal(Combinator):
     Array([[5., 1.]], dtype=float32)
     """
 
-    inner: Transformation
+    inner: Part
     threshold: Positive = 0.1
     output_axis: Axis = -1
 

@@ -6,7 +6,7 @@ import jax
 from jax.tree_util import tree_flatten_with_path
 
 from gradtx.combinators.combinator import Combinator, refuse_functions
-from gradtx.core import Context, Slots, Transformation, init_slots, path_of, run
+from gradtx.core import Context, Part, Slots, init_slots, path_of, run
 from gradtx.core.trees import differentiable, is_none
 
 
@@ -26,7 +26,7 @@ class leafwise(Combinator):
     {'a': Array([0.6, 0.8], dtype=float32), 'b': Array([0.5], dtype=float32)}
     """
 
-    inner: Transformation
+    inner: Part
 
     formula = "u = inner(g)"
 

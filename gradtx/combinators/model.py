@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators.combinator import Combinator, refuse_functions
-from gradtx.core import Context, NonNegative, Positive, Scalar, Slots, Transformation, init_slots, working_dtype
+from gradtx.core import Context, NonNegative, Part, Positive, Scalar, Slots, init_slots, working_dtype
 from gradtx.pieces.extra import value_of
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
 from gradtx.pieces.measures import global_norm, inner_product
@@ -43,8 +43,8 @@ class model_step(Combinator):
     Array([1., 0.], dtype=float32)
     """
 
-    direction: Transformation
-    by: Transformation = emit_one()
+    direction: Part
+    by: Part = emit_one()  # pyright: ignore[reportAssignmentType]
     eps: NonNegative = 0.0
     max_rate: Positive = 1.0
     lowest: Scalar = 0.0

@@ -14,8 +14,9 @@ from jax.tree_util import tree_flatten_with_path, treedef_is_leaf
 
 from gradtx.arguments import checked, function_of, said, sequence
 from gradtx.checks import FUNCTIONS
-from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, init_slots, path_of, run, walk
+from gradtx.core import Context, Kind, Part, PerLeaf, Slots, Transformation, init_slots, path_of, run, walk
 from gradtx.core.record import describe
+from gradtx.core.transformation import TransformationLike
 from gradtx.core.trees import differentiable, is_none
 from gradtx.pieces.scaling import identity
 from gradtx.pieces.where import Paths, Where, chooser
@@ -200,7 +201,13 @@ class partition(Groups, init=False):
     optional: tuple[Any, ...] = ()
 
     def __init__(
-        self, rules: Any, default: Any = None, *, labels: Any = None, optional: Any = (), members: tuple[Any, ...] = ()
+        self,
+        rules: Mapping[Any, TransformationLike] | tuple[Any, ...],
+        default: TransformationLike | None = None,
+        *,
+        labels: Any = None,
+        optional: Any = (),
+        members: tuple[Transformation, ...] = (),
     ) -> None:
         if isinstance(rules, Mapping):  # else, as dataclasses.replace calls, the fields
             if bad := [key for key in rules if not isinstance(key, str) and (labels is not None or not callable(key))]:
@@ -291,7 +298,7 @@ class masked(Groups):
     {'b': Array([-0.5], dtype=float32), 'w': Array([0., 0.], dtype=float32)}
     """
 
-    inner: Transformation
+    inner: Part
     where: Where
     otherwise: str
 
@@ -340,7 +347,7 @@ class Assignment(NamedTuple):
     parameter: str
     type: str
     group: str
-    tx: Transformation
+    tx: Part
 
 
 class Explanation(NamedTuple):
@@ -357,7 +364,7 @@ class Explanation(NamedTuple):
 
 
 @checked
-def explain(tx: Any, params: Any) -> Explanation:
+def explain(tx: TransformationLike, params: Any) -> Explanation:
     """Which parameter goes by which group, and what runs on it: `tx` with every choice made.
 
     Args:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, NonNegative, Slots, Transformation
+from gradtx.core import Context, NonNegative, Part, Slots
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
 from gradtx.pieces.scaling import identity
 
@@ -32,8 +32,8 @@ class precondition(Combinator):
     Array([ 1., -1.,  0.], dtype=float32)
     """
 
-    direction: Transformation
-    by: Transformation
+    direction: Part
+    by: Part
     eps: NonNegative = 1e-8
     eps_in_sqrt: bool = False
     centered: bool = False
@@ -77,9 +77,9 @@ class clipped_precondition(Combinator):
     Array([ 1., -1.], dtype=float32)
     """
 
-    direction: Transformation
-    by: Transformation
-    then: Transformation = identity()
+    direction: Part
+    by: Part
+    then: Part = identity()  # pyright: ignore[reportAssignmentType]
     eps: NonNegative = 1e-8
 
     formula = "k = max(1, rms(g / max(by(g), eps))); u = then(direction(g) / (by(g) + eps)) / k"

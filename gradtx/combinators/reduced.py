@@ -9,7 +9,7 @@ from jax.tree_util import tree_map_with_path
 
 from gradtx.arguments import said
 from gradtx.combinators.combinator import Combinator, refuse_functions
-from gradtx.core import Context, Kind, Slots, Transformation, init_slots, path_of, run
+from gradtx.core import Context, Kind, Part, Slots, init_slots, path_of, run
 from gradtx.core.trees import differentiable, widen
 from gradtx.pieces.formulas import safe_divide
 
@@ -40,7 +40,7 @@ def _how(place: str, value: Any) -> Any:
 class OnFewer(Combinator):
     """A combinator whose inner transformation sees fewer numbers than there are coordinates."""
 
-    inner: Transformation
+    inner: Part
 
     def __post_init__(self) -> None:
         super().__post_init__()

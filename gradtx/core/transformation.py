@@ -1,13 +1,13 @@
 """What a gradient transformation is: the pair (init, update), and all that every piece needs, done once at the root."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeAlias, Union
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.core import Tracer
-from jax.experimental.shard_alike import shard_alike
 from jax.tree_util import tree_flatten_with_path
 
 from gradtx import checks
@@ -19,6 +19,25 @@ from gradtx.core.record import Record, Schedule
 from gradtx.core.trees import NOTHING, is_float0, is_none
 
 Slots = dict[str, Any]
+TransformationLike: TypeAlias = Union["Transformation", tuple[Callable[..., Any], Callable[..., Any]]]
+"""A transformation, or a pair (init, update) such as one of Optax."""
+
+# To a type checker a transformation is one of Optax too, so that `optax.chain(gx.sgd(0.1))` passes. mypy, which is the
+# one to read MYPY as true, does not follow Optax, which has no types for it.
+MYPY = False
+if MYPY:
+    from builtins import object as Pair  # noqa: N812
+if TYPE_CHECKING:
+    from optax import GradientTransformationExtraArgs as Pair
+
+    class Part:
+        """A field that holds a transformation, and that another library's can be given to."""
+
+        def __get__(self, instance: Any, owner: Any = None) -> "Transformation": ...
+        def __set__(self, instance: Any, value: TransformationLike) -> None: ...
+
+else:
+    Pair = object
 
 
 class State(NamedTuple):
@@ -37,7 +56,7 @@ class Context(NamedTuple):
     path: str = ""  # for a rule on one leaf, its path: `layers/0/weight`
 
 
-class Transformation(Record):
+class Transformation(Record, Pair):
     """A pure pair: `init(params) -> state`, `update(updates, state, params=None, **extra) -> (updates, state)`.
 
     Updates are *added* to the parameters (`apply_updates`). A subclass is a rule on whole trees: it defines
@@ -69,7 +88,7 @@ class Transformation(Record):
         return then(*checks.updated(self, updates, slots, context))
 
     @checked
-    def init(self, params: Any) -> State:
+    def init(self, params: Any) -> State:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The state before the first update: slots shaped and sharded as the parameters, in at least float32."""
         checks.check_params(params)
         now = self.at(0)
@@ -77,7 +96,9 @@ class Transformation(Record):
         return State(jnp.zeros((), jnp.int32), init_slots(now, params))
 
     @checked
-    def update(self, updates: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:
+    def update(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, updates: Any, state: State, params: Any = None, **extra: Any
+    ) -> tuple[Any, State]:
         """Transforms the updates, which come back with the structure, shapes and dtypes that they came in with.
 
         A leaf that is None (or float0) stays so, and what is remembered of it stays as it is. Called outside a trace,
@@ -104,7 +125,11 @@ class Transformation(Record):
         """
         return _apply(self, updates, state, params, extra)
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
+
+        def __new__(cls, *args: Any, **named: Any) -> Self: ...
+
+    else:
 
         def __call__(self, *args: Any, **named: Any) -> None:
             name = type(self).__name__
@@ -114,7 +139,7 @@ class Transformation(Record):
         return iter((self.init, self.update))
 
     @checked
-    def at(self, step: Any, running: bool = False) -> Any:
+    def at(self, step: Any, running: bool = False) -> Self:
         """The same transformation with every schedule replaced by its value at `step` (the first update is step 0).
 
         `running`: but for those that go by a clock in the slots, which the wrapper that keeps it reads as it runs.
@@ -150,6 +175,10 @@ class Transformation(Record):
         many = isinstance(value, (list, tuple)) and any(isinstance(x, Transformation) for x in value)
         several = ": give each as an argument of its own" if many else ""
         raise TypeError(f"{place} must be a transformation or a pair (init, update), got {said(value)}{several}")
+
+
+if not TYPE_CHECKING:
+    Part = Transformation
 
 
 def walk(tx: Any) -> Iterator[Transformation]:
@@ -222,7 +251,13 @@ def _check(tx: Transformation, updates: Any, state: State, params: Any, extra: d
     checks.check_updates(updates, params)
     checks.check_hyperparameters(tx, walk(tx), trees.working_dtype(updates, params))
     like = jax.tree.map(lambda x: jnp.zeros(x.shape, int) if is_float0(x) else x, updates if params is None else params)
-    checks.check_slots(state.slots, jax.eval_shape(lambda p: init_slots(tx.at(0), p), like), exact=params is not None)
+    checks.check_slots(state.slots, _expected.eval_shape(tx, like), exact=params is not None)
+
+
+@jax.jit
+def _expected(tx: Transformation, params: Any) -> Slots:
+    """The slots that a state has; only their shapes are asked for, and traced once for one structure."""
+    return init_slots(tx.at(0), params)
 
 
 class PerLeaf(Transformation):
@@ -261,5 +296,17 @@ class PerLeaf(Transformation):
 
 
 def sharded(slot: Any, param: Any) -> Any:
-    """The slot, sharded as its parameter where jit would choose; what `zeros_like` makes of an array is already."""
-    return shard_alike(param, slot)[1] if isinstance(param, Tracer) and slot.shape == param.shape else slot
+    """The slot, sharded as its parameter under `jit` too, which would replicate it or leave it on one device."""
+    if not isinstance(param, Tracer) or slot.shape != (param := trees.widen(param)).shape:
+        return slot  # outside of jit `zeros_like` has done it
+    return _follow(slot, param)
+
+
+@partial(jax.jit, inline=True)
+def _follow(slot: Array, param: Array) -> Array:
+    """The slot as the result of an operation on the parameter, which XLA shards as its operands and cannot fold."""
+    sharding = jax.typeof(param).sharding
+    slot = slot if jax.typeof(slot).sharding == sharding else jax.reshard(slot, sharding)
+    param = lax.stop_gradient(param)
+    never = lax.gt(param, lax.optimization_barrier(param))
+    return lax.select(never, lax.full_like(slot, 1), slot)

@@ -4,10 +4,11 @@ from typing import Any
 
 from gradtx.arguments import checked
 from gradtx.core import Transformation, walk
+from gradtx.core.transformation import TransformationLike
 
 
 @checked
-def as_optax(tx: Transformation) -> Any:
+def as_optax(tx: TransformationLike) -> Any:
     """`tx` as an `optax.GradientTransformationExtraArgs`, for Optax's code that looks at the type.
 
     `optax.chain`, `MultiSteps` and `partition` take `tx` as it is unless a piece of it needs extra arguments, which

@@ -144,3 +144,7 @@ __all__ = [
     "swa",
     "yogi",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

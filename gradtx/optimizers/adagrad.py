@@ -1,7 +1,5 @@
 """Optimizers that change the size of each coordinate's step: AdaGrad, RMSProp, AdaDelta."""
 
-from typing import Any
-
 from gradtx.arguments import checked
 from gradtx.combinators import chain, precondition, rms
 from gradtx.core import Transformation
@@ -15,10 +13,16 @@ from gradtx.pieces import (
     sqrt,
     square,
 )
+from gradtx.typing import ScalarOrSchedule
 
 
 @checked
-def adagrad(learning_rate: Any = 1e-2, eps: Any = 1e-8, eps_in_sqrt: bool = False, start: Any = 0.0) -> Transformation:
+def adagrad(
+    learning_rate: ScalarOrSchedule = 1e-2,
+    eps: ScalarOrSchedule = 1e-8,
+    eps_in_sqrt: bool = False,
+    start: ScalarOrSchedule = 0.0,
+) -> Transformation:
     """w ← w − η·g/(√s + ε), with s ← s + g²
 
     s starts at `start`. PyTorch's form; Optax starts at 0.1 and has ε in the root (`eps_in_sqrt`).
@@ -30,12 +34,12 @@ def adagrad(learning_rate: Any = 1e-2, eps: Any = 1e-8, eps_in_sqrt: bool = Fals
 
 @checked
 def rmsprop(
-    learning_rate: Any = 1e-3,
-    decay: Any = 0.9,
-    eps: Any = 1e-8,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    decay: ScalarOrSchedule = 0.9,
+    eps: ScalarOrSchedule = 1e-8,
     eps_in_sqrt: bool = False,
     centered: bool = False,
-    momentum: Any = 0.0,
+    momentum: ScalarOrSchedule = 0.0,
     nesterov: bool = False,
     corrected: bool = False,
 ) -> Transformation:
@@ -51,7 +55,9 @@ def rmsprop(
 
 
 @checked
-def adadelta(learning_rate: Any = 1.0, decay: Any = 0.9, eps: Any = 1e-6) -> Transformation:
+def adadelta(
+    learning_rate: ScalarOrSchedule = 1.0, decay: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-6
+) -> Transformation:
     """w ← w − η·u, with u = g·√(x + ε)/√(s + ε), s = ema(g²), x = ema(u²) before u
 
     Source: Zeiler 2012, arXiv 1212.5701.

@@ -1,7 +1,5 @@
 """Optimizers that change both: Adam and its family."""
 
-from typing import Any
-
 from gradtx.arguments import checked
 from gradtx.combinators import chain, momentum, precondition, rms
 from gradtx.core import Transformation
@@ -18,14 +16,15 @@ from gradtx.pieces import (
     sqrt,
     square,
 )
+from gradtx.typing import ScalarOrSchedule, Where
 
 
 @checked
 def adam(
-    learning_rate: Any = 1e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
     eps_in_sqrt: bool = False,
     corrected: bool = True,
 ) -> Transformation:
@@ -41,12 +40,12 @@ def adam(
 
 @checked
 def adamw(
-    learning_rate: Any = 1e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    weight_decay: Any = 1e-2,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    where: Where = None,
 ) -> Transformation:
     """w ← w − η·(m̂/(√ŝ + ε) + λ·w), with m̂, ŝ of Adam
 
@@ -58,7 +57,12 @@ def adamw(
 
 
 @checked
-def adamax(learning_rate: Any = 2e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Transformation:
+def adamax(
+    learning_rate: ScalarOrSchedule = 2e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+) -> Transformation:
     """w ← w − η·m̂/s, with m̂ = ema(g)/(1 − β₁ᵗ), s ← max(β₂·s, |g| + ε)
 
     Source: Kingma and Ba 2015, arXiv 1412.6980, algorithm 2.
@@ -69,12 +73,12 @@ def adamax(learning_rate: Any = 2e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any =
 
 @checked
 def nadam(
-    learning_rate: Any = 2e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
+    learning_rate: ScalarOrSchedule = 2e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
     warm_up: bool = False,
-    warm_up_rate: Any = 0.004,
+    warm_up_rate: ScalarOrSchedule = 0.004,
 ) -> Transformation:
     """w ← w − η·n/(√ŝ + ε), with n = β₁·m/(1 − β₁ᵗ⁺¹) + (1−β₁)·g/(1 − β₁ᵗ), m = ema(g)
 
@@ -87,7 +91,11 @@ def nadam(
 
 @checked
 def amsgrad(
-    learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, correct_first: bool = True
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    correct_first: bool = True,
 ) -> Transformation:
     """w ← w − η·m̂/(√max ŝ + ε), with the largest ŝ so far
 

@@ -1,19 +1,22 @@
 """Optimizers whose parameters to evaluate are an average: `eval_params` gives them."""
 
-from typing import Any
-
 from gradtx import schedules
 from gradtx.arguments import checked
 from gradtx.combinators import chain, scale_by_rms
 from gradtx.core import Transformation, scalar
 from gradtx.optimizers.sizes import radam
 from gradtx.pieces import add_weight_decay, centralize, scale_by_learning_rate
+from gradtx.typing import ScalarOrSchedule, TransformationLike, Where
 from gradtx.wrappers import average_params, lookahead, schedule_free
 
 
 @checked
 def asgd(
-    learning_rate: Any = 1e-2, weight_decay: Any = 1e-4, power: Any = 0.75, start: int = 1, where: Any = None
+    learning_rate: ScalarOrSchedule = 1e-2,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    power: ScalarOrSchedule = 0.75,
+    start: int = 1,
+    where: Where = None,
 ) -> Transformation:
     """w ← w − ηₜ·(g + λ·w), with ηₜ = η/(1 + λ·η·(t−1))ᵖ and the mean of w
 
@@ -28,7 +31,12 @@ def asgd(
 
 @checked
 def ranger(
-    learning_rate: Any = 1e-3, b1: Any = 0.95, b2: Any = 0.999, eps: Any = 1e-5, every: int = 6, share: Any = 0.5
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.95,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-5,
+    every: int = 6,
+    share: ScalarOrSchedule = 0.5,
 ) -> Transformation:
     """Lookahead of RAdam, of g less its mean over the inputs of each output
 
@@ -40,12 +48,12 @@ def ranger(
 
 @checked
 def schedule_free_adamw(
-    learning_rate: Any = 2.5e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    weight_decay: Any = 0.0,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 2.5e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    where: Where = None,
 ) -> Transformation:
     """z ← z − η·(g/(√ŝ + ε) + λ·w), x ← x + c·(z − x), w ← z + β₁·(x − z), with ŝ of Adam
 
@@ -59,7 +67,7 @@ def schedule_free_adamw(
 
 
 @checked
-def swa(inner: Any, start: int = 1, every: int = 1) -> Transformation:
+def swa(inner: TransformationLike, start: int = 1, every: int = 1) -> Transformation:
     """Any optimizer, and the mean of w after the updates start, start + every, …
 
     Stochastic weight averaging: late in a run at a constant or cyclic rate, once a cycle or an epoch. `average_params`

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from gradtx.arguments import checked, is_array, said, traced
 from gradtx.core import leaves_by_path, working_dtype
 from gradtx.pieces.extra import one_key
+from gradtx.typing import PyTree
 
 
 class Found(NamedTuple):
@@ -24,7 +25,7 @@ class Found(NamedTuple):
 
 @checked
 def random_search(
-    loss: Callable[[Any], Any], params: Any, key: Array, draws: int = 10_000, scale: float = 1.0
+    loss: Callable[[Any], Any], params: PyTree, key: Array, draws: int = 10_000, scale: float = 1.0
 ) -> Found:
     """The best of many random parameters: N(0, scale²) draws shaped like `params`, the one of least loss is kept.
 
@@ -62,7 +63,7 @@ def random_search(
 
 @checked
 def numeric_gradient(
-    loss: Callable[[Any], Any], params: Any, step: float = 1e-4, method: Literal["forward", "central"] = "forward"
+    loss: Callable[[Any], Any], params: PyTree, step: float = 1e-4, method: Literal["forward", "central"] = "forward"
 ) -> Any:
     """The gradient by finite differences, one coordinate at a time.
 
@@ -105,8 +106,8 @@ def numeric_gradient(
 @checked
 def check_gradient(
     loss: Callable[[Any], Any],
-    params: Any,
-    gradient: Any = None,
+    params: PyTree,
+    gradient: PyTree = None,
     tolerance: float = 1e-2,
     step: float | None = None,
 ) -> Any:

@@ -1,7 +1,5 @@
 """Optimizers whose size is the curvature of the loss."""
 
-from typing import Any
-
 from gradtx.arguments import checked
 from gradtx.combinators import chain, momentum, precondition, rms
 from gradtx.core import Transformation
@@ -15,6 +13,7 @@ from gradtx.pieces import (
     scale_by_ema,
     scale_by_learning_rate,
 )
+from gradtx.typing import ScalarOrSchedule, TransformationLike, Where
 from gradtx.wrappers import every
 
 HUTCHINSON = hessian_diagonal()
@@ -22,12 +21,12 @@ HUTCHINSON = hessian_diagonal()
 
 @checked
 def adahessian(
-    learning_rate: Any = 0.15,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-4,
-    hessian_power: Any = 1.0,
-    diagonal: Any = HUTCHINSON,
+    learning_rate: ScalarOrSchedule = 0.15,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-4,
+    hessian_power: ScalarOrSchedule = 1.0,
+    diagonal: TransformationLike = HUTCHINSON,
 ) -> Transformation:
     """w ← w − η·m̂/(√ŝᵏ + ε), with ŝ = ema(h²)/(1 − β₂ᵗ), h the diagonal of the Hessian
 
@@ -42,15 +41,15 @@ def adahessian(
 
 @checked
 def sophia(
-    learning_rate: Any = 1e-4,
-    b1: Any = 0.96,
-    b2: Any = 0.99,
-    gamma: Any = 0.01,
-    eps: Any = 1e-12,
-    weight_decay: Any = 0.2,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 1e-4,
+    b1: ScalarOrSchedule = 0.96,
+    b2: ScalarOrSchedule = 0.99,
+    gamma: ScalarOrSchedule = 0.01,
+    eps: ScalarOrSchedule = 1e-12,
+    weight_decay: ScalarOrSchedule = 0.2,
+    where: Where = None,
     interval: int = 10,
-    diagonal: Any = HUTCHINSON,
+    diagonal: TransformationLike = HUTCHINSON,
 ) -> Transformation:
     """w ← w − η·(clip(m/max(γ·h, ε), ±1) + λ·w), with h ← ema(diagonal of the Hessian) at every tenth update
 

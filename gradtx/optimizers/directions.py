@@ -1,7 +1,6 @@
 """Optimizers that change the direction: of the gradient, of momentum, of several momenta."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from gradtx.arguments import checked, sequence
 from gradtx.combinators import add, blend, chain, momentum, precondition, rms
@@ -20,10 +19,16 @@ from gradtx.pieces import (
     sqrt,
     square,
 )
+from gradtx.typing import ScalarOrSchedule, TransformationLike, Where
 
 
 @checked
-def sgdw(learning_rate: Any = 1e-2, momentum: Any = 0.9, weight_decay: Any = 1e-2, where: Any = None) -> Transformation:
+def sgdw(
+    learning_rate: ScalarOrSchedule = 1e-2,
+    momentum: ScalarOrSchedule = 0.9,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    where: Where = None,
+) -> Transformation:
     """w ← w − η·(v + λ·w), with v ← β·v + g
 
     Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 1; there β·v + η·g is kept.
@@ -32,7 +37,7 @@ def sgdw(learning_rate: Any = 1e-2, momentum: Any = 0.9, weight_decay: Any = 1e-
 
 
 @checked
-def sign_sgd(learning_rate: Any = 1e-3) -> Transformation:
+def sign_sgd(learning_rate: ScalarOrSchedule = 1e-3) -> Transformation:
     """w ← w − η·sign(g)
 
     Source: Bernstein et al. 2018, arXiv 1802.04434, algorithm 1.
@@ -41,7 +46,7 @@ def sign_sgd(learning_rate: Any = 1e-3) -> Transformation:
 
 
 @checked
-def signum(learning_rate: Any = 1e-3, decay: Any = 0.9) -> Transformation:
+def signum(learning_rate: ScalarOrSchedule = 1e-3, decay: ScalarOrSchedule = 0.9) -> Transformation:
     """w ← w − η·sign(m), with m ← β·m + (1−β)·g
 
     Source: Bernstein et al. 2018, arXiv 1802.04434, algorithm 2.
@@ -51,7 +56,11 @@ def signum(learning_rate: Any = 1e-3, decay: Any = 0.9) -> Transformation:
 
 @checked
 def lion(
-    learning_rate: Any = 1e-4, b1: Any = 0.9, b2: Any = 0.99, weight_decay: Any = 1e-3, where: Any = None
+    learning_rate: ScalarOrSchedule = 1e-4,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.99,
+    weight_decay: ScalarOrSchedule = 1e-3,
+    where: Where = None,
 ) -> Transformation:
     """w ← w − η·(sign(β₁·m + (1−β₁)·g) + λ·w), then m ← β₂·m + (1−β₂)·g
 
@@ -63,7 +72,9 @@ def lion(
 
 
 @checked
-def qhm(learning_rate: Any = 1.0, decay: Any = 0.999, share: Any = 0.7) -> Transformation:
+def qhm(
+    learning_rate: ScalarOrSchedule = 1.0, decay: ScalarOrSchedule = 0.999, share: ScalarOrSchedule = 0.7
+) -> Transformation:
     """w ← w − η·(ν·m + (1−ν)·g), with m ← β·m + (1−β)·g
 
     Source: Ma and Yarats 2019, arXiv 1810.06801, equations 3 and 4.
@@ -73,12 +84,12 @@ def qhm(learning_rate: Any = 1.0, decay: Any = 0.999, share: Any = 0.7) -> Trans
 
 @checked
 def qhadam(
-    learning_rate: Any = 1e-3,
-    b1: Any = 0.995,
-    b2: Any = 0.999,
-    share1: Any = 0.7,
-    share2: Any = 1.0,
-    eps: Any = 1e-8,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.995,
+    b2: ScalarOrSchedule = 0.999,
+    share1: ScalarOrSchedule = 0.7,
+    share2: ScalarOrSchedule = 1.0,
+    eps: ScalarOrSchedule = 1e-8,
 ) -> Transformation:
     """w ← w − η·(ν₁·m̂ + (1−ν₁)·g)/(√(ν₂·ŝ + (1−ν₂)·g²) + ε), with m̂, ŝ of Adam
 
@@ -89,7 +100,9 @@ def qhadam(
 
 
 @checked
-def aggmo(learning_rate: Any = 1e-1, decays: Sequence[Any] = (0.0, 0.9, 0.99)) -> Transformation:
+def aggmo(
+    learning_rate: ScalarOrSchedule = 1e-1, decays: Sequence[ScalarOrSchedule] = (0.0, 0.9, 0.99)
+) -> Transformation:
     """w ← w − η·(v₁ + … + vₖ)/k, with vᵢ ← βᵢ·vᵢ + g
 
     Source: Lucas et al. 2019, arXiv 1804.00325, equation 4.
@@ -100,7 +113,7 @@ def aggmo(learning_rate: Any = 1e-1, decays: Sequence[Any] = (0.0, 0.9, 0.99)) -
 
 
 @checked
-def optimistic_sgd(learning_rate: Any = 1e-2, optimism: Any = 1.0) -> Transformation:
+def optimistic_sgd(learning_rate: ScalarOrSchedule = 1e-2, optimism: ScalarOrSchedule = 1.0) -> Transformation:
     """w ← w − η·(g + β·(g − g₋₁))
 
     Source: Daskalakis et al. 2018, arXiv 1711.00141, equation 4; before the first gradient is the first.
@@ -111,7 +124,11 @@ def optimistic_sgd(learning_rate: Any = 1e-2, optimism: Any = 1.0) -> Transforma
 
 @checked
 def optimistic_adam(
-    learning_rate: Any = 1e-3, optimism: Any = 1.0, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8
+    learning_rate: ScalarOrSchedule = 1e-3,
+    optimism: ScalarOrSchedule = 1.0,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
 ) -> Transformation:
     """w ← w + u + β·(u − u₋₁), with u of Adam
 
@@ -122,14 +139,14 @@ def optimistic_adam(
 
 @checked
 def ademamix(
-    learning_rate: Any = 1e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    b3: Any = 0.9999,
-    alpha: Any = 6.0,
-    eps: Any = 1e-8,
-    weight_decay: Any = 0.0,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    alpha: ScalarOrSchedule = 6.0,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    where: Where = None,
 ) -> Transformation:
     """w ← w − η·((m̂ + α·l)/(√ŝ + ε) + λ·w), with l ← β₃·l + (1−β₃)·g, and m̂, ŝ of Adam
 
@@ -143,14 +160,14 @@ def ademamix(
 
 @checked
 def adan(
-    learning_rate: Any = 1e-3,
-    b1: Any = 0.98,
-    b2: Any = 0.92,
-    b3: Any = 0.99,
-    gain: Any = 0.92,
-    eps: Any = 1e-8,
-    weight_decay: Any = 0.0,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.98,
+    b2: ScalarOrSchedule = 0.92,
+    b3: ScalarOrSchedule = 0.99,
+    gain: ScalarOrSchedule = 0.92,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    where: Where = None,
 ) -> Transformation:
     """w ← w − η·((m̂ + γ·d̂)/(√ŝ + ε) + λ·w), with m = ema(g), d = ema(g − g₋₁), s = ema((g + γ·(g − g₋₁))²)
 
@@ -164,7 +181,7 @@ def adan(
 
 
 @checked
-def grokfast(inner: Any, decay: Any = 0.98, gain: Any = 2.0) -> Transformation:
+def grokfast(inner: TransformationLike, decay: ScalarOrSchedule = 0.98, gain: ScalarOrSchedule = 2.0) -> Transformation:
     """Any optimizer, of g + λ·ema(g)
 
     λ, `gain`, is how much the slow part of the gradient counts beside the whole.

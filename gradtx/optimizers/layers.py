@@ -1,7 +1,5 @@
 """Optimizers that look at each layer's weights: how long they are, and which way they point."""
 
-from typing import Any
-
 from gradtx.arguments import checked
 from gradtx.combinators import add, chain, momentum, precondition, project_if_orthogonal, rms
 from gradtx.core import Positive, Transformation, scalar
@@ -14,16 +12,17 @@ from gradtx.pieces import (
     shrink,
     trust_ratio,
 )
+from gradtx.typing import ScalarOrSchedule, TransformationLike, Where
 
 
 @checked
 def lars(
-    learning_rate: Any = 1.0,
-    momentum: Any = 0.9,
+    learning_rate: ScalarOrSchedule = 1.0,
+    momentum: ScalarOrSchedule = 0.9,
     nesterov: bool = False,
-    weight_decay: Any = 5e-4,
-    where: Any = None,
-    coefficient: Any = 1e-3,
+    weight_decay: ScalarOrSchedule = 5e-4,
+    where: Where = None,
+    coefficient: ScalarOrSchedule = 1e-3,
 ) -> Transformation:
     """w ← w − v, with v ← β·v + η·r·(g + λ·w), r = c·‖w‖/(‖g‖ + λ·‖w‖) in each leaf
 
@@ -37,12 +36,12 @@ def lars(
 
 @checked
 def lamb(
-    learning_rate: Any = 1e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-6,
-    weight_decay: Any = 1e-2,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-6,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    where: Where = None,
 ) -> Transformation:
     """w ← w − η·(‖w‖/‖u‖)·u in each leaf, with u = m̂/(√ŝ + ε) + λ·w of AdamW
 
@@ -55,7 +54,7 @@ def lamb(
 
 
 @checked
-def fromage(learning_rate: Any = 1e-2) -> Transformation:
+def fromage(learning_rate: ScalarOrSchedule = 1e-2) -> Transformation:
     """w ← (w − η·(‖w‖/‖g‖)·g)/√(1 + η²) in each leaf
 
     The ratio is 1 where w or g is 0, as in the authors' code; Optax raises both norms to 1e-6 instead.
@@ -66,10 +65,10 @@ def fromage(learning_rate: Any = 1e-2) -> Transformation:
 
 @checked
 def sgdp(
-    learning_rate: Any = 1e-1,
-    momentum: Any = 0.9,
+    learning_rate: ScalarOrSchedule = 1e-1,
+    momentum: ScalarOrSchedule = 0.9,
     nesterov: bool = False,
-    threshold: Any = 0.1,
+    threshold: ScalarOrSchedule = 0.1,
     output_axis: int = -1,
 ) -> Transformation:
     """w ← w − η·Π(v), with v ← β·v + g, and Π off w for a matrix to which g is orthogonal
@@ -84,11 +83,11 @@ def sgdp(
 
 @checked
 def adamp(
-    learning_rate: Any = 1e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    threshold: Any = 0.1,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    threshold: ScalarOrSchedule = 0.1,
     output_axis: int = -1,
 ) -> Transformation:
     """w ← w − η·Π(m̂/(√ŝ + ε)), with m̂, ŝ of Adam, and Π off w for a matrix to which g is orthogonal
@@ -101,7 +100,7 @@ def adamp(
 
 
 @checked
-def orthograd(inner: Any) -> Transformation:
+def orthograd(inner: TransformationLike) -> Transformation:
     """Any optimizer, of g⊥·‖g‖/‖g⊥‖ in each leaf, with g⊥ = g − w⟨w, g⟩/‖w‖²
 
     Source: Prieto et al. 2025, arXiv 2501.04697.
@@ -111,13 +110,13 @@ def orthograd(inner: Any) -> Transformation:
 
 @checked
 def adamc(
-    learning_rate: Any = 1e-3,
-    peak: Any = 1e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    weight_decay: Any = 1e-2,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    peak: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    where: Where = None,
 ) -> Transformation:
     """w ← w − η·m̂/(√ŝ + ε) − (η²/peak)·λ·w, with m̂, ŝ of Adam
 

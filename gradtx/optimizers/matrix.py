@@ -19,9 +19,10 @@ from gradtx.pieces import (
     sign,
     unit_rms,
 )
+from gradtx.typing import Axes, DTypeLike, Patterns, ScalarOrSchedule, TransformationLike, Where
 
 
-def _each(where: Any, tx: Transformation) -> dict[Any, Transformation]:
+def _each(where: Where, tx: TransformationLike) -> dict[Any, TransformationLike]:
     """The rules that give `tx` to one pattern or function, or to each of several."""
     one = isinstance(where, str) or callable(where)
     return dict.fromkeys((where,) if one else sequence("the patterns of a group", where), tx)
@@ -32,18 +33,18 @@ ADAM = adam(3e-4, b2=0.95, eps=1e-10)  # of the author's code, for what is no ma
 
 @checked
 def muon(
-    learning_rate: Any = 0.02,
-    momentum: Any = 0.95,
-    weight_decay: Any = 0.0,
-    rest: Any = ADAM,
-    where: Any = is_matrix,
-    apart: Any = (),
+    learning_rate: ScalarOrSchedule = 0.02,
+    momentum: ScalarOrSchedule = 0.95,
+    weight_decay: ScalarOrSchedule = 0.0,
+    rest: TransformationLike = ADAM,
+    where: Where = is_matrix,
+    apart: Patterns = (),
     nesterov: bool = True,
     corrected: bool = False,
     rule: str = "original",
-    axes: Any = (-2, -1),
+    axes: tuple[Axes, Axes] = (-2, -1),
     method: str = "newton_schulz",
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
 ) -> Transformation:
     """w ← w − η·(c·U·Vᵀ + λ·w), of U·S·Vᵀ = g + β·v, v ← β·v + g, with c = √max(1, outputs/inputs)
 
@@ -62,14 +63,14 @@ def muon(
 
 @checked
 def scion(
-    learning_rate: Any = 2.0**-12,
-    decay: Any = 0.9,
-    radius: Any = 50.0,
-    outer_radius: Any = 3000.0,
-    heads: Any = (),
-    embeddings: Any = (),
+    learning_rate: ScalarOrSchedule = 2.0**-12,
+    decay: ScalarOrSchedule = 0.9,
+    radius: ScalarOrSchedule = 50.0,
+    outer_radius: ScalarOrSchedule = 3000.0,
+    heads: Patterns = (),
+    embeddings: Patterns = (),
     constrained: bool = True,
-    axes: Any = (-2, -1),
+    axes: tuple[Axes, Axes] = (-2, -1),
 ) -> Transformation:
     """w ← w − η·(ρ·o + w), with o = √(outputs/inputs)·U·Vᵀ of U·S·Vᵀ = ema(g)
 

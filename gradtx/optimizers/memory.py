@@ -1,7 +1,5 @@
 """Optimizers that remember less than a size for each coordinate: one for a leaf, a block, a row and a column."""
 
-from typing import Any
-
 from gradtx.arguments import checked
 from gradtx.combinators import chain, factored, momentum, partition, precondition, reduced
 from gradtx.combinators.averages import average
@@ -21,19 +19,20 @@ from gradtx.pieces import (
     sqrt,
     square,
 )
+from gradtx.typing import Axes, ScalarOrSchedule, Where
 
 
-def _size(eps: Any, mean: Transformation, min_size: int = 2) -> Transformation:
+def _size(eps: ScalarOrSchedule, mean: Transformation, min_size: int = 2) -> Transformation:
     return chain(square(), add_constant(eps), factored(mean, min_size), sqrt())
 
 
 @checked
 def adafactor(
-    learning_rate: Any = 1e-2,
-    power: Any = 0.8,
-    eps: Any = 1e-30,
-    max_rms: Any = 1.0,
-    floor: Any = 1e-3,
+    learning_rate: ScalarOrSchedule = 1e-2,
+    power: ScalarOrSchedule = 0.8,
+    eps: ScalarOrSchedule = 1e-30,
+    max_rms: ScalarOrSchedule = 1.0,
+    floor: ScalarOrSchedule = 1e-3,
     min_size: int = 2,
 ) -> Transformation:
     """w ← w − η·max(rms(w), c)·u/max(1, rms(u)/d), with u = g/√v, v of the row and column means of g² + ε
@@ -49,15 +48,15 @@ def adafactor(
 
 @checked
 def came(
-    learning_rate: Any = 2e-4,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    b3: Any = 0.9999,
-    eps: Any = 1e-30,
-    eps_confidence: Any = 1e-16,
-    max_rms: Any = 1.0,
-    weight_decay: Any = 0.0,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 2e-4,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    b3: ScalarOrSchedule = 0.9999,
+    eps: ScalarOrSchedule = 1e-30,
+    eps_confidence: ScalarOrSchedule = 1e-16,
+    max_rms: ScalarOrSchedule = 1.0,
+    weight_decay: ScalarOrSchedule = 0.0,
+    where: Where = None,
 ) -> Transformation:
     """w ← w − η·(m/√s + λ·w), with m = ema(u), s = factored ema((u − m)² + ε'), u of Adafactor, clipped
 
@@ -74,12 +73,12 @@ def came(
 
 @checked
 def novograd(
-    learning_rate: Any = 1e-2,
-    b1: Any = 0.95,
-    b2: Any = 0.98,
-    eps: Any = 1e-8,
-    weight_decay: Any = 0.0,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 1e-2,
+    b1: ScalarOrSchedule = 0.95,
+    b2: ScalarOrSchedule = 0.98,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    where: Where = None,
 ) -> Transformation:
     """w ← w − η·v, with v ← β₁·v + g/(√s + ε) + λ·w, s = ema(‖g‖²) of each leaf, from the first
 
@@ -92,7 +91,9 @@ def novograd(
 
 
 @checked
-def sm3(learning_rate: Any = 1e-1, momentum: Any = 0.9, eps: Any = 1e-30) -> Transformation:
+def sm3(
+    learning_rate: ScalarOrSchedule = 1e-1, momentum: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-30
+) -> Transformation:
     """w ← w − η·ema(g/√(s + ε)), with s the sum of g², of which the largest of each row and column are remembered
 
     AdaGrad with n + m numbers for n·m, and momentum as an average. ε is 0 in the paper, 10⁻⁸ in Optax; here it is for
@@ -105,14 +106,14 @@ def sm3(learning_rate: Any = 1e-1, momentum: Any = 0.9, eps: Any = 1e-30) -> Tra
 
 @checked
 def adam_mini(
-    learning_rate: Any = 1e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    weight_decay: Any = 0.0,
-    where: Any = None,
-    over: Any = "columns",
-    blocks: Any = None,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    where: Where = None,
+    over: str | Axes = "columns",
+    blocks: int | None = None,
 ) -> Transformation:
     """w ← w − η·(m̂/(√ŝ + ε) + λ·w), with ŝ = ema(mean g²)/(1 − β₂ᵗ) of each block, m̂ of Adam
 

@@ -1,15 +1,16 @@
 """Gradient descent and its momentum forms."""
 
-from typing import Any
-
 from gradtx.arguments import checked
 from gradtx.combinators import chain
 from gradtx.core import Positive, Transformation, scalar
 from gradtx.pieces import add_momentum, identity, scale, scale_by_ema, scale_by_learning_rate, sign_steps
+from gradtx.typing import ScalarOrSchedule
 
 
 @checked
-def sgd(learning_rate: Any = 1e-2, momentum: Any = 0.0, nesterov: bool = False) -> Transformation:
+def sgd(
+    learning_rate: ScalarOrSchedule = 1e-2, momentum: ScalarOrSchedule = 0.0, nesterov: bool = False
+) -> Transformation:
     """w ← w − η·g, or with momentum w ← w − η·v, v ← β·v + g
 
     β, `momentum`, and `nesterov` are of `add_momentum`. Exactly 0.0 keeps nothing; an array or a schedule keeps v.
@@ -22,13 +23,13 @@ def sgd(learning_rate: Any = 1e-2, momentum: Any = 0.0, nesterov: bool = False) 
 
 
 @checked
-def averaged_momentum(learning_rate: Any = 1e-1, decay: Any = 0.9) -> Transformation:
+def averaged_momentum(learning_rate: ScalarOrSchedule = 1e-1, decay: ScalarOrSchedule = 0.9) -> Transformation:
     """w ← w − η·v, with v ← β·v + (1−β)·g"""
     return chain(scale_by_ema(decay), scale_by_learning_rate(learning_rate))
 
 
 @checked
-def heavy_ball(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
+def heavy_ball(learning_rate: ScalarOrSchedule = 1e-2, decay: ScalarOrSchedule = 0.9) -> Transformation:
     """w ← w − η·v, with v ← β·v + g
 
     Source: Polyak 1964.
@@ -37,7 +38,7 @@ def heavy_ball(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
 
 
 @checked
-def rate_inside_momentum(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
+def rate_inside_momentum(learning_rate: ScalarOrSchedule = 1e-2, decay: ScalarOrSchedule = 0.9) -> Transformation:
     """w ← w − v, with v ← β·v + η·g
 
     The same as `heavy_ball` for a constant rate; under a schedule, v keeps the rates that its gradients came with.
@@ -46,19 +47,21 @@ def rate_inside_momentum(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transfo
 
 
 @checked
-def rolling_ball(time_step: Any = 1e-1, friction: Any = 1.0, mass: Any = 1.0) -> Transformation:
+def rolling_ball(
+    time_step: ScalarOrSchedule = 1e-1, friction: ScalarOrSchedule = 1.0, mass: ScalarOrSchedule = 1.0
+) -> Transformation:
     """w ← w + Δt·v, with v ← (1 − Δt·η/m)·v − g
 
     Momentum as physics: a ball with friction, by finite differences. It is `heavy_ball` with the rate Δt, `time_step`;
     η is the `friction`, and Δt·η/m at most 1.
     """
-    time_step, friction = scalar("rolling_ball: time_step", time_step), scalar("rolling_ball: friction", friction)
-    mass = scalar("rolling_ball: mass", mass, Positive)
-    return chain(add_momentum(1 - time_step * friction / mass), scale(-1.0), scale(time_step))
+    δt, η = scalar("rolling_ball: time_step", time_step), scalar("rolling_ball: friction", friction)
+    m = scalar("rolling_ball: mass", mass, Positive)
+    return chain(add_momentum(1 - δt * η / m), scale(-1.0), scale(δt))
 
 
 @checked
-def nesterov(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
+def nesterov(learning_rate: ScalarOrSchedule = 1e-2, decay: ScalarOrSchedule = 0.9) -> Transformation:
     """w̃ ← w̃ + v' + β·(v' − v), with v' = β·v − η·g(w̃)
 
     Nesterov's momentum with the look-ahead point w̃ = w + β·v as the parameters, so that the gradient is taken there.
@@ -69,11 +72,11 @@ def nesterov(learning_rate: Any = 1e-2, decay: Any = 0.9) -> Transformation:
 
 @checked
 def rprop(
-    learning_rate: Any = 1e-2,
-    grow: Any = 1.2,
-    shrink: Any = 0.6,
-    smallest: Any = 1e-6,
-    largest: Any = 50.0,
+    learning_rate: ScalarOrSchedule = 1e-2,
+    grow: ScalarOrSchedule = 1.2,
+    shrink: ScalarOrSchedule = 0.6,
+    smallest: ScalarOrSchedule = 1e-6,
+    largest: ScalarOrSchedule = 50.0,
     wait_on_flip: bool = False,
 ) -> Transformation:
     """w ← w − s·sign(g), with s ← 1.2·s while sign(g) stays, 0.6·s when it flips

@@ -1,7 +1,5 @@
 """Optimizers of Adam's family that change the size: what is squared, how it is averaged, and where it divides."""
 
-from typing import Any
-
 from gradtx.arguments import checked
 from gradtx.combinators import chain, clipped_precondition, momentum, precondition, rms
 from gradtx.core import Transformation
@@ -22,10 +20,16 @@ from gradtx.pieces import (
     sqrt,
     square,
 )
+from gradtx.typing import ScalarOrSchedule, Where
 
 
 @checked
-def laprop(learning_rate: Any = 4e-4, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-15) -> Transformation:
+def laprop(
+    learning_rate: ScalarOrSchedule = 4e-4,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-15,
+) -> Transformation:
     """w ← w − η·ema(g/(√ŝ + ε))/(1 − β₁ᵗ), with ŝ of Adam
 
     Adam's pieces in the other order: the average is of steps that each have a size already. Under a schedule all of it
@@ -37,14 +41,14 @@ def laprop(learning_rate: Any = 4e-4, b1: Any = 0.9, b2: Any = 0.999, eps: Any =
 
 @checked
 def nadamw(
-    learning_rate: Any = 2e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    weight_decay: Any = 1e-2,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 2e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    where: Where = None,
     warm_up: bool = False,
-    warm_up_rate: Any = 0.004,
+    warm_up_rate: ScalarOrSchedule = 0.004,
 ) -> Transformation:
     """w ← w − η·(n/(√ŝ + ε) + λ·w), with n, ŝ of NAdam
 
@@ -56,12 +60,12 @@ def nadamw(
 
 @checked
 def adamaxw(
-    learning_rate: Any = 2e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    weight_decay: Any = 1e-2,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 2e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    where: Where = None,
 ) -> Transformation:
     """w ← w − η·(m̂/s + λ·w), with m̂, s of AdaMax
 
@@ -73,7 +77,11 @@ def adamaxw(
 
 @checked
 def adabelief(
-    learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-16, eps_in_average: Any = 1e-13
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-16,
+    eps_in_average: ScalarOrSchedule = 1e-13,
 ) -> Transformation:
     """w ← w − η·m̂/(√ŝ + ε), with m = ema(g), ŝ = ema((g − m)² + ε')/(1 − β₂ᵗ)
 
@@ -88,11 +96,11 @@ def adabelief(
 
 @checked
 def yogi(
-    learning_rate: Any = 1e-2,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-3,
-    start: Any = 1e-6,
+    learning_rate: ScalarOrSchedule = 1e-2,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-3,
+    start: ScalarOrSchedule = 1e-6,
     corrected: bool = True,
 ) -> Transformation:
     """w ← w − η·m̂/(√ŝ + ε), with s ← s − (1−β₂)·sign(s − g²)·g², ŝ = s/(1 − β₂ᵗ), m̂ of Adam
@@ -106,7 +114,11 @@ def yogi(
 
 @checked
 def radam(
-    learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, threshold: Any = 5.0
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    threshold: ScalarOrSchedule = 5.0,
 ) -> Transformation:
     """w ← w − η·r·m̂/(√ŝ + ε), or w ← w − η·m̂ while ŝ is of too few squares
 
@@ -119,12 +131,12 @@ def radam(
 
 @checked
 def stable_adamw(
-    learning_rate: Any = 1e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.99,
-    eps: Any = 1e-6,
-    weight_decay: Any = 1e-2,
-    where: Any = None,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.99,
+    eps: ScalarOrSchedule = 1e-6,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    where: Where = None,
 ) -> Transformation:
     """w ← w − η/k·(m̂/(√ŝ + ε) + λ·w), with k = max(1, rms(g/max(√ŝ, ε))) over each leaf, m̂, ŝ of Adam
 
@@ -136,7 +148,11 @@ def stable_adamw(
 
 @checked
 def adopt(
-    learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.9999, eps: Any = 1e-6, clip_power: Any = 0.25
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.9999,
+    eps: ScalarOrSchedule = 1e-6,
+    clip_power: ScalarOrSchedule = 0.25,
 ) -> Transformation:
     """w ← w − η·ema(clip(g/max(√s₋₁, ε), ±(t−1)^¼)), with s₋₁ = ema(g²) up to the step before, from the first g²
 

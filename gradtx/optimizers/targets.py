@@ -1,7 +1,5 @@
 """Optimizers of the families of momentum and of Adam that need a piece more, and those that step to a target."""
 
-from typing import Any
-
 from gradtx.arguments import checked
 from gradtx.combinators import add, chain, momentum, multiply, precondition, rms
 from gradtx.core import Decay, Transformation, scalar
@@ -29,23 +27,26 @@ from gradtx.pieces import (
     sqrt,
     square,
 )
+from gradtx.typing import ScalarOrSchedule, TransformationLike
 
 
 @checked
-def mars(inner: Any, decay: Any = 0.95, gain: Any = 0.025) -> Transformation:
+def mars(inner: TransformationLike, decay: ScalarOrSchedule = 0.95, gain: ScalarOrSchedule = 0.025) -> Transformation:
     """Any optimizer, of c/max(1, ‖c‖) over each leaf, with c = g + γ·β/(1−β)·(g − g₋₁)
 
     β is that of the inner optimizer's momentum. The approximate form, with the last batch's gradient for this batch's
     at the last point; the first change is 0, as in the paper, where the authors' code has g.
     Source: Yuan et al. 2024, arXiv 2411.10438, algorithm 1 (MARS-approx).
     """
-    decay, gain = scalar("mars: decay", decay, Decay), scalar("mars: gain", gain)
-    change = chain(difference(from_first=True), scale(gain * decay / (1 - decay)))
+    β, γ = scalar("mars: decay", decay, Decay), scalar("mars: gain", gain)
+    change = chain(difference(from_first=True), scale(γ * β / (1 - β)))
     return chain(add(identity(), change), clip_by_norm(1.0), inner)
 
 
 @checked
-def madgrad(learning_rate: Any = 1e-2, momentum: Any = 0.9, eps: Any = 1e-6) -> Transformation:
+def madgrad(
+    learning_rate: ScalarOrSchedule = 1e-2, momentum: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-6
+) -> Transformation:
     """w ← β·w + (1−β)·(w₀ − Σ η·√t·g/(∛(Σ η·√t·g²) + ε))
 
     Dual averaging: each step is taken from the start, and momentum is the way that is left. The authors' code and
@@ -58,7 +59,13 @@ def madgrad(learning_rate: Any = 1e-2, momentum: Any = 0.9, eps: Any = 1e-6) -> 
 
 
 @checked
-def ftrl(learning_rate: Any = 1e-3, l1: Any = 0.0, l2: Any = 0.0, power: Any = 0.5, start: Any = 0.1) -> Transformation:
+def ftrl(
+    learning_rate: ScalarOrSchedule = 1e-3,
+    l1: ScalarOrSchedule = 0.0,
+    l2: ScalarOrSchedule = 0.0,
+    power: ScalarOrSchedule = 0.5,
+    start: ScalarOrSchedule = 0.1,
+) -> Transformation:
     """w ← (clip(z, ±λ₁) − z)/(nᵖ/η + 2·λ₂), with n ← n + g², z ← z + g − w·Δnᵖ/η
 
     For linear models of many features that are seldom there. The power is Keras's learning_rate_power without its
@@ -69,7 +76,9 @@ def ftrl(learning_rate: Any = 1e-3, l1: Any = 0.0, l2: Any = 0.0, power: Any = 0
 
 
 @checked
-def noisy_sgd(learning_rate: Any = 1e-3, variance: Any = 1e-2, power: Any = 0.55) -> Transformation:
+def noisy_sgd(
+    learning_rate: ScalarOrSchedule = 1e-3, variance: ScalarOrSchedule = 1e-2, power: ScalarOrSchedule = 0.55
+) -> Transformation:
     """w ← w − η·(g + N(0, σ²/tᵞ))
 
     Give update a random `key`, the same at every step; Optax keeps one in its state.
@@ -80,7 +89,11 @@ def noisy_sgd(learning_rate: Any = 1e-3, variance: Any = 1e-2, power: Any = 0.55
 
 @checked
 def padam(
-    learning_rate: Any = 1e-1, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, exponent: Any = 0.125
+    learning_rate: ScalarOrSchedule = 1e-1,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    exponent: ScalarOrSchedule = 0.125,
 ) -> Transformation:
     """w ← w − η·m̂/((max ŝ)ᵖ + ε), with m̂, ŝ of Adam
 
@@ -92,7 +105,12 @@ def padam(
 
 
 @checked
-def diffgrad(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> Transformation:
+def diffgrad(
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+) -> Transformation:
     """w ← w − η·σ(|g − g₋₁|)·m̂/(√ŝ + ε), with m̂, ŝ of Adam
 
     Steps are up to half as long where the gradient does not change; before the first it is 0.
@@ -105,12 +123,12 @@ def diffgrad(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any
 
 @checked
 def adabound(
-    learning_rate: Any = 1e-3,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    final_size: Any = 1e-2,
-    speed: Any = 1e-3,
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    final_size: ScalarOrSchedule = 1e-2,
+    speed: ScalarOrSchedule = 1e-3,
 ) -> Transformation:
     """w ← w − η·m̂/min(max(√ŝ + ε, c·r), c/r), with r = γ·t/(γ·t + 1), m̂, ŝ of Adam
 
@@ -123,7 +141,12 @@ def adabound(
 
 
 @checked
-def pid(learning_rate: Any = 1e-3, decay: Any = 0.9, integral: Any = 5.0, derivative: Any = 10.0) -> Transformation:
+def pid(
+    learning_rate: ScalarOrSchedule = 1e-3,
+    decay: ScalarOrSchedule = 0.9,
+    integral: ScalarOrSchedule = 5.0,
+    derivative: ScalarOrSchedule = 10.0,
+) -> Transformation:
     """w ← w − η·(g + I·v + D·d), with v ← β·v + g, d ← β·d + (1−β)·(g − g₋₁)
 
     A controller of three terms: what is, was and comes. The first change is 0.
@@ -136,7 +159,11 @@ def pid(learning_rate: Any = 1e-3, decay: Any = 0.9, integral: Any = 5.0, deriva
 
 @checked
 def acprop(
-    learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-16, eps_in_average: Any = 1e-13
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-16,
+    eps_in_average: ScalarOrSchedule = 1e-13,
 ) -> Transformation:
     """w ← w − η·g/(√ŝ₋₁ + ε), with ŝ of AdaBelief up to the step before
 
@@ -151,7 +178,11 @@ def acprop(
 
 @checked
 def simplified_ademamix(
-    learning_rate: Any = 1e-5, b1: Any = 0.99, b2: Any = 0.95, alpha: Any = 0.0, eps: Any = 1e-8
+    learning_rate: ScalarOrSchedule = 1e-5,
+    b1: ScalarOrSchedule = 0.99,
+    b2: ScalarOrSchedule = 0.95,
+    alpha: ScalarOrSchedule = 0.0,
+    eps: ScalarOrSchedule = 1e-8,
 ) -> Transformation:
     """w ← w − η·(v + α·g)/(√ŝ + ε), with v ← β₁·v + g, ŝ of Adam
 

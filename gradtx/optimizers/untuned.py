@@ -1,7 +1,5 @@
 """Optimizers without a learning rate to tune: they find the length of their steps on the way."""
 
-from typing import Any
-
 from gradtx.arguments import checked
 from gradtx.combinators import (
     chain,
@@ -23,11 +21,16 @@ from gradtx.pieces import (
     scale_by_learning_rate,
     scale_by_total_norm,
 )
+from gradtx.typing import ScalarOrSchedule, Where
 
 
 @checked
 def dog(
-    learning_rate: Any = 1.0, start: Any = 1e-6, relative: bool = True, eps: Any = 1e-8, per_leaf: bool = False
+    learning_rate: ScalarOrSchedule = 1.0,
+    start: ScalarOrSchedule = 1e-6,
+    relative: bool = True,
+    eps: ScalarOrSchedule = 1e-8,
+    per_leaf: bool = False,
 ) -> Transformation:
     """w ← w − η·r·g/√(Σ‖g‖² + ε), with r ← max(r, ‖w − w₀‖)
 
@@ -39,7 +42,7 @@ def dog(
 
 
 @checked
-def dowg(learning_rate: Any = 1.0, start: Any = 1e-2) -> Transformation:
+def dowg(learning_rate: ScalarOrSchedule = 1.0, start: ScalarOrSchedule = 1e-2) -> Transformation:
     """w ← w − η·r²·g/√(Σr²‖g‖²), with r ← max(r, ‖w − w₀‖)
 
     DoG whose later gradients count more. `start` is a distance; the default is that of the published code.
@@ -51,14 +54,14 @@ def dowg(learning_rate: Any = 1.0, start: Any = 1e-2) -> Transformation:
 
 @checked
 def prodigy(
-    learning_rate: Any = 1.0,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    weight_decay: Any = 0.0,
-    where: Any = None,
-    start: Any = 1e-6,
-    coefficient: Any = 1.0,
+    learning_rate: ScalarOrSchedule = 1.0,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    where: Where = None,
+    start: ScalarOrSchedule = 1e-6,
+    coefficient: ScalarOrSchedule = 1.0,
 ) -> Transformation:
     """w ← w − η·d·(m/(√v + d·ε) + λ·w), with m = ema(d·g), v = ema((d·g)²), d of `grow_distance`
 
@@ -71,13 +74,13 @@ def prodigy(
 
 @checked
 def dadapt_adam(
-    learning_rate: Any = 1.0,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    weight_decay: Any = 0.0,
-    where: Any = None,
-    start: Any = 1e-6,
+    learning_rate: ScalarOrSchedule = 1.0,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    where: Where = None,
+    start: ScalarOrSchedule = 1e-6,
 ) -> Transformation:
     """w ← w − m/(√v + ε) − η·d·λ·w, with m = ema(η·d·g), v = ema(g²), d of `estimate_distance`
 
@@ -90,7 +93,7 @@ def dadapt_adam(
 
 
 @checked
-def polyak_sgd(max_rate: Any = 1.0, lowest: Any = 0.0) -> Transformation:
+def polyak_sgd(max_rate: ScalarOrSchedule = 1.0, lowest: ScalarOrSchedule = 0.0) -> Transformation:
     """w ← w − min(c, max(f − f*, 0)/‖g‖²)·g
 
     Source: Loizou et al. 2021, arXiv 2002.10542, equation 2, with the positive part of arXiv 2307.14528.
@@ -99,7 +102,9 @@ def polyak_sgd(max_rate: Any = 1.0, lowest: Any = 0.0) -> Transformation:
 
 
 @checked
-def momo(max_rate: Any = 1.0, decay: Any = 0.9, lowest: Any = 0.0) -> Transformation:
+def momo(
+    max_rate: ScalarOrSchedule = 1.0, decay: ScalarOrSchedule = 0.9, lowest: ScalarOrSchedule = 0.0
+) -> Transformation:
     """w ← w − min(c, max(h − f*, 0)/‖m‖²)·m, with m = ema(g) from the first g, h of `model_step`
 
     Polyak's step for momentum. `decay` is of `scale_by_ema`.
@@ -110,7 +115,11 @@ def momo(max_rate: Any = 1.0, decay: Any = 0.9, lowest: Any = 0.0) -> Transforma
 
 @checked
 def momo_adam(
-    max_rate: Any = 1e-2, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, lowest: Any = 0.0
+    max_rate: ScalarOrSchedule = 1e-2,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    lowest: ScalarOrSchedule = 0.0,
 ) -> Transformation:
     """w ← w − min(c, max(h − f*, 0)/⟨m̂, m̂/s⟩)·m̂/s, with s = √v̂ + ε, and m̂, v̂ of Adam, h of `model_step`
 
@@ -120,7 +129,7 @@ def momo_adam(
 
 
 @checked
-def cocob(alpha: Any = 100.0) -> Transformation:
+def cocob(alpha: ScalarOrSchedule = 100.0) -> Transformation:
     """w ← w₀ + b, with b ← Σ(−g)/max(Σ|g| + l, α·l)·(1 + r/l), l = max|g|, r of `bet_coins`
 
     Source: Orabona and Tommasi 2017, arXiv 1705.07795, algorithm 2 (COCOB-Backprop).

@@ -118,3 +118,7 @@ __all__ = [
     "trust_ratio",
     "unit_rms",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,9 +7,13 @@ left alone: show `axes.figure`, or save it with `axes.figure.savefig("picture.pn
 from gradtx.plots.curves import curves, panels
 from gradtx.plots.paths import animate, paths
 from gradtx.plots.response import response
-from gradtx.plots.schedule import schedule
+from gradtx.plots.schedules import schedule
 from gradtx.plots.state import ratios, state
 from gradtx.plots.sweep import sweep
 from gradtx.plots.table import table
 
 __all__ = ["animate", "curves", "panels", "paths", "ratios", "response", "schedule", "state", "sweep", "table"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,7 +1,6 @@
 """Optimizers' ways over the contours of a loss of two parameters, still and moving."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from gradtx.arguments import checked, said
+from gradtx.core.programs import program_of
 from gradtx.plots.style import dress, named, new_axes, styles
 from gradtx.training import Surface, descend
 
@@ -166,12 +166,8 @@ def ground(axes: Axes, surface: Surface) -> None:
 
 def _losses(surface: Surface, points: np.ndarray) -> np.ndarray:
     """The loss at each of the points, of shape (points, 2)."""
-    return np.asarray(_of_points(surface.function, jnp.asarray(points, float)), float)
-
-
-@partial(jax.jit, static_argnums=0)
-def _of_points(function: Any, points: Array) -> Array:
-    return jax.vmap(function)(points)
+    program = program_of(surface.function, "losses", lambda of: jax.jit(lambda points: jax.vmap(of())(points)))
+    return np.asarray(program(jnp.asarray(points, float)), float)
 
 
 def _legend(axes: Axes, surface: Surface, ways: Mapping[str, np.ndarray]) -> None:

@@ -26,3 +26,7 @@ __all__ = [
     "train_step",
     "xor",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

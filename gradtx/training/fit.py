@@ -8,7 +8,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
 from importlib import import_module
 from inspect import signature
 from os import PathLike
@@ -22,9 +21,11 @@ import numpy as np
 from gradtx.arguments import checked, function_of, is_array, live, said, sequence, traced, unknown
 from gradtx.checks import place
 from gradtx.core import State, Transformation, leaves_by_path, walk
+from gradtx.core.programs import program_of, weak
+from gradtx.core.transformation import TransformationLike
 from gradtx.restoring import restore
 from gradtx.training import checkpoint as files
-from gradtx.training.step import compiler_options, train_step
+from gradtx.training.step import compiler_options, taken_apart, train_step
 from gradtx.wrappers import eval_params
 
 AT_ONCE = 1024  # the most steps of a compiled call
@@ -61,7 +62,7 @@ class Fit(NamedTuple):
 @checked
 def fit(
     params: Any,
-    tx: Any,
+    tx: TransformationLike,
     loss: Callable[..., Any],
     data: Any,
     steps: int,
@@ -317,11 +318,20 @@ def _stacked(batches: list[Any], most: int) -> Any:
 
 
 # ---------------------------------------------------------------- the run
-@cache
-def _compiled() -> Callable[..., Any]:
-    """What goes on a number of steps, compiled as `train_step` is, so that both come to the same."""
-    jitted = partial(jax.jit, static_argnames=("feed", "room"), donate_argnames="carry")
-    return jitted(_go, compiler_options=compiler_options())
+def _program(step: train_step, feed: _Feed) -> Callable[..., Any]:
+    """A number of steps as one program, compiled as `train_step` is, so that both give the same bits."""
+    _, rebuilt = taken_apart(step)
+    make_batch = None if feed.make is None else weak(feed.make)
+
+    def make(loss):
+        def program(hyperparameters, room, *rest):
+            own = feed_kind._replace(make=make_batch and make_batch())
+            return _go(rebuilt(hyperparameters, loss()), own, room, *rest)
+
+        return jax.jit(program, static_argnums=1, donate_argnums=2, compiler_options=compiler_options())
+
+    feed_kind = feed._replace(make=None)
+    return program_of(step.loss, (rebuilt, feed_kind, make_batch), make)
 
 
 def _go(step, feed, room, carry, data, start, count, key):
@@ -362,7 +372,8 @@ class _Run:
 
     def __init__(self, step, feed, data, carry, steps, seed, evaluate, eval_every, patience):
         self.tx: Transformation = step.tx
-        self._step = jax.tree.map(lambda x: jnp.asarray(x, float), step)
+        self._hyperparameters = [jnp.asarray(x, float) for x in jax.tree.leaves(step)]
+        self._program = _program(step, feed)
         self._feed, self._data, self._carry, self.steps = feed, data, carry, steps
         self._seed, self._key = seed, jax.random.key(seed)
         self._evaluate, self._eval_every, self._patience = evaluate, eval_every, patience
@@ -381,8 +392,7 @@ class _Run:
             if not several:
                 return 0
             count, data = len(several), _stacked(several, room)
-        run = _compiled()
-        self._carry, told = run(self._step, self._feed, room, self._carry, data, self.done, count, self._key)
+        self._carry, told = self._program(self._hyperparameters, room, self._carry, data, self.done, count, self._key)
         self._told.append((self.done, count, told))
         self.done += count
         return count

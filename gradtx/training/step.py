@@ -12,7 +12,8 @@ from jax import Array
 
 from gradtx.arguments import checked, function_of, is_array, live, said, trace_state, traced
 from gradtx.checks import place
-from gradtx.core import Record, State, Transformation, leaves_by_path, walk
+from gradtx.core import Part, Record, State, leaves_by_path, walk
+from gradtx.core.programs import program_of
 from gradtx.core.trees import is_float0
 from gradtx.pieces.extra import one_key
 from gradtx.pieces.measures import all_finite
@@ -68,7 +69,7 @@ class train_step(Record):
     """
 
     loss: Callable[..., Any]
-    tx: Transformation
+    tx: Part
     has_aux: bool = False
     has_model_state: bool = False
     has_key: bool = False
@@ -107,9 +108,18 @@ class train_step(Record):
 
         They are one vector, made once, because a small model's step takes as long as handing over its arguments.
         """
-        leaves, structure = jax.tree.flatten(self)
+        hyperparameters, rebuilt = taken_apart(self)
+
+        def make(loss):
+            def program(hyperparameters, params, state, batch, key, model_state):
+                return _step(rebuilt(hyperparameters, loss()), params, state, batch, key, model_state)
+
+            donated = ("params", "state") if self.donate else None
+            return jax.jit(program, donate_argnames=donated, compiler_options=compiler_options())
+
+        program = program_of(self.loss, rebuilt, make)
         with jax.ensure_compile_time_eval():  # what is kept must not be of a trace
-            return partial(_compiled(structure, self.donate), jnp.array(leaves, float))
+            return partial(program, jnp.array(hyperparameters, float))
 
     @cached_property
     def _needs_key(self) -> bool:
@@ -270,14 +280,24 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
     return *new, Metrics(value, finite, aux, after)
 
 
-@cache
-def _compiled(structure: Any, donate: bool) -> Any:
-    def program(hyperparameters, params, state, batch, key, model_state):
-        step = jax.tree.unflatten(structure, list(hyperparameters))
-        return _step(step, params, state, batch, key, model_state)
+@dataclasses.dataclass(frozen=True)
+class Rebuilt:
+    """The structure of a `train_step` but for its loss: called with the rest, it makes the step again."""
 
-    options = compiler_options()
-    return jax.jit(program, donate_argnames=("params", "state") if donate else None, compiler_options=options)
+    structure: Any
+
+    def __call__(self, hyperparameters: Any, loss: Callable[..., Any]) -> train_step:
+        step = jax.tree.unflatten(self.structure, list(hyperparameters))
+        step.__dict__["loss"] = loss
+        return step
+
+
+def taken_apart(step: train_step) -> tuple[list[Any], Rebuilt]:
+    """The hyperparameters of a step, and what makes it again of these and its loss."""
+    leaves, structure = jax.tree.flatten(step)
+    shell = jax.tree.unflatten(structure, leaves)
+    shell.__dict__["loss"] = None
+    return leaves, Rebuilt(jax.tree.structure(shell))
 
 
 @cache

@@ -1,7 +1,6 @@
 """Losses of two parameters, to see how optimizers move."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +11,8 @@ from jax import Array
 from gradtx.apply import apply_updates
 from gradtx.arguments import checked, said
 from gradtx.core import Transformation, walk
+from gradtx.core.programs import program_of
+from gradtx.core.transformation import TransformationLike
 
 
 class Surface(NamedTuple):
@@ -97,7 +98,9 @@ SURFACES: dict[str, Surface] = {
 
 
 @checked
-def descend(surface: Surface, tx: Any, steps: int = 100, start: Any = None, key: Array | None = None) -> np.ndarray:
+def descend(
+    surface: Surface, tx: TransformationLike, steps: int = 100, start: Any = None, key: Array | None = None
+) -> np.ndarray:
     """The way of an optimizer over a surface, shape (steps + 1, 2): the parameters from the start on.
 
     Pieces that need more than the gradient are given it: the `value`, a `key`, and of the step's noisy loss `grad_fn`
@@ -134,14 +137,14 @@ def descend(surface: Surface, tx: Any, steps: int = 100, start: Any = None, key:
                 f"descend: {type(piece).__name__} needs the argument {unknown[0]!r}, which a surface does not give"
             )
     key = jax.random.key(0) if key is None else key
-    way = _descend(surface.function, steps, tx, jnp.asarray(start, float), surface.noise, key)
+    program = program_of(surface.function, steps, lambda of: jax.jit(lambda *rest: _descend(of(), steps, *rest)))
+    way = program(tx, jnp.asarray(start, float), surface.noise, key)
     return np.concatenate([start[None].astype(way.dtype), way])
 
 
 _GIVEN = ("value", "key", "grad_fn", "hvp")
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def _descend(function: Any, steps: int, tx: Transformation, start: Array, noise: Any, key: Array) -> Array:
     needs = {name for piece in walk(tx) for name in piece.needs}
 

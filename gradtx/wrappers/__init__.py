@@ -24,3 +24,7 @@ __all__ = [
     "schedule_free",
     "skip_nonfinite",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators.combinator import Branching
-from gradtx.core import NOTHING, Context, Slots, Transformation, run, walk, working_dtype
+from gradtx.core import NOTHING, Context, Part, Slots, run, walk, working_dtype
 from gradtx.core.trees import is_none
 from gradtx.pieces.extra import value_of
 from gradtx.pieces.size import running_sum
@@ -38,7 +38,7 @@ class accumulate(Branching):
     Array([ 0. , -1.5,  0. , -4.5], dtype=float32)
     """
 
-    inner: Transformation
+    inner: Part
     every: Count
     mean: bool = True
 

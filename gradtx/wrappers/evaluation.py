@@ -14,11 +14,12 @@ from gradtx.combinators.chain import Links
 from gradtx.combinators.monitor import monitor
 from gradtx.combinators.partition import Groups
 from gradtx.core import Slots, State, Transformation, init_slots, trees, walk
+from gradtx.core.transformation import TransformationLike
 from gradtx.wrappers.precision import master_weights
 
 
 @checked
-def eval_params(tx: Any, state: State, params: Any) -> Any:
+def eval_params(tx: TransformationLike, state: State, params: Any) -> Any:
     """The parameters to evaluate a model with: the average or the slow weights that a wrapper in `tx` keeps.
 
     Of `schedule_free`, `lookahead`, `average_params` and what is made of them. The outermost decides; in a chain the

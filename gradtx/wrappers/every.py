@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Slots, Transformation
+from gradtx.core import Context, Part, Slots
 from gradtx.core.trees import is_none
 from gradtx.pieces.sources import delay
 from gradtx.schedules import Count
@@ -34,7 +34,7 @@ class every(Combinator):
     Array([1., 1., 4., 4.], dtype=float32)
     """
 
-    inner: Transformation
+    inner: Part
     interval: Count
 
     formula = "u = held(inner(g))"

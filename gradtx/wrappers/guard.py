@@ -8,7 +8,7 @@ from jax import Array
 
 from gradtx.combinators.combinator import Branching
 from gradtx.combinators.monitor import Measurement
-from gradtx.core import NOTHING, Context, Slots, Transformation, at_work, run, working_dtype
+from gradtx.core import NOTHING, Context, Part, Slots, at_work, run, working_dtype
 from gradtx.pieces.measures import all_finite
 
 _COUNTS = "skipped", "skipped in a row"
@@ -41,7 +41,7 @@ class skip_nonfinite(Branching):
     (Array([0., 0.], dtype=float32), Array(1, dtype=int32))
     """
 
-    inner: Transformation
+    inner: Part
     outgoing: bool = True
 
     formula = "u = inner(g)"

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, NonNegative, Share, Slots, Transformation, trees, working_dtype
+from gradtx.core import Context, NonNegative, Part, Share, Slots, trees, working_dtype
 from gradtx.pieces.formulas import lerp, safe_divide
 from gradtx.schedules import Count
 
@@ -58,7 +58,7 @@ class average_params(Combinator):
     (Array([3.], dtype=float32), Array([2.], dtype=float32))
     """
 
-    inner: Transformation
+    inner: Part
     decay: Share = 0.999
     start: Count = 1
     every: Count = 1
@@ -117,7 +117,7 @@ class lookahead(Combinator):
     [2.] [3.]
     """
 
-    inner: Transformation
+    inner: Part
     every: Count = 6
     share: Share = 0.5
 
@@ -176,7 +176,7 @@ class schedule_free(Combinator):
     (Array([2.5], dtype=float32), Array([2.], dtype=float32))
     """
 
-    inner: Transformation
+    inner: Part
     b1: Share = 0.9
     weight: NonNegative = 1.0
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, NonNegative, Positive, Slots, Transformation, init_slots, run, working_dtype
+from gradtx.core import Context, NonNegative, Part, Positive, Slots, init_slots, run, working_dtype
 from gradtx.pieces.formulas import hypot
 from gradtx.pieces.measures import global_norm, inner_product
 from gradtx.pieces.size import running_sum
@@ -48,7 +48,7 @@ class mechanic(Combinator):
     Array(3., dtype=float32)
     """
 
-    inner: Transformation
+    inner: Part
     tuners: int = 6
     start: Positive = 1e-6
     weight_decay: NonNegative = 1e-2

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Slots, Transformation, trees
+from gradtx.core import Context, Part, Slots, trees
 from gradtx.core.trees import is_none
 from gradtx.pieces.rounding import DTYPES, by_dtype, nearest
 
@@ -42,7 +42,7 @@ class master_weights(Combinator):
     (Array([0.75, 0.75], dtype=bfloat16), Array([0.75, 0.75], dtype=float32))
     """
 
-    inner: Transformation
+    inner: Part
 
     formula = "u = inner(g)"
     needs = ("params",)

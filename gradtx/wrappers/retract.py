@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Slots, Transformation
+from gradtx.core import Context, Part, Slots
 
 
 class retract(Combinator):
@@ -28,8 +28,8 @@ class retract(Combinator):
     Array([-0.5, -1. ], dtype=float32)
     """
 
-    inner: Transformation
-    projection: Transformation
+    inner: Part
+    projection: Part
 
     formula = "u = projection(θ + inner(g)) - θ"
     needs = ("params",)

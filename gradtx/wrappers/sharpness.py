@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, NonNegative, Slots, Transformation
+from gradtx.core import Context, NonNegative, Part, Slots
 from gradtx.pieces.formulas import safe_divide
 from gradtx.pieces.measures import global_norm
 
@@ -35,7 +35,7 @@ class sam(Combinator):
     {'w': Array([-0.66      , -0.88000005], dtype=float32)}
     """
 
-    inner: Transformation
+    inner: Part
     radius: NonNegative = 0.05
 
     needs = ("params", "grad_fn")

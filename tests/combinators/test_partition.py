@@ -567,14 +567,14 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         TypeError,
         "^partition: a rule must be a pattern, a function, or one of labels, got the function is_matrix",
     ),
-    "pairs": (lambda: partition([("*", adam)]), TypeError, "^partition: rules must be a dict of transformations, got"),
-    "a number": (lambda: partition(3), TypeError, "^partition: rules must be a dict of transformations, got 3"),
+    "pairs": (lambda: partition([("*", adam)]), TypeError, "^partition: rules must be a dict of transformations, got"),  # pyright: ignore[reportArgumentType]
+    "a number": (lambda: partition(3), TypeError, "^partition: rules must be a dict of transformations, got 3"),  # pyright: ignore[reportArgumentType]
     "a member that is none": (
-        lambda: partition({"*/b": 0.1}),
+        lambda: partition({"*/b": 0.1}),  # pyright: ignore[reportArgumentType]
         TypeError,
         r"^partition: rules\['\*/b'\] must be a transformation",
     ),
-    "a default that is none": (lambda: partition({}, 0.1), TypeError, "^partition: default must be a transformation"),
+    "a default that is none": (lambda: partition({}, 0.1), TypeError, "^partition: default must be a transformation"),  # pyright: ignore[reportArgumentType]
     "otherwise": (
         lambda: masked(adam, "w", "keep"),  # pyright: ignore[reportArgumentType]
         ValueError,
@@ -602,7 +602,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         "^freeze: where='gate' chooses no parameter; there are embed, ",
     ),
     "explain: what is no transformation": (
-        lambda: explain(3, params),
+        lambda: explain(3, params),  # pyright: ignore[reportArgumentType]
         TypeError,
         "^explain: tx must be a transformation",
     ),

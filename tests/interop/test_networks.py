@@ -18,6 +18,7 @@ from gradtx.core import leaves_by_path
 README = Path(__file__).parents[2] / "README.md"
 X = jax.random.normal(jax.random.key(0), (64, 2))
 Y = jnp.sin(X.sum(1, keepdims=True))
+# No bias before batch norm, which takes it away again: its gradient is rounding alone, which Adam magnifies.
 
 
 def need(module: str) -> Any:
@@ -26,7 +27,7 @@ def need(module: str) -> Any:
 
 def linen_with_batch_norm():
     nn = need("flax.linen")
-    model = nn.Sequential([nn.Dense(8), nn.BatchNorm(use_running_average=False), nn.tanh, nn.Dense(1)])
+    model = nn.Sequential([nn.Dense(8, use_bias=False), nn.BatchNorm(use_running_average=False), nn.tanh, nn.Dense(1)])
     variables = model.init(jax.random.key(1), X)
 
     def apply(params, model_state, x):
@@ -42,7 +43,12 @@ def linen_with_batch_norm():
 def nnx_with_batch_norm():
     nnx = need("flax.nnx")
     rngs = nnx.Rngs(1)
-    layers = nnx.Linear(2, 8, rngs=rngs), nnx.BatchNorm(8, rngs=rngs), nnx.tanh, nnx.Linear(8, 1, rngs=rngs)
+    layers = (
+        nnx.Linear(2, 8, use_bias=False, rngs=rngs),
+        nnx.BatchNorm(8, rngs=rngs),
+        nnx.tanh,
+        nnx.Linear(8, 1, rngs=rngs),
+    )
     graph, params, model_state = nnx.split(nnx.Sequential(*layers), nnx.Param, nnx.BatchStat)
 
     def loss(params, batch, model_state):
@@ -59,7 +65,9 @@ def equinox_with_batch_norm():
     def make():
         norm = eqx.nn.BatchNorm(8, axis_name="batch", mode="batch")
         tanh = eqx.nn.Lambda(jnp.tanh)
-        return eqx.nn.Sequential([eqx.nn.Linear(2, 8, key=keys[0]), norm, tanh, eqx.nn.Linear(8, 1, key=keys[1])])
+        return eqx.nn.Sequential(
+            [eqx.nn.Linear(2, 8, use_bias=False, key=keys[0]), norm, tanh, eqx.nn.Linear(8, 1, key=keys[1])]
+        )
 
     model, model_state = eqx.nn.make_with_state(make)()
     params, rest = eqx.partition(model, eqx.is_inexact_array)
@@ -77,7 +85,7 @@ def haiku_with_batch_norm():
 
     def network(x):
         norm = hk.BatchNorm(create_scale=True, create_offset=True, decay_rate=0.9)
-        return hk.Linear(1)(jnp.tanh(norm(hk.Linear(8)(x), is_training=True)))
+        return hk.Linear(1)(jnp.tanh(norm(hk.Linear(8, with_bias=False)(x), is_training=True)))
 
     model = hk.without_apply_rng(hk.transform_with_state(network))
 

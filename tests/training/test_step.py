@@ -9,6 +9,7 @@ import pytest
 from streams import assert_near, extra
 
 import gradtx as gx
+from gradtx.training import step as step_module
 
 RANDOM = np.random.default_rng(0)
 X = jnp.asarray(RANDOM.standard_normal((8, 3)), jnp.float32)
@@ -191,11 +192,11 @@ def test_a_vmapped_step_takes_no_memory(several):
 
 
 def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
-    assert (gx.training.step.compiler_options() is None) == (jax.default_backend() != "cpu")
-    gx.training.step.compiler_options.cache_clear()
-    monkeypatch.setattr(gx.training.step, "WIDE", {"xla_cpu_no_such_option": 1})
-    assert gx.training.step.compiler_options() is None
-    gx.training.step.compiler_options.cache_clear()
+    assert (step_module.compiler_options() is None) == (jax.default_backend() != "cpu")
+    step_module.compiler_options.cache_clear()
+    monkeypatch.setattr(step_module, "WIDE", {"xla_cpu_no_such_option": 1})
+    assert step_module.compiler_options() is None
+    step_module.compiler_options.cache_clear()
 
 
 def test_within_scan_and_vmap_it_is_a_plain_function():

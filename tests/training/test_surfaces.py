@@ -108,7 +108,7 @@ BOWL = SURFACES["bowl"]
     "call, message",
     [
         (lambda: descend("bowl", gx.sgd()), r"surface must be a Surface, such as SURFACES\['bowl'\], got 'bowl'"),  # pyright: ignore
-        (lambda: descend(BOWL, 0.1), "tx must be a transformation or a pair"),
+        (lambda: descend(BOWL, 0.1), "tx must be a transformation or a pair"),  # pyright: ignore
         (lambda: descend(BOWL, gx.sgd(), 0), "steps must be an integer, 1 or more, got 0"),
         (lambda: descend(BOWL, gx.sgd(), 2.0), "steps must be an integer, 1 or more, got 2.0"),  # pyright: ignore
         (lambda: descend(BOWL, gx.sgd(), start=(1, 2, 3)), r"start must be two numbers, got an array of shape \(3,\)"),

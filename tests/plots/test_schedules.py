@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from gradtx import schedules as s
 from gradtx.plots import schedule as draw
-from gradtx.plots.schedule import horizon, svg
+from gradtx.plots.schedules import horizon, svg
 
 SHOWN = {
     s.constant(0.1): 0,
