@@ -91,11 +91,13 @@ def __dir__() -> list[str]:
     return sorted([*__all__, "__version__", "plots"])  # plots is not in __all__: `import *` works without matplotlib
 
 
-def __getattr__(name: str) -> object:
-    if name == "plots" and not find_spec("matplotlib"):
-        raise AttributeError('gradtx.plots needs matplotlib: pip install "gradtx[race]"')
-    if name in ("plots", "training"):
-        return import_module(f"gradtx.{name}")
-    if name in ("fit", "train_step"):
-        return getattr(import_module("gradtx.training"), name)
-    raise AttributeError(f"module 'gradtx' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take any name for one of gradtx
+
+    def __getattr__(name):
+        if name == "plots" and not find_spec("matplotlib"):
+            raise AttributeError('gradtx.plots needs matplotlib: pip install "gradtx[race]"')
+        if name in ("plots", "training"):
+            return import_module(f"gradtx.{name}")
+        if name in ("fit", "train_step"):
+            return getattr(import_module("gradtx.training"), name)
+        raise AttributeError(f"module 'gradtx' has no attribute {name!r}")

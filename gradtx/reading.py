@@ -84,7 +84,8 @@ def _makes(thing: Any) -> bool:
     """Whether it may be called: a class of records, or a recipe."""
     if inspect.isclass(thing):
         return issubclass(thing, Record)
-    return inspect.isfunction(thing) and thing.__annotations__.get("return") in (Transformation, Schedule)
+    recipe = inspect.isfunction(thing) and thing.__annotations__.get("return") in (Transformation, Schedule)
+    return recipe and thing.__module__ != "gradtx.inspection"
 
 
 def _short(text: str, most: int = 60) -> str:

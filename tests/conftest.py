@@ -13,8 +13,10 @@ import pytest
 
 # Compiling is what the tests wait for: thousands of small programs, each run a few times. XLA's former emitters compile
 # them in a third of the time; a jaxlib that has them no more ends at the flag.
-DEVICES = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+# GRADTX_AS_USERS_RUN=1 leaves XLA and JAX as users have them, but for the eight devices.
+AS_USERS_RUN = bool(os.environ.get("GRADTX_AS_USERS_RUN"))
+DEVICES = "--xla_force_host_platform_device_count=8" + ("" if AS_USERS_RUN else " --xla_backend_optimization_level=0")
+QUICK = "" if AS_USERS_RUN else "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have from the process that starts them
     flags = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}"
     start = [sys.executable, "-c", "import jax; jax.devices()"]
@@ -22,7 +24,8 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
     os.environ["XLA_FLAGS"] = f"{flags} {QUICK}" if known else flags
 
 # Of what is tested for the whole registry, each test takes one case in so many, another share for each test: every case
-# meets some of the tests, and every test some of the cases. `pytest --whole` runs all. References are never sampled.
+# meets some of the tests, and every test some of the cases. The seed is the commit, so that each tests another sample.
+# `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
     "test_contract": 10,
     "test_display": 6,
@@ -31,6 +34,8 @@ SAMPLED = {
     "test_sweeps": 6,
     "test_training": 8,
 }
+
+collect_ignore = ["typing"]  # a user's code, right and wrong, for type checkers
 
 
 def pytest_configure(config):
@@ -42,6 +47,8 @@ def pytest_configure(config):
     os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # where each operation was written, which nobody reads here
     jax.config.update("jax_traceback_in_locations_limit", 0)
     gc.set_threshold(200_000, 50, 1000)  # what JAX keeps is gone through each time: a tenth of all time
+    if AS_USERS_RUN:
+        return
     # JAX makes an MLIR context, which knows all dialects, anew for each program: a third of all time. One serves all;
     # a JAX that keeps it elsewhere is only slower to test.
     with contextlib.suppress(ImportError, AttributeError):
@@ -52,21 +59,38 @@ def pytest_configure(config):
 
 def pytest_addoption(parser):
     parser.addoption("--whole", action="store_true", help="every test on every transformation of the registry")
+    parser.addoption("--sample", metavar="SEED", help="another sample of the registry (default: the commit)")
     parser.addoption("--fuzz", type=int, metavar="N", help="N random compositions, others at each run")
+
+
+def sample_of(config) -> str:
+    """The seed of the sample."""
+    if (seed := config.getoption("--sample")) is not None:
+        return seed
+    commit = ["git", "-C", str(config.rootpath), "rev-parse", "--short", "HEAD"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(commit, capture_output=True, text=True).stdout.strip() or "0"
+    return "0"
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    sample = "the whole registry" if config.getoption("--whole") else f"a sample of the registry, {sample_of(config)}"
+    versions = f"Python {sys.version.split()[0]}, jax {jax.__version__}"
+    terminalreporter.write_line(f"{versions}; {sample}")
 
 
 def pytest_collection_modifyitems(config, items):
     """The sample; and all tests of one transformation on one worker, so that what one compiles serves the others."""
     from cases import CASES
 
-    left_out = []
+    left_out, seed = [], sample_of(config)
     for item in items:
         words = item.callspec.id.split("-") if hasattr(item, "callspec") else ()
         names = [word for word in words if word in CASES]
         if names:
             item.add_marker(pytest.mark.xdist_group(names[0]))
         of = SAMPLED.get(item.path.stem, 1) if names and not config.getoption("--whole") else 1
-        if crc32(item.nodeid.encode()) % of:
+        if crc32(f"{seed} {item.nodeid}".encode()) % of:
             left_out.append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)

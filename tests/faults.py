@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
+import gradtx
+
 ROOT = Path(__file__).parents[1]
+PACKAGE = Path(gradtx.__file__).parent  # of the checkout, or installed
 REFERENCE = "tests/optimizers/test_references.py::test_recipe_is_its_formula"
 CONTRACT = "tests/test_contract.py::test"
 BAD = "tests/core/test_errors.py::test_bad_input"
@@ -121,10 +124,24 @@ FAULTS = [
         f"{CONTRACT}_float0_gradients_of_integers_pass_through[scale_by_ema-0]",
     ),
     Fault(
+        "slots of one shape have one sharding",
+        "core/transformation.py",
+        "never = lax.gt(param, lax.optimization_barrier(param))",
+        "never = lax.full_like(param, 0, bool)",
+        f"{CONTRACT}_slots_of_one_shape_are_each_sharded_as_their_own_parameter[adamw-Auto]",
+    ),
+    Fault(
+        "a program keeps its loss alive",
+        "core/programs.py",
+        "of = weak(function)",
+        "of = lambda: function",
+        "tests/training/test_memory.py::test_no_loss_outlives_its_last_use",
+    ),
+    Fault(
         "slots are not sharded",
         "core/transformation.py",
-        "return shard_alike(param, slot)[1] if",
-        "return slot if",
+        "return _follow(slot, param)",
+        "return slot",
         f"{CONTRACT}_sharded_is_single_device_and_slots_are_sharded_as_their_parameter[adamw-Auto]",
     ),
     Fault(
@@ -571,8 +588,8 @@ FAULTS = [
     Fault(
         "no memory is reused",
         "training/step.py",
-        'donate_argnames=("params", "state") if donate else None',
-        "donate_argnames=None",
+        'donated = ("params", "state") if self.donate else None',
+        "donated = None",
         f"{STEP}_memory_is_reused_if_asked",
     ),
     Fault(
@@ -754,8 +771,8 @@ FAULTS = [
     Fault(
         "SM3 divides by squares that underflow",
         "optimizers/memory.py",
-        "momentum: Any = 0.9, eps: Any = 1e-30)",
-        "momentum: Any = 0.9, eps: Any = 0.0)",
+        "momentum: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-30",
+        "momentum: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 0.0",
         "tests/test_contract.py::test_gradients_of_any_size_have_finite_updates[sm3]",
     ),
     Fault(
@@ -791,8 +808,8 @@ def check(faults: list[Fault]) -> int:
     """How many of the faults are not caught."""
     with tempfile.TemporaryDirectory() as place:
         copy, begin = Path(place), time.perf_counter()
-        for name in ("gradtx", "tests"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for folder in (PACKAGE, ROOT / "tests"):
+            shutil.copytree(folder, copy / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / name, copy)
         (copy / ".pytest_cache").mkdir()
@@ -838,7 +855,7 @@ def main(arguments: list[str] | None = None) -> int:
     faults = sorted(faults, key=lambda fault: crc32(f"{given.seed} {fault.name}".encode()))[: given.sample]
     faults = [fault for fault in FAULTS if fault in faults]
     for fault in faults:
-        planted(fault, ROOT / "gradtx")
+        planted(fault, PACKAGE)
     if given.list:
         print(*(f"{fault.file:28} {fault.name}: {fault.test}" for fault in faults), sep="\n")
         return 0

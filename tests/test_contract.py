@@ -1,5 +1,6 @@
 """What holds for every transformation of the registry."""
 
+import contextlib
 import copy
 import dataclasses
 import inspect
@@ -23,6 +24,7 @@ from streams import FUNCTIONS, assert_near, extra, follow, member, params_of, sc
 import gradtx as gx
 from gradtx.__main__ import RECIPES
 from gradtx.core import Record, Transformation, leaves_by_path, walk
+from gradtx.reading import _makes
 
 
 def registered(argument, several):
@@ -71,7 +73,7 @@ def test_every_public_transformation_is_registered():
             continue
         if inspect.isclass(thing) and issubclass(thing, Transformation) and name not in bases:
             public.add(name)
-        if inspect.isfunction(thing) and inspect.signature(thing).return_annotation is Transformation:
+        if inspect.isfunction(thing) and _makes(thing):
             public.add(name)
     assert public == set(CASES)
 
@@ -392,6 +394,42 @@ def test_sharded_is_single_device_and_slots_are_sharded_as_their_parameter(tx, a
                 for name in [name for name in ("w", "columns", "vector") if slot.shape == params[name].shape]:
                     assert slot.sharding.is_equivalent_to(spec[name], slot.ndim)
         assert_near(follow(tx, params, map(put, gradients))[0], single, 3e-6)
+
+
+@pytest.mark.parametrize(
+    "tx, axis_type",
+    [
+        pytest.param(tx, axis_type, id=f"{name}-{axis_type.name}")
+        for name, tx in [*((name, case.tx) for name, case in PARTS), ("adamw", gx.adamw())]
+        for axis_type in (AxisType.Auto, AxisType.Explicit)
+    ],
+)
+def test_slots_of_one_shape_are_each_sharded_as_their_own_parameter(tx, axis_type):
+    """Under `jit`, with and without a mesh in the context, for parameters of NaN, complex and vmapped ones."""
+    if isinstance(tx, gx.pair):
+        pytest.skip("declared: Optax lays out its own state")
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(axis_type,) * 2)
+    specs = {"w": ("x", "y"), "b": ("y", "x"), "c": (None, "x"), "whole": (None, None)}
+
+    def check(init, *batch):
+        def put(*spec, dtype=jnp.float32):
+            shape, sharding = (*batch, 8, 8), NamedSharding(mesh, PartitionSpec(*[None] * len(batch), *spec))
+            return jax.device_put(jnp.full(shape, jnp.nan, dtype), sharding)
+
+        params = {name: put(*spec) for name, spec in specs.items()}
+        if not any(isinstance(piece, (gx.orthogonalize, gx.scale_by_shape)) for piece in walk(tx)):  # of real matrices
+            params["complex"] = put("x", "y", dtype=jnp.complex64)
+        for path, slot in leaves_by_path(jax.jit(init)(params).slots).items():
+            p = params.get(path.rpartition("/")[2])
+            if p is not None and slot.shape in (p.shape, (*p.shape, 2)):
+                shards = [x.addressable_shards[0].data.shape[: p.ndim] for x in (slot, p)]
+                assert shards[0] == shards[1], path
+
+    for context in (jax.set_mesh(mesh), contextlib.nullcontext()):
+        with context:
+            check(tx.init)
+            if not isinstance(tx, MEASURING):  # JAX: no batched `cond` on an explicit mesh, and a norm needs one
+                check(jax.vmap(tx.init), 3)
 
 
 @pytest.mark.parametrize("name", [name for name in gx.optimizers.__all__ if name in CASES])

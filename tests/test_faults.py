@@ -6,12 +6,12 @@
 from zlib import crc32
 
 import pytest
-from faults import FAULTS, ROOT, main, planted
+from faults import FAULTS, PACKAGE, ROOT, main, planted
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
 def test_it_applies(fault):
-    planted(fault, ROOT / "gradtx")
+    planted(fault, PACKAGE)
     file, _, test = fault.test.partition("::")
     assert f"def {test.partition('[')[0]}(" in (ROOT / file).read_text()
 
@@ -21,5 +21,5 @@ def test_each_has_a_name_of_its_own():
 
 
 def test_one_is_caught():
-    code = b"".join(path.read_bytes() for path in sorted((ROOT / "gradtx").rglob("*.py")))
+    code = b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py")))
     assert main(["--sample", "1", "--seed", str(crc32(code))]) == 0

@@ -68,7 +68,7 @@ class covered_sum(PerLeaf):
     def init_tree(self, params: Any) -> Slots:
         def start(p):
             rows = _largest(widen(p)) if differentiable("params", p) else None
-            return jax.tree.map(lambda x: sharded(jnp.zeros_like(x), p), rows)
+            return jax.tree.map(lambda x: sharded(jnp.zeros_like(x), x), rows)
 
         return {"largest": jax.tree.map(start, params)} if jax.tree.leaves(params) else {}
 

@@ -9,7 +9,6 @@ import optax  # type: ignore[import-untyped]
 import gradtx as gx
 from gradtx.typing import ScalarOrSchedule
 
-
 # Optimizers, of numbers, arrays and schedules.
 gx.adam(1e-3)
 gx.adam(jnp.array(1e-3), b1=gx.schedules.linear(0.8, 0.9, steps=100), eps=lambda step: 1e-8)

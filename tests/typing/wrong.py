@@ -15,6 +15,6 @@ gx.accumulate(gx.adam())  # wrong
 gx.precondition(gx.identity(), by=0.1)  # wrong
 gx.ranger(every=(1, 2))  # wrong
 gx.formula(3)  # wrong
-gx.adam().updat  # wrong
+gx.adam().updat({})  # wrong
 gx.AdamW(1e-3)  # wrong
 rate: float = gx.adam()  # wrong
