@@ -36,8 +36,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from gradtx import combinators, interop, optimizers, pieces, schedules, wrappers
-from gradtx.apply import apply_updates
+from gradtx import combinators, display, inspect, interop, optimizers, pieces, projections, schedules, wrappers
 from gradtx.combinators import *  # noqa: F403
 from gradtx.core import (
     Context,
@@ -50,41 +49,49 @@ from gradtx.core import (
     State,
     Transformation,
     of_step,
+    pair,
 )
-from gradtx.display import formula
-from gradtx.inspection import hyperparameters, set_hyperparameters, summary
+from gradtx.core.apply import apply_updates
+from gradtx.core.where import is_matrix
+from gradtx.inspect import *  # noqa: F403
 from gradtx.interop import *  # noqa: F403
-from gradtx.laws import check_laws
 from gradtx.optimizers import *  # noqa: F403
 from gradtx.pieces import *  # noqa: F403
-from gradtx.reading import read
-from gradtx.restoring import restore
-from gradtx.sweeps import Sweep, grid, stack, sweep
+from gradtx.projections import *  # noqa: F403
+from gradtx.serialization import *  # noqa: F403
 from gradtx.wrappers import *  # noqa: F403
 
 if TYPE_CHECKING:  # imported at their first use
+    from gradtx import lab as lab
     from gradtx import plots as plots
-    from gradtx import training
+    from gradtx import serialization, training
     from gradtx.training.fit import fit
+    from gradtx.training.gradient_check import check_gradient, numeric_gradient
+    from gradtx.training.random_search import random_search
     from gradtx.training.step import train_step
+    from gradtx.training.sweep import Sweep, grid, stack, sweep
+else:
+    from gradtx import serialization
 
 __version__ = "0.2.0.dev0"
 
 # What a transformation, a hyperparameter and a schedule are.
 __all__ = ["Context", "Decay", "NonNegative", "PerLeaf", "Positive", "Scalar", "Schedule", "State", "Transformation"]
-__all__ += ["of_step", "schedules"]
+__all__ += ["apply_updates", "is_matrix", "of_step", "pair", "schedules"]
 # Optimizers, and the pieces, combinators and wrappers they are composed of.
 __all__ += optimizers.__all__
 __all__ += pieces.__all__
+__all__ += projections.__all__
 __all__ += combinators.__all__
 __all__ += wrappers.__all__
-# Use, inspection, sweeps, saving, other libraries, training.
-__all__ += ["apply_updates"]
-__all__ += ["check_laws", "formula", "hyperparameters", "set_hyperparameters", "summary"]
-__all__ += ["Sweep", "grid", "stack", "sweep"]
-__all__ += ["read", "restore"]
+# Inspection, saving, other libraries.
+__all__ += inspect.__all__
+__all__ += serialization.__all__
 __all__ += interop.__all__
-__all__ += ["fit", "train_step", "training"]
+# Training; imported at the first use.
+__all__ += ["Sweep", "fit", "grid", "stack", "sweep", "train_step"]
+__all__ += ["check_gradient", "numeric_gradient", "random_search"]
+__all__ += ["lab", "training"]
 
 
 def __dir__() -> list[str]:
@@ -96,8 +103,8 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of gradtx
     def __getattr__(name):
         if name == "plots" and not find_spec("matplotlib"):
             raise AttributeError('gradtx.plots needs matplotlib: pip install "gradtx[race]"')
-        if name in ("plots", "training"):
+        if name in ("lab", "plots", "training"):
             return import_module(f"gradtx.{name}")
-        if name in ("fit", "train_step"):
+        if name in __all__:
             return getattr(import_module("gradtx.training"), name)
         raise AttributeError(f"module 'gradtx' has no attribute {name!r}")

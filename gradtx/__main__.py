@@ -18,8 +18,9 @@ import jax.numpy as jnp
 
 from gradtx import __version__, optimizers, wrappers
 from gradtx.core import Transformation, leaves_by_path
-from gradtx.tables import aligned
-from gradtx.training import ENTRIES, PROBLEMS, Result, check_options, race
+from gradtx.inspect import periodic_table
+from gradtx.inspect.tables import aligned
+from gradtx.lab import ENTRIES, PROBLEMS, Result, check_options, race
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_argument("recipe")
 
     command = commands.add_parser("table", help="every direction divided by every size, and what has a name")
-    command.set_defaults(run=lambda options: print(optimizers.periodic_table()))
+    command.set_defaults(run=lambda options: print(periodic_table()))
 
     options = parser.parse_args(argv)
     try:

@@ -28,10 +28,10 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
     "test_contract": 10,
-    "test_display": 6,
-    "test_inspection": 9,
+    "test_formula": 6,
+    "test_hyperparameters": 9,
     "test_states": 9,
-    "test_sweeps": 6,
+    "test_sweep": 6,
     "test_training": 8,
 }
 

@@ -24,7 +24,7 @@ from streams import FUNCTIONS, assert_near, extra, follow, member, params_of, sc
 import gradtx as gx
 from gradtx.__main__ import RECIPES
 from gradtx.core import Record, Transformation, leaves_by_path, walk
-from gradtx.reading import _makes
+from gradtx.serialization.read import _makes
 
 
 def registered(argument, several):

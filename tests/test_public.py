@@ -29,7 +29,7 @@ def test_completion_of_gradtx():
     assert {"fit", "train_step", "training", "schedules", "adam", "chain"} <= set(gx.__all__)
     assert len(gx.__all__) == len(set(gx.__all__))
     modules = {name for name in gx.__all__ if isinstance(getattr(gx, name), ModuleType)}
-    assert modules == {"schedules", "training"}
+    assert modules == {"lab", "schedules", "training"}
     with pytest.raises(AttributeError, match="module 'gradtx' has no attribute 'np'"):
         gx.np  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 

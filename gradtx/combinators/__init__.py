@@ -8,7 +8,7 @@ from gradtx.combinators.graft import graft, project_if_orthogonal
 from gradtx.combinators.leafwise import leafwise
 from gradtx.combinators.model import model_step
 from gradtx.combinators.monitor import measurements, monitor
-from gradtx.combinators.partition import explain, freeze, masked, partition
+from gradtx.combinators.partition import freeze, masked, partition
 from gradtx.combinators.precondition import clipped_precondition, precondition
 from gradtx.combinators.reduced import factored, reduced
 
@@ -19,7 +19,6 @@ __all__ = [
     "chain",
     "clipped_precondition",
     "estimate_distance",
-    "explain",
     "factored",
     "freeze",
     "graft",

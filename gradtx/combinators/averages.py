@@ -1,11 +1,11 @@
 """Compositions that recipes share: what a direction and a size are usually made of."""
 
-from gradtx.arguments import checked
 from gradtx.combinators.chain import chain
 from gradtx.combinators.precondition import precondition
 from gradtx.core import Transformation
-from gradtx.pieces.momentum import bias_correction, scale_by_ema
-from gradtx.pieces.scaling import identity, sqrt, square
+from gradtx.core.arguments import checked
+from gradtx.pieces.averages import bias_correction, scale_by_ema
+from gradtx.pieces.elementwise import identity, sqrt, square
 from gradtx.typing import ScalarOrSchedule
 
 

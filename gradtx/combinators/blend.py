@@ -5,12 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Part, Positive, Scalar, Slots
+from gradtx.core import Context, Part, Positive, Scalar, Slots, Transformation
 from gradtx.pieces.formulas import lerp
 
 
-class blend(Combinator):
+class blend(Transformation):
     r"""A weighted mean of what a transformation makes of the updates and the updates.   u = c·a(g) + (1 − c)·g
 
     Args:
@@ -35,7 +34,7 @@ class blend(Combinator):
         return jax.tree.map(lambda a, g: lerp(a, g, self.share), made, updates), new
 
 
-class cautious(Combinator):
+class cautious(Transformation):
     r"""Steps only where an optimizer goes downhill, and there further.   u = a·φ / max(mean φ, floor), φ = [a·g < 0]
 
     The mean is over the leaf, so that the step as a whole is about as long as it was. A decay of the weights inside is

@@ -14,6 +14,7 @@ class Links(Transformation):
 
     links: tuple[Transformation, ...]
     flat = True
+    named = True
 
     def __init__(self, *several: TransformationLike, links: tuple[TransformationLike, ...] = ()) -> None:
         object.__setattr__(self, "links", (*several, *links))
@@ -22,24 +23,23 @@ class Links(Transformation):
     def _arguments(self) -> list[str]:
         return [repr(link) for link in self.links]
 
-    def named_links(self) -> list[tuple[str, Transformation]]:
-        """The links with the names under which the slots keep what they remember."""
+    def parts(self) -> dict[str, Transformation]:
         count: dict[str, int] = {}
-        named = []
+        parts = {}
         for link in self.links:
             name = type(link).__name__
             count[name] = count.get(name, 0) + 1
-            named.append((name if count[name] == 1 else f"{name}_{count[name]}", link))
-        return named
+            parts[name if count[name] == 1 else f"{name}_{count[name]}"] = link
+        return parts
 
     def init_tree(self, params: Any) -> Slots:
-        slots = {name: link.init_tree(params) for name, link in self.named_links()}
+        slots = {name: link.init_tree(params) for name, link in self.parts().items()}
         return {name: kept for name, kept in slots.items() if kept}
 
     def side_by_side(self, updates: Any, slots: Slots, context: Context) -> tuple[list[Any], Slots]:
         """What each link makes of the same updates, and what all then remember."""
         made, new = [], {}
-        for name, link in self.named_links():
+        for name, link in self.parts().items():
             one, kept = run(link, updates, slots, context, name=name)
             made.append(one)
             new |= kept
@@ -66,19 +66,19 @@ class chain(Links, init=False):
         object.__setattr__(self, "links", tuple(flat))
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        return _through(self.named_links(), updates, slots, context)
+        return _through(self.parts().items(), updates, slots, context)
 
     def finish_tree(self, updates: Any, slots: Slots, context: Context, then: Any) -> Any:
         if not self.links:
             return then(updates, {})
-        *before, (name, last) = self.named_links()
+        *before, (name, last) = self.parts().items()
         updates, new = _through(before, updates, slots, context)
         return run(last, updates, slots, context, lambda made, kept: then(made, new | kept), name)
 
 
-def _through(named_links: Any, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+def _through(links: Any, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
     new = {}
-    for name, link in named_links:
+    for name, link in links:
         updates, kept = run(link, updates, slots, context, name=name)
         new |= kept
     return updates, new

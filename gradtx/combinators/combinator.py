@@ -1,11 +1,11 @@
-"""What combinators with named parts share."""
+"""Combinators that skip updates, and parts that must not be given functions of all parameters."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import NOTHING, Context, Slots, Transformation, init_slots, run, walk
+from gradtx.core import NOTHING, Context, Slots, Transformation, walk
 
 
 def refuse_functions(tx: Transformation, inner: Transformation, sees: str) -> None:
@@ -18,23 +18,7 @@ def refuse_functions(tx: Transformation, inner: Transformation, sees: str) -> No
             )
 
 
-class Combinator(Transformation):
-    """A transformation made of those in its fields, each of which keeps its slots under its field's name."""
-
-    def init_tree(self, params: Any) -> Slots:
-        parts = {name: getattr(self, name) for name, kind in self._kinds.items() if kind.data}
-        slots = {name: init_slots(x, params) for name, x in parts.items() if isinstance(x, Transformation)}
-        return {name: kept for name, kept in slots.items() if kept}
-
-    def part(self, name: str, updates: Any, slots: Slots, context: Context, new: Slots) -> Any:
-        """What the part makes of the updates; what it then remembers goes into `new`."""
-        out, kept = run(getattr(self, name), updates, slots.get(name, {}), context)
-        if kept:
-            new[name] = kept
-        return out
-
-
-class Branching(Combinator):
+class Branching(Transformation):
     """A combinator that at some of the updates emits nothing. It defines `finish_tree`, and calls `then` in a branch.
 
     A value, as `update` must return, would be a tree of zeros: what came in stands for it in the branch, and becomes 0

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators.combinator import Combinator
 from gradtx.core import (
     Context,
     Decay,
@@ -13,18 +12,19 @@ from gradtx.core import (
     Part,
     Positive,
     Slots,
+    Transformation,
     init_slots,
     run,
     working_dtype,
 )
-from gradtx.pieces.displacement import emit_displacement
+from gradtx.pieces.averages import add_momentum, scale_by_ema
+from gradtx.pieces.elementwise import identity
 from gradtx.pieces.formulas import lerp, safe_divide, safe_sqrt
 from gradtx.pieces.measures import global_norm, inner_product, sum_of_sizes
-from gradtx.pieces.momentum import add_momentum, scale_by_ema
-from gradtx.pieces.scaling import identity
+from gradtx.pieces.sources import emit_displacement
 
 
-class scale_by_distance(Combinator):
+class scale_by_distance(Transformation):
     r"""Multiplies a direction by the largest distance that the parameters have been from their start.
 
     $$r ← \max(r, ‖θ − θ_0‖), \qquad u = r · d(g) \quad\text{or, weighted,}\quad u = r · d(r · g)$$
@@ -76,7 +76,7 @@ class scale_by_distance(Combinator):
         return jax.tree.map(lambda u: distance * u, direction), new | {"distance": distance}
 
 
-class grow_distance(Combinator):
+class grow_distance(Transformation):
     r"""Prodigy: a direction over a size, times an estimate d of the distance to the minimum, which only grows.
 
     $$u = γ\,d \left(\frac{a(d\,g)}{b(d\,g) + d\,ε} + p\right), \qquad
@@ -147,7 +147,7 @@ class grow_distance(Combinator):
         return jax.tree.map(step, direction, size, pull), new
 
 
-class estimate_distance(Combinator):
+class estimate_distance(Transformation):
     r"""D-Adaptation: the updates, times an estimate d of the distance to the minimum, made a direction over a size.
 
     $$u = \frac{a(γ\,d\,g)}{b(g) + ε} + γ\,d\,p, \qquad s_+ = β\,s + (1 − β)\,γ\,d\,g,$$

@@ -6,13 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Part, Positive, Slots
+from gradtx.core import Context, Part, Positive, Slots, Transformation
 from gradtx.pieces.directions import Axis, all_but
 from gradtx.pieces.formulas import cosine, norm, tangent, unit
 
 
-class graft(Combinator):
+class graft(Transformation):
     r"""One transformation's direction with another's length, leaf by leaf.   u = d·‖m‖/‖d‖;  0 where d is 0
 
     Both see the same updates. So the steps of a new direction can be as long as those of an optimizer that is tuned.
@@ -40,7 +39,7 @@ class graft(Combinator):
         return jax.tree.map(lambda m, d: norm(m) * unit(d), magnitude, direction), new
 
 
-class project_if_orthogonal(Combinator):
+class project_if_orthogonal(Transformation):
     r"""Takes out of a step what is along the parameters, where the gradient is orthogonal to them.
 
     A weight whose length does not matter, for a normalization follows, has a gradient orthogonal to it. A step of

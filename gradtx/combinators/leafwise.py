@@ -5,12 +5,12 @@ from typing import Any
 import jax
 from jax.tree_util import tree_flatten_with_path
 
-from gradtx.combinators.combinator import Combinator, refuse_functions
-from gradtx.core import Context, Part, Slots, init_slots, path_of, run
+from gradtx.combinators.combinator import refuse_functions
+from gradtx.core import Context, Part, Slots, Transformation, init_slots, path_of, run
 from gradtx.core.trees import differentiable, is_none
 
 
-class leafwise(Combinator):
+class leafwise(Transformation):
     """Runs a transformation on each leaf as if there were no other: what it measures, it measures of the leaf.
 
     Args:

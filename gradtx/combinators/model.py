@@ -5,16 +5,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators.combinator import Combinator, refuse_functions
-from gradtx.core import Context, NonNegative, Part, Positive, Scalar, Slots, init_slots, working_dtype
+from gradtx.combinators.combinator import refuse_functions
+from gradtx.core import Context, NonNegative, Part, Positive, Scalar, Slots, Transformation, init_slots, working_dtype
+from gradtx.pieces.elementwise import emit_one
 from gradtx.pieces.extra import value_of
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
 from gradtx.pieces.measures import global_norm, inner_product
-from gradtx.pieces.norms import rated
-from gradtx.pieces.scaling import emit_one
+from gradtx.pieces.polyak import rated
 
 
-class model_step(Combinator):
+class model_step(Transformation):
     r"""MoMo: Polyak's step for a direction that averages gradients, from a model that averages the loss alike.
 
     $$u = \min\left(c, \frac{\max(h − f_*, 0)}{⟨d, d/s⟩}\right) \frac{d}{s}, \qquad

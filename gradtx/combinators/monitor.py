@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import tree_flatten_with_path
 
-from gradtx.arguments import checked, function_of, said
 from gradtx.combinators.chain import Links
 from gradtx.core import Context, Slots, Transformation, working_dtype
+from gradtx.core.arguments import checked, function_of
+from gradtx.core.errors import said
 
 
 class Measurement(NamedTuple):
@@ -63,6 +64,10 @@ class monitor(Links, init=False):
 
     def _arguments(self) -> list[str]:
         return [repr(self.name), getattr(self.measure, "__name__", repr(self.measure)), *super()._arguments()]
+
+    def evaluate(self, params: Any, slots: Slots) -> Any:
+        """The parameters as they are: the streams are measured, and nothing more."""
+        return params
 
     def init_tree(self, params: Any) -> Slots:
         nothing = Measurement(jnp.zeros((), working_dtype(params)))

@@ -12,15 +12,14 @@ import numpy as np
 from jax import Array
 from jax.tree_util import tree_flatten_with_path, treedef_is_leaf
 
-from gradtx.arguments import checked, function_of, said, sequence
-from gradtx.checks import FUNCTIONS
-from gradtx.core import Context, Kind, Part, PerLeaf, Slots, Transformation, init_slots, path_of, run, walk
-from gradtx.core.record import describe
+from gradtx.core import Context, Kind, Part, PerLeaf, Slots, Transformation, init_slots, path_of, run
+from gradtx.core.arguments import function_of, sequence
+from gradtx.core.checks import FUNCTIONS
+from gradtx.core.errors import said
 from gradtx.core.transformation import TransformationLike
 from gradtx.core.trees import differentiable, is_none
-from gradtx.pieces.scaling import identity
-from gradtx.pieces.where import Paths, Where, chooser
-from gradtx.tables import aligned
+from gradtx.core.where import Paths, Where, chooser
+from gradtx.pieces.elementwise import identity
 
 WHOLE = ("value", "key", *FUNCTIONS)  # extra arguments that are the same for every group, whatever their shapes
 
@@ -131,6 +130,9 @@ class Groups(Transformation):
         parts = self.cut(params)
         slots = {rule.name: init_slots(rule.tx, parts.to(rule.name, params)) for rule in self.groups()}
         return {name: kept for name, kept in slots.items() if kept}
+
+    def params_of(self, name: str, params: Any, slots: Slots) -> Any:
+        return self.cut(params, check=False).to(name, params)
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         parts, new = self.cut(updates, check=False), {}
@@ -250,9 +252,8 @@ class partition(Groups, init=False):
         optional = [f"optional=({', '.join(map(_text, self.optional))},)"] if self.optional else []
         return [f"{{{rules}}}", *default, *labels, *optional]
 
-    def named_members(self) -> list[tuple[str, Transformation]]:
-        """The transformations with the names under which the slots keep what they remember."""
-        return [(group.name, group.tx) for group in self.groups()]
+    def parts(self) -> dict[str, Transformation]:
+        return {group.name: group.tx for group in self.groups()}
 
     def groups(self) -> list[Rule]:
         count: dict[str, int] = {}
@@ -339,80 +340,3 @@ class freeze(Groups):
             Rule("frozen", self.where, zero(), not isinstance(self.where, str), said),
             Rule("otherwise", None, identity(), True, ""),
         ]
-
-
-class Assignment(NamedTuple):
-    """What a parameter gets."""
-
-    parameter: str
-    type: str
-    group: str
-    tx: Part
-
-
-class Explanation(NamedTuple):
-    """Which parameter gets what; prints as a table, and what each group is."""
-
-    rows: list[Assignment]
-
-    def __str__(self) -> str:
-        table = [("parameter", "type", "group"), *(row[:3] for row in self.rows)]
-        groups = {row.group: row.tx for row in self.rows}
-        return "\n".join([aligned(table, left=3), "", *(f"{group} = {tx!r}" for group, tx in groups.items())])
-
-    __repr__ = __str__
-
-
-@checked
-def explain(tx: TransformationLike, params: Any) -> Explanation:
-    """Which parameter goes by which group, and what runs on it: `tx` with every choice made.
-
-    Args:
-      tx: The transformation, with `partition`, `masked` and `freeze` anywhere in it.
-      params: The parameters, or `jax.ShapeDtypeStruct`s: nothing runs.
-
-    >>> import gradtx as gx, jax
-    >>> tx = partition({"b": gx.scale(-1.0)}, default=gx.clip(1.0))
-    >>> params = {"w": jax.ShapeDtypeStruct((3, 2), "float32"), "b": jax.ShapeDtypeStruct((2,), "float32")}
-    >>> explain(gx.chain(tx, freeze("w")), params)
-    parameter  type          group
-    b          float32[2]    partition.b, freeze.otherwise
-    w          float32[3,2]  partition.default, freeze.frozen
-    <BLANKLINE>
-    partition.b, freeze.otherwise = chain(scale(-1.0), identity())
-    partition.default, freeze.frozen = chain(clip(1.0), zero())
-    """
-    gets = _resolve(Transformation.coerce("explain: tx", tx), params)
-    rows = []
-    for path, leaf in tree_flatten_with_path(params)[0]:
-        kind = describe(leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf))
-        names, own = gets.get(path_of(path), (["not floating"], identity()))
-        rows.append(Assignment(path_of(path), kind, ", ".join(names) or "all", own))
-    return Explanation(rows)
-
-
-def _resolve(tx: Transformation, params: Any) -> dict[str, tuple[list[str], Transformation]]:
-    """For each floating leaf the names of its groups, and `tx` as it is for that leaf."""
-    if isinstance(tx, Groups):
-        parts, out = tx.cut(params), {}
-        for rule in tx.groups():
-            own = f"{type(tx).__name__}.{rule.name}"
-            for path, (names, inner) in _resolve(rule.tx, parts.to(rule.name, params)).items():
-                out[path] = ([f"{own}.{name}" for name in names] or [own], inner)
-        return out
-    out = {
-        path_of(path): ([], tx)
-        for path, leaf in tree_flatten_with_path(params)[0]
-        if differentiable(f"params[{path_of(path)!r}]", leaf)
-    }
-    for field in (field for field, kind in tx._kinds.items() if kind.data):
-        value = getattr(tx, field)
-        several = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(piece, Groups) for inner in several for piece in walk(inner)):
-            columns = [_resolve(inner, params) for inner in several]
-            for path, (names, resolved) in out.items():
-                names = sum((column[path][0] for column in columns), names)
-                own = tuple(column[path][1] for column in columns)
-                new = dataclasses.replace(resolved, **{field: own if isinstance(value, tuple) else own[0]})
-                out[path] = (names, new)
-    return out

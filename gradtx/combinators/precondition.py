@@ -5,13 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, NonNegative, Part, Slots
+from gradtx.core import Context, NonNegative, Part, Slots, Transformation
+from gradtx.pieces.elementwise import identity
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
-from gradtx.pieces.scaling import identity
 
 
-class precondition(Combinator):
+class precondition(Transformation):
     r"""Divides a direction by a size, coordinate by coordinate; both are made of the same updates.
 
     $$u = \frac{d}{s + ε} \qquad\text{or, with } ε \text{ in the root,}\qquad u = \frac{d}{\sqrt{s^2 + ε}}$$
@@ -54,7 +53,7 @@ class precondition(Combinator):
         return jax.tree.map(divide, direction, size), new
 
 
-class clipped_precondition(Combinator):
+class clipped_precondition(Transformation):
     r"""Divides a direction by a size, and shortens a leaf whose updates are larger than the size foresaw.
 
     $$u = \frac{1}{k}\; \mathrm{then}\!\left(\frac{d}{s + ε}\right), \qquad k = \max(1, \mathrm{rms}(g / \max(s, ε)))$$

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import tree_map_with_path
 
-from gradtx.arguments import said
-from gradtx.combinators.combinator import Combinator, refuse_functions
-from gradtx.core import Context, Kind, Part, Slots, init_slots, path_of, run
+from gradtx.combinators.combinator import refuse_functions
+from gradtx.core import Context, Kind, Part, Slots, Transformation, init_slots, path_of, run
+from gradtx.core.errors import said
 from gradtx.core.trees import differentiable, widen
 from gradtx.pieces.formulas import safe_divide
 
@@ -37,7 +37,7 @@ def _how(place: str, value: Any) -> Any:
     return value
 
 
-class OnFewer(Combinator):
+class OnFewer(Transformation):
     """A combinator whose inner transformation sees fewer numbers than there are coordinates."""
 
     inner: Part

@@ -1,18 +1,10 @@
-"""What a transformation is. Pieces, combinators and recipes are built on what this package names."""
+"""The core: records, schedules and transformations, on which everything else is built."""
 
-from gradtx.core.record import Decay, Kind, NonNegative, Positive, Record, Scalar, Schedule, Share, of_step, scalar
-from gradtx.core.transformation import (
-    Context,
-    Part,
-    PerLeaf,
-    Slots,
-    State,
-    Transformation,
-    at_work,
-    init_slots,
-    run,
-    walk,
-)
+from gradtx.core.kinds import Kind
+from gradtx.core.record import Record
+from gradtx.core.root import Context, Slots, State, at_work, init_slots, run, walk
+from gradtx.core.schedule import Decay, NonNegative, Positive, Scalar, Schedule, Share, of_step, scalar
+from gradtx.core.transformation import Part, PerLeaf, Transformation, TransformationLike, pair
 from gradtx.core.trees import NOTHING, leaves_by_path, path_of, working_dtype
 
 __all__ = [
@@ -31,10 +23,12 @@ __all__ = [
     "Slots",
     "State",
     "Transformation",
+    "TransformationLike",
     "at_work",
     "init_slots",
     "leaves_by_path",
     "of_step",
+    "pair",
     "path_of",
     "run",
     "scalar",

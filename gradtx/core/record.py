@@ -1,96 +1,30 @@
 """Records: frozen dataclasses that are pytrees, and print as the call that makes them.
 
-A field's annotation says what it is. `Scalar` (or `Decay`, …) is a hyperparameter: a leaf. A class that can `coerce` a
-value, as `Transformation`, or a tuple of it, is a subtree. Either may be `| None`. All else is structure: hashable.
+The annotation of a field says whether it is data or structure. `Scalar` (or `Decay`, …) is a hyperparameter: a leaf. A
+class with a `coerce` method, such as `Transformation`, or a tuple of one, is a subtree. Either may be `| None`. All
+other fields are structure, and must be hashable.
 """
 
 import dataclasses
 import inspect
-import math
-import numbers
-import operator
 import textwrap
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, NamedTuple, dataclass_transform, get_args, get_origin, get_type_hints
+from functools import singledispatch
+from typing import Any, ClassVar, dataclass_transform, get_type_hints
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
-from gradtx import arguments
-from gradtx.arguments import callable_of, check_fields, check_hint, checked, describe, hashable, init_of, said, sequence
+from gradtx.core.arguments import check_fields, checked, init_of
+from gradtx.core.errors import describe
+from gradtx.core.kinds import Kind, _kind
 
 
-class Kind(NamedTuple):
-    """What a field holds: `convert(place, value)` checks and normalises it; `data` says whether jax sees it as data."""
-
-    convert: Callable[[str, Any], Any]
-    data: bool = False
-
-
-def _interval(low: float, high: float, closed: bool = True, text: str = "a finite number") -> Kind:
-    """A finite number from `low` to `high`; not `closed`: the ends themselves are excluded."""
-
-    def convert(place: str, value: Any) -> Any:
-        if isinstance(value, Schedule):
-            return value
-        if callable(value) and not isinstance(value, Record):
-            return of_step(arguments.function_of(place, value, "the step"))
-        if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            value = math.inf if isinstance(value, int) and value.bit_length() > 1023 else float(value)
-        elif not (isinstance(value, (jax.Array, np.ndarray)) and arguments.is_real(value)):
-            raise TypeError(
-                f"{place} must be a number, an array, a schedule or a function of the step, got {said(value)}"
-            )
-        elif value.shape:
-            raise ValueError(f"{place} must be one number, got {describe(value)}: make many optimizers with jax.vmap")
-        elif not jnp.issubdtype(value.dtype, jnp.floating):
-            value = jnp.asarray(value, float)
-        if not isinstance(value, Tracer):
-            arguments.check_number(place, float(value), low, high, closed, text)
-        return value
-
-    return Kind(convert, data=True)
-
-
-_FINITE = _interval(-math.inf, math.inf)
-Scalar = Annotated[Any, _FINITE]
-"""Annotates a hyperparameter: a number, an array of shape (), a `Schedule`, or a function of the step."""
-NonNegative = Annotated[Any, _interval(0, math.inf, text="a finite number, 0 or more")]
-"""A `Scalar` that is 0 or more."""
-Positive = Annotated[Any, _interval(0, math.inf, closed=False, text="a finite number above 0")]
-"""A `Scalar` above 0."""
-Decay = Annotated[Any, _interval(0, math.nextafter(1, 0), text="at least 0 and below 1")]
-"""A `Scalar` in [0, 1): the share of an average that stays at each step."""
-Share = Annotated[Any, _interval(math.nextafter(0, 1), 1, text="above 0 and at most 1")]
-"""A `Scalar` in (0, 1]."""
-
-
-def scalar(place: str, value: Any, kind: Any = Scalar) -> Any:
-    """A hyperparameter of this kind, or an error that names the place."""
-    return _kind(kind).convert(place, value)
-
-
-def _kind(hint: Any) -> Kind:
-    """What a field with this annotation holds."""
-    if notes := [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Kind)]:
-        return notes[0]
-    if hasattr(hint, "coerce"):
-        return Kind(hint.coerce, data=True)
-    if (some := arguments.or_none(hint)) is not None:
-        inner = _kind(some)
-        return Kind(lambda place, value: None if value is None else inner.convert(place, value), inner.data)
-    if hint is bool or callable_of(hint):
-        return Kind(lambda place, value: hashable(place, check_hint(place, value, hint)))
-    if get_origin(hint) is tuple and (inner := _kind(get_args(hint)[0])).data:
-
-        def convert(place: str, values: Any) -> Any:
-            return tuple(inner.convert(f"{place}[{i}]", value) for i, value in enumerate(sequence(place, values)))
-
-        return Kind(convert, data=True)
-    return Kind(hashable)
+@singledispatch
+def mimebundle(record: Any) -> dict[str, str]:
+    """The display of a record in a notebook, beside its repr. gradtx/display.py registers formulas and curves."""
+    return {}
 
 
 def _special(x: Any) -> bool:
@@ -170,8 +104,6 @@ class Record:
         return hash((jax.tree.structure(self), *map(_value, jax.tree.leaves(self))))
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, str]:  # for notebooks, beside the repr
-        from gradtx.display import mimebundle
-
         return mimebundle(self)
 
 
@@ -187,53 +119,3 @@ def _show(value: Any) -> str:
     if isinstance(value, (jax.Array, np.ndarray)):
         return f"<{describe(value)}>" if isinstance(value, Tracer) or value.shape else repr(float(value))
     return value.__name__ if inspect.isroutine(value) else repr(value)
-
-
-def _arithmetic(sign: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
-    return (lambda self, other: combined(self, sign, other)), (lambda self, other: combined(other, sign, self))
-
-
-class Schedule(Record):
-    """A hyperparameter that is a function of the step: `schedule(step)`, where the first update is step 0.
-
-    Schedules add, subtract, multiply and divide, with each other, with numbers and with functions of the step.
-    """
-
-    __array_ufunc__ = None  # so that a NumPy number leaves arithmetic to the schedule
-    __add__, __radd__ = _arithmetic("+")
-    __sub__, __rsub__ = _arithmetic("-")
-    __mul__, __rmul__ = _arithmetic("*")
-    __truediv__, __rtruediv__ = _arithmetic("/")
-
-    def __call__(self, step: Any) -> Any:
-        """The value at `step`, a number or an array of shape (); `step` may be traced."""
-        raise NotImplementedError(f"{type(self).__name__} must define __call__(self, step)")
-
-
-class combined(Schedule):
-    """What arithmetic makes of two schedules, or a schedule and a number; it prints as that arithmetic."""
-
-    left: Scalar
-    sign: str
-    right: Scalar
-
-    def __call__(self, step: Any) -> Any:
-        left, right = (x(step) if isinstance(x, Schedule) else x for x in (self.left, self.right))
-        return {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[self.sign](left, right)
-
-    def __repr__(self) -> str:
-        return f"({_show(self.left)} {self.sign} {_show(self.right)})"
-
-
-class of_step(Schedule):
-    """The schedule that a plain function of the step defines.
-
-    >>> of_step(lambda step: 0.1 * 0.5**step)(2)
-    0.025
-    """
-
-    function: Callable[[Any], Any]
-
-    @checked
-    def __call__(self, step: Any) -> Any:
-        return self.function(step)

@@ -1,27 +1,26 @@
-"""What a gradient transformation is: the pair (init, update), and all that every piece needs, done once at the root."""
+"""Gradient transformations: pairs of pure functions, `init` and `update`."""
 
+import inspect
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Union
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.core import Tracer
 from jax.tree_util import tree_flatten_with_path
 
-from gradtx import checks
-from gradtx.apply import apply_updates
-from gradtx.arguments import checked, said, scheduled
-from gradtx.checks import FUNCTIONS
-from gradtx.core import trees
-from gradtx.core.record import Record, Schedule
-from gradtx.core.trees import NOTHING, is_float0, is_none
+from gradtx.core import checks, root, trees
+from gradtx.core.arguments import checked, misfit, scheduled
+from gradtx.core.checks import check_made
+from gradtx.core.errors import said
+from gradtx.core.record import Record
+from gradtx.core.root import Context, Slots, State, init_slots, run, walk
+from gradtx.core.schedule import Schedule
+from gradtx.core.trees import differentiable, is_none, sharded, widen
 
-Slots = dict[str, Any]
 TransformationLike: TypeAlias = Union["Transformation", tuple[Callable[..., Any], Callable[..., Any]]]
 """A transformation, or a pair (init, update) such as one of Optax."""
-
 # To a type checker a transformation is one of Optax too, so that `optax.chain(gx.sgd(0.1))` passes. mypy, which is the
 # one to read MYPY as true, does not follow Optax, which has no types for it.
 MYPY = False
@@ -38,22 +37,6 @@ if TYPE_CHECKING:
 
 else:
     Pair = object
-
-
-class State(NamedTuple):
-    """What an optimizer carries from one update to the next."""
-
-    step: Array  # the number of updates done, int32; it stays at 2³¹ − 1
-    slots: Slots  # what each piece remembers, keyed by the piece's name; a piece that remembers nothing is left out
-
-
-class Context(NamedTuple):
-    """What a piece is told beside the updates."""
-
-    step: Array  # the number of this update, from 1; int32
-    params: Any  # the parameters, or None; for a rule on one leaf, that leaf's
-    extra: dict[str, Any]  # the extra keyword arguments of `update`
-    path: str = ""  # for a rule on one leaf, its path: `layers/0/weight`
 
 
 class Transformation(Record, Pair):
@@ -73,15 +56,42 @@ class Transformation(Record, Pair):
 
     needs: ClassVar[tuple[str, ...]] = ()  # what `update` must be given: "params", "value", …; "**" may be anything
     flat: ClassVar[bool] = False  # whether the slots are keyed by pieces already, as a chain's are
+    named: ClassVar[bool] = False  # whether the names of the parts are those of their classes, as a chain's are
     formula: ClassVar[str] = ""  # the mathematics, for display: "m = decay * m + (1 - decay) * g; u = m"
 
+    def parts(self) -> dict[str, "Transformation"]:
+        """The transformations this one is made of, by the names under which the slots keep their state.
+
+        By default those in the fields, in order: `inner`, or `links_1`, `links_2`, … for a tuple.
+        """
+        parts = {}
+        for name, kind in self._kinds.items():
+            value = getattr(self, name) if kind.data else None
+            if isinstance(value, tuple):
+                parts |= {f"{name}_{i}": x for i, x in enumerate(value, 1) if isinstance(x, Transformation)}
+            elif isinstance(value, Transformation):
+                parts[name] = value
+        return parts
+
     def init_tree(self, params: Any) -> Slots:
-        """The slots at the start, a dict of trees; {} if the piece remembers nothing."""
-        return {}
+        """The initial slots, a dict of trees; {} if there is no state. By default those of the parts."""
+        slots = {name: init_slots(part, params) for name, part in self.parts().items()}
+        return {name: kept for name, kept in slots.items() if kept}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         """The new updates and the new slots, of the names and shapes that `init_tree` gave."""
         raise NotImplementedError(f"{type(self).__name__} must define update_tree")
+
+    def part(self, name: str, updates: Any, slots: Slots, context: Context, new: Slots) -> Any:
+        """Run one of the parts on the updates and return its updates; its new slots are added to `new`."""
+        out, kept = run(self.parts()[name], updates, slots.get(name, {}), context)
+        if kept:
+            new[name] = kept
+        return out
+
+    def params_of(self, name: str, params: Any, slots: Slots) -> Any:
+        """The parameters that a part sees: by default all; None for a leaf of another group."""
+        return params
 
     def finish_tree(self, updates: Any, slots: Slots, context: Context, then: Callable[[Any, Slots], Any]) -> Any:
         """`then(updates, slots)` of what `update_tree` returns; `then(NOTHING, slots)` where it emits nothing."""
@@ -109,7 +119,7 @@ class Transformation(Record, Pair):
         Raises `ValueError` or `TypeError`, with the leaf's path, for updates that do not fit the parameters or a state
         of another optimizer, for what a piece needs and is not given, and for an extra argument that no piece needs.
         """
-        return _update(self, updates, state, params, extra)
+        return root.update(self, updates, state, params, extra)
 
     @checked
     def apply(self, updates: Any, state: State, params: Any, **extra: Any) -> tuple[Any, State]:
@@ -123,7 +133,7 @@ class Transformation(Record, Pair):
         >>> tx.apply(jnp.array([2.0]), tx.init(jnp.zeros(1)), jnp.ones(1))[0]
         Array([0.], dtype=float32)
         """
-        return _apply(self, updates, state, params, extra)
+        return root.apply(self, updates, state, params, extra)
 
     if TYPE_CHECKING:
 
@@ -169,8 +179,6 @@ class Transformation(Record, Pair):
             return value
         functions = isinstance(value, tuple) and [callable(x) and not isinstance(x, Record) for x in value]
         if functions == [True, True]:
-            from gradtx.interop.pair import pair  # built on this
-
             return pair(*value)
         many = isinstance(value, (list, tuple)) and any(isinstance(x, Transformation) for x in value)
         several = ": give each as an argument of its own" if many else ""
@@ -179,85 +187,6 @@ class Transformation(Record, Pair):
 
 if not TYPE_CHECKING:
     Part = Transformation
-
-
-def walk(tx: Any) -> Iterator[Transformation]:
-    """The transformation and all that it is made of, outermost first."""
-    if isinstance(tx, Transformation):
-        yield tx
-        for inner in jax.tree.leaves(tx, is_leaf=lambda x: x is not tx and isinstance(x, Transformation)):
-            yield from walk(inner)
-
-
-def init_slots(tx: Transformation, params: Any) -> Slots:
-    """The slots of `tx` at the start, keyed by its name."""
-    slots = checks.check_init(tx, tx.init_tree(params))
-    return slots if tx.flat or not slots else {type(tx).__name__: slots}
-
-
-def run(tx: Transformation, updates: Any, slots: Slots, context: Context, then: Any = None, name: str = "") -> Any:
-    """One update of `tx` inside another transformation, its slots by its `name`, as in `init_slots`; `then` of it."""
-    name, flat = name or type(tx).__name__, tx.flat and not name
-    own = slots if flat else slots.get(name, {})
-
-    def named(made, new):
-        checks.check_run(name, made, updates, new, own)
-        return made, new if flat or not new else {name: new}
-
-    if then is None:
-        return named(*checks.updated(tx, updates, own, context))
-    return tx.finish_tree(updates, own, context, lambda *made: then(*named(*made)))
-
-
-def at_work(tx: Transformation, step: Any, dtype: Any) -> Any:
-    """`tx` as its update at `step` sees itself: schedules replaced by their values, hyperparameters of `dtype`."""
-    return jax.tree.map(lambda h: jnp.asarray(h, dtype), tx.at(step, running=True))
-
-
-@trees.compiled
-def _update(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
-    work, end = _begun(tx, updates, state, params, extra)
-    return end(*run(*work))
-
-
-@trees.compiled
-def _apply(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
-    work, end = _begun(tx, updates, state, params, extra)
-    return run(*work, then=lambda *made: end(*made, put=lambda u: params if u is NOTHING else apply_updates(params, u)))
-
-
-def _begun(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, Any]:
-    """What `run` takes, and what makes updates of the dtypes that came in, and the state, of what it returns."""
-    _check(tx, updates, state, params, extra)
-    dtype = trees.working_dtype(updates, params, state.slots)
-    wide = jax.tree.map(lambda u: None if is_float0(u) else trees.widen(u, dtype), updates)
-    extra = {n: checks.of_trees(n, x, params, dtype) if callable(x) and n in FUNCTIONS else x for n, x in extra.items()}
-    if params is not None:
-        params = jax.tree.map(lambda u, p: u if u is None else trees.widen(p, dtype), wide, params, is_leaf=is_none)
-    step = jnp.where(state.step < 2**31 - 1, state.step + 1, state.step)
-    now = at_work(tx, state.step, dtype)
-    old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
-
-    def end(out, slots, put=lambda u: u):
-        out = out if out is NOTHING else jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, out)
-        return put(out), State(step, jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, slots))
-
-    return (now, wide, old, Context(step, params, extra)), end
-
-
-def _check(tx: Transformation, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:
-    checks.check_state(State, updates, state, params)
-    checks.check_extra({name: type(piece).__name__ for piece in walk(tx) for name in piece.needs}, params, extra)
-    checks.check_updates(updates, params)
-    checks.check_hyperparameters(tx, walk(tx), trees.working_dtype(updates, params))
-    like = jax.tree.map(lambda x: jnp.zeros(x.shape, int) if is_float0(x) else x, updates if params is None else params)
-    checks.check_slots(state.slots, _expected.eval_shape(tx, like), exact=params is not None)
-
-
-@jax.jit
-def _expected(tx: Transformation, params: Any) -> Slots:
-    """The slots that a state has; only their shapes are asked for, and traced once for one structure."""
-    return init_slots(tx.at(0), params)
 
 
 class PerLeaf(Transformation):
@@ -295,18 +224,34 @@ class PerLeaf(Transformation):
         return tree.unflatten(out), {n: tree.unflatten([row[n] for row in rows]) for n in (rows[0] if rows else slots)}
 
 
-def sharded(slot: Any, param: Any) -> Any:
-    """The slot, sharded as its parameter under `jit` too, which would replicate it or leave it on one device."""
-    if not isinstance(param, Tracer) or slot.shape != (param := trees.widen(param)).shape:
-        return slot  # outside of jit `zeros_like` has done it
-    return _follow(slot, param)
+class pair(Transformation):
+    """Any `(init, update)` as a transformation, Optax's included; its state is one slot.
 
+    Two pairs are equal if their functions are the same objects. `update` is given the extra arguments that it takes.
 
-@partial(jax.jit, inline=True)
-def _follow(slot: Array, param: Array) -> Array:
-    """The slot as the result of an operation on the parameter, which XLA shards as its operands and cannot fold."""
-    sharding = jax.typeof(param).sharding
-    slot = slot if jax.typeof(slot).sharding == sharding else jax.reshard(slot, sharding)
-    param = lax.stop_gradient(param)
-    never = lax.gt(param, lax.optimization_barrier(param))
-    return lax.select(never, lax.full_like(slot, 1), slot)
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.pair(lambda params: (), lambda updates, state, params: (updates / 2, state))
+    >>> tx.update(jnp.array([3.0]), tx.init(jnp.zeros(1)))[0]
+    Array([1.5], dtype=float32)
+    """
+
+    init_function: Callable[[Any], Any]
+    update_function: Callable[..., Any]
+
+    needs = ("**",)
+
+    def init_tree(self, params: Any) -> Slots:
+        wide = jax.tree.map(lambda p: widen(p) if differentiable("params", p) else None, params)
+        return {"state": self.init_function(wide)}
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        takes = inspect.signature(self.update_function).parameters
+        variadic = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+        extra = {name: x for name, x in context.extra.items() if variadic or name in takes}
+        if why := misfit("pair: its update", self.update_function, (updates, slots["state"], context.params), extra):
+            raise TypeError(f"{why}; it is called with (updates, state, params), and by name with what update is given")
+        made = self.update_function(updates, slots["state"], context.params, **extra)
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise TypeError(f"pair: its update must return (updates, state), got {said(made)}")
+        check_made("pair", made[0], updates)
+        return made[0], {"state": made[1]}

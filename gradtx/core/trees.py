@@ -1,17 +1,20 @@
-"""Words for trees of arrays: compilation, paths and precision."""
+"""Trees of arrays: compilation, paths, precision and sharding."""
 
 import functools
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+from jax import Array, lax
 from jax.core import Tracer
 from jax.dtypes import float0, prng_key
 from jax.tree_util import DictKey, GetAttrKey, keystr, tree_flatten_with_path
 
-from gradtx.arguments import is_array, live, said
+from gradtx.core.arguments import is_array, live
+from gradtx.core.errors import said
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 NOTHING: Any = object()  # what is emitted where the parameters stay as they are: see `Transformation.finish_tree`
@@ -89,3 +92,20 @@ def narrow(x: jax.Array, like: Any) -> jax.Array:
     """Undoes `widen`: `x` with the dtype of `like`."""
     x = jax.lax.complex(x[..., 0], x[..., 1]) if jnp.iscomplexobj(like) else x
     return jnp.asarray(x, jnp.result_type(like))
+
+
+def sharded(slot: Any, param: Any) -> Any:
+    """The slot, sharded as its parameter under `jit` too, which would replicate it or leave it on one device."""
+    if not isinstance(param, Tracer) or slot.shape != (param := widen(param)).shape:
+        return slot  # outside of jit `zeros_like` has done it
+    return _follow(slot, param)
+
+
+@partial(jax.jit, inline=True)
+def _follow(slot: Array, param: Array) -> Array:
+    """The slot as the result of an operation on the parameter, which XLA shards as its operands and cannot fold."""
+    sharding = jax.typeof(param).sharding
+    slot = slot if jax.typeof(slot).sharding == sharding else jax.reshard(slot, sharding)
+    param = lax.stop_gradient(param)
+    never = lax.gt(param, lax.optimization_barrier(param))
+    return lax.select(never, lax.full_like(slot, 1), slot)

@@ -1,9 +1,10 @@
-"""Other libraries, both ways."""
+"""Other libraries."""
 
 from gradtx.interop.optax import as_optax
-from gradtx.interop.pair import pair
 
-__all__ = ["as_optax", "pair"]
+__all__ = [
+    "as_optax",
+]
 
 
 def __dir__() -> list[str]:

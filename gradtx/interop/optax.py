@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gradtx.arguments import checked
 from gradtx.core import Transformation, walk
+from gradtx.core.arguments import checked
 from gradtx.core.transformation import TransformationLike
 
 

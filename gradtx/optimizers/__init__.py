@@ -19,51 +19,53 @@ chain(
 """
 
 from gradtx.optimizers.adagrad import adadelta, adagrad, rmsprop
-from gradtx.optimizers.adam import adam, adamax, adamw, amsgrad, nadam
-from gradtx.optimizers.averages import asgd, ranger, schedule_free_adamw, swa
-from gradtx.optimizers.by_values import check_gradient, numeric_gradient, random_search
-from gradtx.optimizers.curvature import adahessian, sophia
-from gradtx.optimizers.directions import (
+from gradtx.optimizers.adam import (
+    acprop,
+    adabelief,
+    adabound,
+    adam,
+    adamax,
+    adamaxw,
+    adamc,
+    adamw,
     adan,
     ademamix,
-    aggmo,
-    grokfast,
-    lion,
+    adopt,
+    amsgrad,
+    diffgrad,
+    laprop,
+    nadam,
+    nadamw,
     optimistic_adam,
-    optimistic_sgd,
+    padam,
     qhadam,
-    qhm,
-    sgdw,
-    sign_sgd,
-    signum,
+    radam,
+    simplified_ademamix,
+    stable_adamw,
+    yogi,
 )
-from gradtx.optimizers.layers import adamc, adamp, fromage, lamb, lars, orthograd, sgdp
+from gradtx.optimizers.averaging import asgd, ranger, schedule_free_adamw, swa
+from gradtx.optimizers.dual_averaging import ftrl, madgrad
+from gradtx.optimizers.gradient_filters import grokfast, mars, orthograd, pid
+from gradtx.optimizers.large_batch import adamp, fromage, lamb, lars, sgdp
+from gradtx.optimizers.low_memory import adafactor, adam_mini, came, novograd, sm3
 from gradtx.optimizers.matrix import muon, scion
-from gradtx.optimizers.memory import adafactor, adam_mini, came, novograd, sm3
+from gradtx.optimizers.parameter_free import cocob, dadapt_adam, dog, dowg, momo, momo_adam, polyak_sgd, prodigy
+from gradtx.optimizers.second_order import adahessian, sophia
 from gradtx.optimizers.sgd import (
+    aggmo,
     averaged_momentum,
     heavy_ball,
     nesterov,
+    noisy_sgd,
+    optimistic_sgd,
+    qhm,
     rate_inside_momentum,
     rolling_ball,
-    rprop,
     sgd,
+    sgdw,
 )
-from gradtx.optimizers.sizes import adabelief, adamaxw, adopt, laprop, nadamw, radam, stable_adamw, yogi
-from gradtx.optimizers.table import periodic_table
-from gradtx.optimizers.targets import (
-    acprop,
-    adabound,
-    diffgrad,
-    ftrl,
-    madgrad,
-    mars,
-    noisy_sgd,
-    padam,
-    pid,
-    simplified_ademamix,
-)
-from gradtx.optimizers.untuned import cocob, dadapt_adam, dog, dowg, momo, momo_adam, polyak_sgd, prodigy
+from gradtx.optimizers.sign import lion, rprop, sign_sgd, signum
 
 __all__ = [
     "acprop",
@@ -88,7 +90,6 @@ __all__ = [
     "asgd",
     "averaged_momentum",
     "came",
-    "check_gradient",
     "cocob",
     "dadapt_adam",
     "diffgrad",
@@ -112,19 +113,16 @@ __all__ = [
     "nesterov",
     "noisy_sgd",
     "novograd",
-    "numeric_gradient",
     "optimistic_adam",
     "optimistic_sgd",
     "orthograd",
     "padam",
-    "periodic_table",
     "pid",
     "polyak_sgd",
     "prodigy",
     "qhadam",
     "qhm",
     "radam",
-    "random_search",
     "ranger",
     "rate_inside_momentum",
     "rmsprop",

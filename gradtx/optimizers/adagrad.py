@@ -1,8 +1,8 @@
 """Optimizers that change the size of each coordinate's step: AdaGrad, RMSProp, AdaDelta."""
 
-from gradtx.arguments import checked
 from gradtx.combinators import chain, precondition, rms
 from gradtx.core import Transformation
+from gradtx.core.arguments import checked
 from gradtx.optimizers.sgd import sgd
 from gradtx.pieces import (
     identity,

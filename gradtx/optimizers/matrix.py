@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from gradtx.arguments import checked, sequence
 from gradtx.combinators import chain, partition
 from gradtx.core import Transformation
+from gradtx.core.arguments import checked, sequence
+from gradtx.core.where import is_matrix
 from gradtx.optimizers.adam import adam
 from gradtx.pieces import (
     add_momentum,
     add_weight_decay,
-    is_matrix,
     nesterov_ema,
     orthogonalize,
     scale,

@@ -1,10 +1,21 @@
-"""Gradient descent and its momentum forms."""
+"""Gradient descent and momentum."""
 
-from gradtx.arguments import checked
-from gradtx.combinators import chain
+from collections.abc import Sequence
+
+from gradtx.combinators import add, blend, chain
 from gradtx.core import Positive, Transformation, scalar
-from gradtx.pieces import add_momentum, identity, scale, scale_by_ema, scale_by_learning_rate, sign_steps
-from gradtx.typing import ScalarOrSchedule
+from gradtx.core.arguments import checked, sequence
+from gradtx.pieces import (
+    add_momentum,
+    add_noise,
+    add_weight_decay,
+    difference,
+    identity,
+    scale,
+    scale_by_ema,
+    scale_by_learning_rate,
+)
+from gradtx.typing import ScalarOrSchedule, Where
 
 
 @checked
@@ -71,18 +82,60 @@ def nesterov(learning_rate: ScalarOrSchedule = 1e-2, decay: ScalarOrSchedule = 0
 
 
 @checked
-def rprop(
+def sgdw(
     learning_rate: ScalarOrSchedule = 1e-2,
-    grow: ScalarOrSchedule = 1.2,
-    shrink: ScalarOrSchedule = 0.6,
-    smallest: ScalarOrSchedule = 1e-6,
-    largest: ScalarOrSchedule = 50.0,
-    wait_on_flip: bool = False,
+    momentum: ScalarOrSchedule = 0.9,
+    weight_decay: ScalarOrSchedule = 1e-2,
+    where: Where = None,
 ) -> Transformation:
-    """w ← w − s·sign(g), with s ← 1.2·s while sign(g) stays, 0.6·s when it flips
+    """w ← w − η·(v + λ·w), with v ← β·v + g
 
-    For gradients of the whole data set. The rate is s at the start; all arguments are those of `sign_steps`. Other
-    libraries shrink by 0.5 and wait on a flip.
-    Source: Riedmiller and Braun 1993.
+    Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 1; there β·v + η·g is kept.
     """
-    return chain(sign_steps(learning_rate, grow, shrink, smallest, largest, wait_on_flip), scale(-1.0))
+    return chain(add_momentum(momentum), add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
+
+
+@checked
+def qhm(
+    learning_rate: ScalarOrSchedule = 1.0, decay: ScalarOrSchedule = 0.999, share: ScalarOrSchedule = 0.7
+) -> Transformation:
+    """w ← w − η·(ν·m + (1−ν)·g), with m ← β·m + (1−β)·g
+
+    Source: Ma and Yarats 2019, arXiv 1810.06801, equations 3 and 4.
+    """
+    return chain(blend(scale_by_ema(decay), share), scale_by_learning_rate(learning_rate))
+
+
+@checked
+def aggmo(
+    learning_rate: ScalarOrSchedule = 1e-1, decays: Sequence[ScalarOrSchedule] = (0.0, 0.9, 0.99)
+) -> Transformation:
+    """w ← w − η·(v₁ + … + vₖ)/k, with vᵢ ← βᵢ·vᵢ + g
+
+    Source: Lucas et al. 2019, arXiv 1804.00325, equation 4.
+    """
+    each = [add_momentum(decay) for decay in sequence("aggmo: decays", decays, least=1)]
+    mean = chain(add(*each), scale(1 / len(each)))
+    return chain(mean, scale_by_learning_rate(learning_rate))
+
+
+@checked
+def optimistic_sgd(learning_rate: ScalarOrSchedule = 1e-2, optimism: ScalarOrSchedule = 1.0) -> Transformation:
+    """w ← w − η·(g + β·(g − g₋₁))
+
+    Source: Daskalakis et al. 2018, arXiv 1711.00141, equation 4; before the first gradient is the first.
+    """
+    change = chain(difference(from_first=True), scale(optimism))
+    return chain(add(identity(), change), scale_by_learning_rate(learning_rate))
+
+
+@checked
+def noisy_sgd(
+    learning_rate: ScalarOrSchedule = 1e-3, variance: ScalarOrSchedule = 1e-2, power: ScalarOrSchedule = 0.55
+) -> Transformation:
+    """w ← w − η·(g + N(0, σ²/tᵞ))
+
+    Give update a random `key`, the same at every step; Optax keeps one in its state.
+    Source: Neelakantan et al. 2015, arXiv 1511.06807, equation 1.
+    """
+    return chain(add_noise(variance, power), scale_by_learning_rate(learning_rate))

@@ -1,28 +1,23 @@
 """Transformations that do one thing each."""
 
-from gradtx.pieces.accumulation import covered_sum, running_mean
-from gradtx.pieces.betting import bet_coins
-from gradtx.pieces.clipping import (
-    clip,
-    clip_by_global_norm,
-    clip_by_norm,
-    growing_clip,
-    narrowing_clip,
+from gradtx.pieces.accumulators import covered_sum, decayed_max, running_max, running_sum, scale_by_own_rms
+from gradtx.pieces.averages import (
+    add_momentum,
+    additive_average,
+    bias_correction,
+    nesterov_ema,
+    rectify,
+    running_mean,
+    running_variance,
+    scale_by_ema,
 )
+from gradtx.pieces.clipping import clip, clip_by_global_norm, clip_by_norm, clip_by_rms, growing_clip, narrowing_clip
+from gradtx.pieces.coin_betting import bet_coins
 from gradtx.pieces.curvature import hessian_diagonal
 from gradtx.pieces.decay import add_weight_decay
 from gradtx.pieces.directions import centralize, project_out
-from gradtx.pieces.displacement import emit_displacement
-from gradtx.pieces.lengths import normalize, shrink, trust_ratio
-from gradtx.pieces.matrix import orthogonalize, scale_by_shape
-from gradtx.pieces.measures import cosine_similarity, global_norm, norm_ratio
-from gradtx.pieces.momentum import add_momentum, bias_correction, nesterov_ema, scale_by_ema
-from gradtx.pieces.noise import add_noise
-from gradtx.pieces.norms import polyak_step, scale_by_total_norm
-from gradtx.pieces.plateau import reduce_on_plateau
-from gradtx.pieces.rms import clip_by_rms, scale_by_param_rms, unit_rms
-from gradtx.pieces.rounding import kahan_summation, stochastic_rounding
-from gradtx.pieces.scaling import (
+from gradtx.pieces.dual_averaging import follow_the_leader, from_start
+from gradtx.pieces.elementwise import (
     absolute,
     add_constant,
     at_least,
@@ -37,20 +32,15 @@ from gradtx.pieces.scaling import (
     sqrt,
     square,
 )
-from gradtx.pieces.sets import box, l1_ball, simplex
-from gradtx.pieces.size import (
-    additive_average,
-    decayed_max,
-    rectify,
-    running_max,
-    running_sum,
-    running_variance,
-    scale_by_own_rms,
-    sign_steps,
-)
-from gradtx.pieces.sources import delay, difference, emit_params
-from gradtx.pieces.targets import follow_the_leader, from_start
-from gradtx.pieces.where import is_matrix
+from gradtx.pieces.matrix import orthogonalize, scale_by_shape
+from gradtx.pieces.measures import cosine_similarity, global_norm, norm_ratio
+from gradtx.pieces.noise import add_noise
+from gradtx.pieces.norms import normalize, scale_by_param_rms, scale_by_total_norm, shrink, trust_ratio, unit_rms
+from gradtx.pieces.plateau import reduce_on_plateau
+from gradtx.pieces.polyak import polyak_step
+from gradtx.pieces.rounding import kahan_summation, stochastic_rounding
+from gradtx.pieces.rprop import sign_steps
+from gradtx.pieces.sources import delay, difference, emit_displacement, emit_params
 
 __all__ = [
     "absolute",
@@ -62,7 +52,6 @@ __all__ = [
     "at_least",
     "bet_coins",
     "bias_correction",
-    "box",
     "centralize",
     "clip",
     "clip_by_global_norm",
@@ -82,9 +71,7 @@ __all__ = [
     "growing_clip",
     "hessian_diagonal",
     "identity",
-    "is_matrix",
     "kahan_summation",
-    "l1_ball",
     "narrowing_clip",
     "nesterov_ema",
     "norm_ratio",
@@ -111,7 +98,6 @@ __all__ = [
     "sigmoid",
     "sign",
     "sign_steps",
-    "simplex",
     "sqrt",
     "square",
     "stochastic_rounding",

@@ -1,4 +1,4 @@
-"""Pieces that bound the updates."""
+"""Clipping: by value, norm or root mean square."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from jax import Array
 
 from gradtx.core import Context, PerLeaf, Positive, Slots, Transformation
 from gradtx.pieces.measures import global_norm
+from gradtx.pieces.norms import root_mean_square
 
 
 class clip(PerLeaf):
@@ -138,3 +139,30 @@ def _shortened(updates: Any, max_norm: Array) -> Any:
     factor = jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1), 1)
     factor = jnp.where(jnp.isfinite(norm), factor, jnp.nan)
     return jax.tree.map(lambda g: factor * g, updates)
+
+
+class clip_by_rms(PerLeaf):
+    r"""Shortens each leaf of the updates to a root mean square of at most c.   u = g · min(1, c / rms(g))
+
+    Right wherever the norm of the leaf is within the dtype, if its square is not. A NaN or an infinity makes every
+    coordinate of its leaf NaN.
+
+    Args:
+      max_rms: c, above 0, in units of the updates.
+
+    Source: Shazeer and Stern 2018, arXiv 1804.04235, section 6.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.clip_by_rms(1.0)
+    >>> tx.update(jnp.array([4.0, 0.0, 0.0, 0.0]), tx.init(jnp.zeros(4)))[0]
+    Array([2., 0., 0., 0.], dtype=float32)
+    """
+
+    max_rms: Positive = 1.0
+
+    formula = "u = g * min(1, max_rms / rms(g))"
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        rms = root_mean_square(g)
+        factor = jnp.where(rms > self.max_rms, self.max_rms / jnp.where(rms > 0, rms, 1), 1)
+        return jnp.where(jnp.isfinite(rms), factor, jnp.nan) * g, slots

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_map_with_path
 
-from gradtx.arguments import said
 from gradtx.core import Context, Slots, Transformation, path_of
+from gradtx.core.errors import said
 from gradtx.pieces.extra import key_of
 
 

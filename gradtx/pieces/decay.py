@@ -5,7 +5,7 @@ from typing import Any
 from jax import Array
 
 from gradtx.core import Context, NonNegative, PerLeaf, Slots
-from gradtx.pieces.where import Where, choose, chooser
+from gradtx.core.where import Where, choose, chooser
 
 
 class add_weight_decay(PerLeaf):

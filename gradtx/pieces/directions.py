@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.arguments import said
 from gradtx.core import Context, Kind, PerLeaf, Slots
+from gradtx.core.errors import said
 from gradtx.pieces.formulas import norm, safe_divide, tangent
 
 

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.arguments import describe, said
 from gradtx.core import Context, Transformation
+from gradtx.core.errors import describe, said
 
 
 def value_of(tx: Transformation, context: Context, dtype: Any) -> Array:

@@ -11,8 +11,8 @@ from jax.lax import Precision
 from jax.sharding import NamedSharding, PartitionSpec, reshard
 from jax.tree_util import tree_flatten_with_path
 
-from gradtx.arguments import said
 from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, leaves_by_path, path_of
+from gradtx.core.errors import said
 from gradtx.core.trees import differentiable, working_dtype
 from gradtx.pieces.formulas import unit
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.dtypes import prng_key
 
-from gradtx.arguments import checked, is_array, said
 from gradtx.core import leaves_by_path, working_dtype
+from gradtx.core.arguments import checked, is_array
+from gradtx.core.errors import said
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
 
 

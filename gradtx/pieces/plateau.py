@@ -8,7 +8,7 @@ from jax import Array
 
 from gradtx.core import Context, Decay, NonNegative, Slots, Transformation, working_dtype
 from gradtx.pieces.extra import value_of
-from gradtx.schedules import Count, CountOrZero
+from gradtx.schedules.curve import Count, CountOrZero
 
 
 class reduce_on_plateau(Transformation):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, PerLeaf, Slots
-from gradtx.core.transformation import sharded
+from gradtx.core.trees import sharded
 from gradtx.pieces.extra import key_of
 
 DTYPES = {"of_bfloat16": "bfloat16", "of_float16": "float16"}  # of low precision, by the name of their slot

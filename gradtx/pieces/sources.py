@@ -1,4 +1,4 @@
-"""Pieces that emit something other than what they are given."""
+"""Transformations that emit something other than the updates: parameters, displacements, earlier updates."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -69,3 +69,22 @@ class emit_params(PerLeaf):
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         return context.params, slots
+
+
+class emit_displacement(PerLeaf):
+    """How far the parameters have come from where they were at `init`, whatever the updates are.   u = θ − θ₀
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.emit_displacement()
+    >>> tx.update(jnp.zeros(1), tx.init(jnp.array([3.0])), jnp.array([3.5]))[0]
+    Array([0.5], dtype=float32)
+    """
+
+    formula = "u = θ - θ0"
+    needs = ("params",)
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"start": jnp.array(param, copy=True)}  # so that parameters and state may both be donated
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        return context.params - slots["start"], slots

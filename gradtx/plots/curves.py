@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradtx.arguments import checked, said
+from gradtx.core.arguments import checked
+from gradtx.core.errors import said
 from gradtx.plots.style import Style, coincide, dress, label_ends, new_axes, over, styles
 
 Log = Literal["", "x", "y", "xy"]

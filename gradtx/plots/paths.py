@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from gradtx.arguments import checked, said
+from gradtx.core.arguments import checked
+from gradtx.core.errors import said
 from gradtx.core.programs import program_of
+from gradtx.lab import Surface, descend
 from gradtx.plots.style import dress, named, new_axes, styles
-from gradtx.training import Surface, descend
 
 GROUND = LinearSegmentedColormap.from_list("ground", ["#ffffff", "#dae2eb"])  # paler than any path
 STARS = {"minimum": "#ffd21f", "local minimum": "white"}

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gradtx.arguments import checked, said
 from gradtx.core import Transformation, walk
+from gradtx.core.arguments import checked
+from gradtx.core.errors import said
 from gradtx.plots.style import coincide, dress, named, new_row, over, styles
 
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradtx import schedules
-from gradtx.arguments import checked, function_of
 from gradtx.core import Schedule, of_step
+from gradtx.core.arguments import checked, function_of
 from gradtx.plots.style import COLOURS, dress, new_axes
 
 

@@ -9,8 +9,8 @@ from jax.tree_util import tree_flatten_with_path
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from gradtx.arguments import checked
 from gradtx.core import State, leaves_by_path, path_of
+from gradtx.core.arguments import checked
 from gradtx.plots.style import COLOURS, GREY, dress, label_ends, new_axes, new_row, style_at
 
 

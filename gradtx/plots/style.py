@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradtx.arguments import said
 from gradtx.core import Transformation
+from gradtx.core.errors import said
 
 # Black, teal, purple, brown, orchid, vermilion, blue, slate. Contrast to white 3:1 or more; chosen so that the two
 # nearest of them are far apart also without red or green cones (Machado, Oliveira and Fernandes 2009).

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.patches import Rectangle
 
-from gradtx.arguments import checked
+from gradtx.core.arguments import checked
 from gradtx.plots.style import COLOURS, GREY, dress, new_axes
-from gradtx.sweeps import Sweep
+from gradtx.training.sweep import Sweep
 
 BEST = COLOURS[5]
 

@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
-from gradtx.arguments import checked, said, sequence
 from gradtx.core import Transformation
+from gradtx.core.arguments import checked, sequence
+from gradtx.core.errors import said
 from gradtx.plots.style import GREY, new_axes
 
 

@@ -1,30 +1,23 @@
-"""Training loops, and the problems to try them on."""
+"""Training loops, sweeps and gradient checks."""
 
 from gradtx.training.fit import Fit, fit
-from gradtx.training.problems import PROBLEMS, Batch, Problem, digits, line, xor
-from gradtx.training.race import ENTRIES, Entry, Result, check_options, race
+from gradtx.training.gradient_check import check_gradient, numeric_gradient
+from gradtx.training.random_search import random_search
 from gradtx.training.step import Metrics, train_step
-from gradtx.training.surfaces import SURFACES, Surface, descend
+from gradtx.training.sweep import Sweep, grid, stack, sweep
 
 __all__ = [
-    "ENTRIES",
-    "PROBLEMS",
-    "SURFACES",
-    "Batch",
-    "Entry",
     "Fit",
     "Metrics",
-    "Problem",
-    "Result",
-    "Surface",
-    "check_options",
-    "descend",
-    "digits",
+    "Sweep",
+    "check_gradient",
     "fit",
-    "line",
-    "race",
+    "grid",
+    "numeric_gradient",
+    "random_search",
+    "stack",
+    "sweep",
     "train_step",
-    "xor",
 ]
 
 

@@ -18,13 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.arguments import checked, function_of, is_array, live, said, sequence, traced, unknown
-from gradtx.checks import place
 from gradtx.core import State, Transformation, leaves_by_path, walk
+from gradtx.core.arguments import checked, function_of, is_array, live, sequence, traced
+from gradtx.core.errors import place, said, unknown
 from gradtx.core.programs import program_of, weak
 from gradtx.core.transformation import TransformationLike
-from gradtx.restoring import restore
-from gradtx.training import checkpoint as files
+from gradtx.serialization import checkpoint as files
+from gradtx.serialization.restore import restore
 from gradtx.training.step import compiler_options, taken_apart, train_step
 from gradtx.wrappers import eval_params
 

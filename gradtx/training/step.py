@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gradtx.arguments import checked, function_of, is_array, live, said, trace_state, traced
-from gradtx.checks import place
 from gradtx.core import Part, Record, State, leaves_by_path, walk
+from gradtx.core.arguments import checked, function_of, is_array, live, trace_state, traced
+from gradtx.core.errors import place, said
 from gradtx.core.programs import program_of
 from gradtx.core.trees import is_float0
 from gradtx.pieces.extra import one_key

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from gradtx.combinators.combinator import Branching
 from gradtx.core import NOTHING, Context, Part, Slots, run, walk, working_dtype
 from gradtx.core.trees import is_none
+from gradtx.pieces.accumulators import running_sum
 from gradtx.pieces.extra import value_of
-from gradtx.pieces.size import running_sum
-from gradtx.schedules import Count
+from gradtx.schedules.curve import Count
 
 
 class accumulate(Branching):

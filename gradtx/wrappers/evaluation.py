@@ -4,18 +4,17 @@ A transformation that has such defines `evaluate(params, slots)`: of the paramet
 slots, it makes them.
 """
 
+from collections.abc import Iterable
+from functools import reduce
 from typing import Any
 
 import jax
 
-from gradtx.arguments import checked
-from gradtx.checks import check_slots
-from gradtx.combinators.chain import Links
-from gradtx.combinators.monitor import monitor
-from gradtx.combinators.partition import Groups
 from gradtx.core import Slots, State, Transformation, init_slots, trees, walk
+from gradtx.core.arguments import checked
+from gradtx.core.checks import check_slots
+from gradtx.core.root import keys_of
 from gradtx.core.transformation import TransformationLike
-from gradtx.wrappers.precision import master_weights
 
 
 @checked
@@ -61,7 +60,7 @@ def _evaluated(tx: Transformation, state: Any, params: Any) -> Any:
     dtype = trees.working_dtype(params, state.slots)
     leaves, tree = jax.tree.flatten(params)
     wide = tree.unflatten([trees.widen(p, dtype) if own else None for p, own in zip(leaves, floating.values())])
-    out = _of(tx, _own(tx, state.slots), wide)
+    out = _of(tx, state.slots if tx.flat else state.slots.get(type(tx).__name__, {}), wide)
     return jax.tree.map(
         lambda p, w, o: None if o is w else trees.narrow(o, p), params, wide, out, is_leaf=trees.is_none
     )
@@ -71,35 +70,18 @@ def _has_own(tx: Transformation) -> bool:
     return hasattr(tx, "evaluate")
 
 
-def _own(tx: Transformation, slots: Slots) -> Slots:
-    """The slots of `tx` itself, of those that `init_slots` gives."""
-    return slots if tx.flat else slots.get(type(tx).__name__, {})
-
-
 def _of(tx: Any, slots: Slots, params: Any) -> Any:
-    """The evaluation parameters of `tx`; where it has none, the same objects."""
+    """The evaluation parameters of `tx`, given its own slots; where it has none, the same objects."""
     if _has_own(tx):
         return tx.evaluate(params, slots)
     out = params
-    for part, kept, theirs in _parts(tx, slots, params):
+    for name, part in tx.parts().items():
         if any(map(_has_own, walk(part))):
-            made = _of(part, kept, theirs)
+            theirs = tx.params_of(name, params, slots)
+            made = _of(part, _within(slots, keys_of(tx, name, part)), theirs)
             out = jax.tree.map(lambda p, o, m, t: o if m is t else m, params, out, made, theirs, is_leaf=trees.is_none)
     return out
 
 
-def _parts(tx: Transformation, slots: Slots, params: Any) -> list[tuple[Transformation, Slots, Any]]:
-    """What `tx` is made of, each part with its own slots and with its parameters: None for another group's."""
-    if isinstance(tx, monitor):  # its streams are measured, and nothing more
-        return []
-    if isinstance(tx, master_weights):
-        params = tx.masters(params, slots)
-    if isinstance(tx, Links):
-        return [(link, slots.get(name, {}), params) for name, link in tx.named_links()]
-    if isinstance(tx, Groups):
-        cut = tx.cut(params, check=False)
-        rules = [(rule.name, rule.tx) for rule in tx.groups()]
-        return [(inner, _own(inner, slots.get(name, {})), cut.to(name, params)) for name, inner in rules]
-    fields = {name: getattr(tx, name) for name, kind in tx._kinds.items() if kind.data}
-    parts = {name: part for name, part in fields.items() if isinstance(part, Transformation)}
-    return [(part, _own(part, slots.get(name, {})), params) for name, part in parts.items()]
+def _within(slots: Slots, keys: Iterable[str]) -> Slots:
+    return reduce(lambda kept, key: kept.get(key, {}), keys, slots)

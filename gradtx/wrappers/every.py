@@ -6,14 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Part, Slots
+from gradtx.core import Context, Part, Slots, Transformation
 from gradtx.core.trees import is_none
 from gradtx.pieces.sources import delay
-from gradtx.schedules import Count
+from gradtx.schedules.curve import Count
 
 
-class every(Combinator):
+class every(Transformation):
     r"""Runs a transformation at the first of every k updates; at the others it emits what was emitted last.
 
     $$u_t = \mathrm{inner}(g_s), \qquad s = t - (t - 1) \bmod k$$

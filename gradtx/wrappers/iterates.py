@@ -10,10 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, NonNegative, Part, Share, Slots, trees, working_dtype
+from gradtx.core import Context, NonNegative, Part, Share, Slots, Transformation, trees, working_dtype
 from gradtx.pieces.formulas import lerp, safe_divide
-from gradtx.schedules import Count
+from gradtx.schedules.curve import Count
 
 
 def _copy(params: Any) -> Any:
@@ -31,7 +30,7 @@ def _kept(new: Any, old: Any) -> Any:
     return jax.tree.map(lambda x, y: y if x is None else x, new, old, is_leaf=trees.is_none)
 
 
-class average_params(Combinator):
+class average_params(Transformation):
     r"""Averages the parameters, for evaluation; the updates are those of the inner optimizer.   u = inner(g)
 
     $$n ← b\,n + 1, \qquad \bar θ ← \barθ + \frac{θ + u - \bar θ}{n}$$
@@ -90,7 +89,7 @@ class average_params(Combinator):
         return slots["average"]
 
 
-class lookahead(Combinator):
+class lookahead(Transformation):
     r"""Pulls the parameters back, every k updates, towards where they were at the pull before.
 
     $$θ' = θ + \mathrm{inner}(g), \qquad \text{every k updates: } s ← s + c\,(θ' - s), \; θ' = s, \qquad u = θ' - θ$$
@@ -148,7 +147,7 @@ class lookahead(Combinator):
         return slots["slow"]
 
 
-class schedule_free(Combinator):
+class schedule_free(Transformation):
     r"""Averaging in place of a falling learning rate: the gradient is taken between the average and the last iterate.
 
     $$z ← z + \mathrm{inner}(g), \quad x ← x + c\,(z - x), \quad y = z + b\,(x - z), \quad c = w_t / (w_1 + ⋯ + w_t)$$

@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, NonNegative, Part, Positive, Slots, init_slots, run, working_dtype
+from gradtx.core import Context, NonNegative, Part, Positive, Slots, Transformation, init_slots, run, working_dtype
+from gradtx.pieces.accumulators import running_sum
 from gradtx.pieces.formulas import hypot
 from gradtx.pieces.measures import global_norm, inner_product
-from gradtx.pieces.size import running_sum
 
 
-class mechanic(Combinator):
+class mechanic(Transformation):
     r"""Scales the way that an optimizer has gone: the parameters are θ₀ + s·v, with v the sum of its steps.
 
     $$v_+ = v + a(g), \qquad u = s_+·v_+ − s·v, \qquad s = s_1 + … + s_n$$

@@ -4,13 +4,12 @@ from typing import Any
 
 import jax
 
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Part, Slots, trees
+from gradtx.core import Context, Part, Slots, Transformation, trees
 from gradtx.core.trees import is_none
 from gradtx.pieces.rounding import DTYPES, by_dtype, nearest
 
 
-class master_weights(Combinator):
+class master_weights(Transformation):
     r"""Keeps float32 copies, the masters, of parameters of low precision, and runs an optimizer on them.
 
     $$m ← m + \mathrm{inner}(g), \qquad u = \mathrm{round}(m) - θ$$
@@ -50,6 +49,9 @@ class master_weights(Combinator):
     def init_tree(self, params: Any) -> Slots:
         masters = {name: jax.tree.map(trees.widen, theirs) for name, theirs in by_dtype(params).items()}
         return super().init_tree(self.masters(params, masters)) | masters
+
+    def params_of(self, name: str, params: Any, slots: Slots) -> Any:
+        return self.masters(params, slots)
 
     def masters(self, params: Any, slots: Slots) -> Any:
         """The parameters, with its master in place of each that has one."""

@@ -5,11 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, Part, Slots
+from gradtx.core import Context, Part, Slots, Transformation
 
 
-class retract(Combinator):
+class retract(Transformation):
     r"""Steps as an optimizer does, and back into a set.   u = P(θ + a(g)) − θ
 
     Gradient descent, retracted, is projected gradient descent. The parameters are in the set after the first update,

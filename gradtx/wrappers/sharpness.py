@@ -5,13 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators.combinator import Combinator
-from gradtx.core import Context, NonNegative, Part, Slots
+from gradtx.core import Context, NonNegative, Part, Slots, Transformation
 from gradtx.pieces.formulas import safe_divide
 from gradtx.pieces.measures import global_norm
 
 
-class sam(Combinator):
+class sam(Transformation):
     r"""Runs an optimizer on the gradient at the worst point near by: sharpness-aware minimization.
 
     $$u = \mathrm{inner}(∇L(θ + ε)), \qquad ε = ρ\, \frac{g}{‖g‖}$$

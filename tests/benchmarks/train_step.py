@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 import gradtx as gx
-from gradtx.training import digits
+from gradtx.lab import digits
 
 
 def digits_mlp():

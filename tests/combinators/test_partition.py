@@ -16,8 +16,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from streams import assert_near, follow, member, params_of, stream, types
 
 import gradtx as gx
-from gradtx.combinators.partition import explain, freeze, masked, partition
+from gradtx.combinators.partition import freeze, masked, partition
 from gradtx.core import leaves_by_path, walk
+from gradtx.inspect.explain import explain
 
 params = {
     "embed": jnp.ones((5, 2)),
@@ -267,7 +268,7 @@ def test_slots_are_keyed_by_the_rules():
     assert partition({"embed": gx.scale(2), "layers/**": freeze()}).init(params).slots == {}
     two = partition({"default": sgd}, default=sgd, labels={"embed": "default"})
     assert list(two.init(params).slots["partition"]) == ["default", "default_2"]
-    assert [name for name, _ in two.named_members()] == ["default", "default_2"]
+    assert list(two.parts()) == ["default", "default_2"]
 
 
 @pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])

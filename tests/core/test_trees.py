@@ -8,7 +8,7 @@ import pytest
 
 import gradtx as gx
 from gradtx.core import leaves_by_path
-from gradtx.pieces.where import choose
+from gradtx.core.where import choose
 
 tree = {"layers": [{"attn": {"q": 1.0, "bias": 1.0}}, {"attn": {"q": 1.0}, "bias": 1.0}], "bias": 1.0}
 PATTERNS = {

@@ -25,9 +25,9 @@ def code_lines(function):
 
 
 def recipes():
-    """The functions of `gradtx.optimizers` that are recipes: those of the values alone and the table are not."""
+    """The functions of `gradtx.optimizers`."""
     for path in FILES:
-        if path.stem not in ("__init__", "by_values", "table"):
+        if path.stem != "__init__":
             for x in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(x, ast.FunctionDef) and not x.name.startswith("_"):
                     yield x

@@ -7,7 +7,7 @@ import pytest
 from streams import assert_near, follow, params_of, stream
 
 import gradtx as gx
-from gradtx.pieces.rms import root_mean_square
+from gradtx.pieces.norms import root_mean_square
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4), (5,), ()])

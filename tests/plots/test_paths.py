@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 import gradtx as gx
 from gradtx import plots
+from gradtx.lab import SURFACES, descend
 from gradtx.plots.paths import STARS
 from gradtx.plots.style import styles
-from gradtx.training import SURFACES, descend
 
 # Untyped: matplotlib's annotations leave open much that is known of these pictures.
 animate: Any = plots.animate

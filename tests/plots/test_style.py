@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 
 import gradtx as gx
 from gradtx import plots
+from gradtx.lab import ENTRIES, SURFACES
 from gradtx.plots.style import ALIASES, COLOURS, NAMED, OTHERS, spread, styles
-from gradtx.training import ENTRIES, SURFACES
 
 # What is seen without red, green or blue cones, of linear RGB (Machado, Oliveira and Fernandes 2009).
 EYES = {

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 import gradtx as gx
 from gradtx import plots
-from gradtx.sweeps import Sweep
+from gradtx.training.sweep import Sweep
 
 # Untyped: matplotlib's annotations leave open much that is known of these pictures.
 sweep: Any = plots.sweep

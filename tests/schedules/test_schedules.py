@@ -32,27 +32,20 @@ from numpy import pi, sqrt
 import gradtx as gx
 from gradtx import schedules
 from gradtx.core import Schedule
-from gradtx.schedules import (
+from gradtx.schedules.compose import cycle, join, piecewise_constant, piecewise_interpolated
+from gradtx.schedules.cyclic import cosine_restarts, cyclic, linear_restarts
+from gradtx.schedules.decay import (
     constant,
     cosine,
-    cosine_restarts,
-    cycle,
-    cyclic,
     exponential,
     inverse_sqrt,
     inverse_time,
-    join,
     linear,
-    linear_restarts,
-    one_cycle,
-    piecewise_constant,
-    piecewise_interpolated,
     polynomial,
     relative_step,
     rex,
-    warmup,
-    wsd,
 )
+from gradtx.schedules.phases import one_cycle, warmup, wsd
 
 STEPS = 120
 T = np.arange(STEPS)

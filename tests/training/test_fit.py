@@ -15,7 +15,7 @@ import pytest
 from streams import assert_near
 
 import gradtx as gx
-from gradtx.training import checkpoint as files
+from gradtx.serialization import checkpoint as files
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((8, 3)).astype(np.float32)

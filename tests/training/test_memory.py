@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gradtx as gx
-from gradtx.training import SURFACES, descend
+from gradtx.lab import SURFACES, descend
 
 MIB = 2**20
 STATM = Path("/proc/self/statm")

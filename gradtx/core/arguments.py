@@ -1,0 +1,248 @@
+"""Checks of arguments: calls that do not fit a signature, and values of the wrong kind."""
+
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import UnionType
+from typing import Any, TypeVar, Union, cast, get_args, get_origin
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradtx.core.errors import TRACEABLE, _name, _plain, said, unknown
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def checked(function: Function) -> Function:
+    """`function`, a method or a class's `__init__`, with errors of our own for arguments that do not fit.
+
+    What is annotated as `bool` must be True or False, and what is a `Callable[[Any], Any]` a function of so many.
+    """
+    hints = function.__annotations__.items()
+    told = {n: x for n, x in hints if x is bool or callable_of(x)}
+    names = function.__code__.co_varnames if told else ()
+    place = _place(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        if told:
+            for name, value in (dict(zip(names, args)) | named).items():
+                if name in told and (told[name] is not bool or type(value) is not bool):
+                    check_hint(f"{place(args)}: {name}", value, told[name])
+        try:
+            return function(*args, **named)
+        except TypeError:
+            why = misfit(place(args), function, args, named)
+            if why is None:
+                raise
+        except ValueError as error:
+            if not str(error).startswith("Comparator raised exception"):
+                raise
+            what = "a dict must have keys of one type, which can be sorted"
+            raise ValueError(f"{place(args)}: {what}") from error
+        raise TypeError(why)
+
+    return cast(Function, call)
+
+
+def _place(function: Any) -> Callable[[Any], str]:
+    """What an error calls the function: a method by the class of its first argument, a class by its name."""
+    name = function.__name__
+    if function.__code__.co_varnames[:1] != ("self",):
+        return lambda args: name
+    return lambda args: type(args[0]).__name__ + (f".{name}" if name[0] != "_" else "")
+
+
+def callable_of(hint: Any) -> Any:
+    """The `Callable` of an annotation that is one, or one or None; else None."""
+    hint = or_none(hint) or hint
+    return hint if get_origin(hint) is Callable else None
+
+
+def or_none(hint: Any) -> Any:
+    """What an annotation allows beside None; None if that is not one annotation, or None is not allowed."""
+    either = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    some = [x for x in either if x is not type(None)]
+    return some[0] if len(some) == 1 < len(either) else None
+
+
+def check_hint(place: str, value: Any, hint: Any) -> Any:
+    """The value of an argument annotated as `bool` or as a `Callable`, or an error."""
+    if hint is bool:
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{place} must be True or False, got {said(value)}")
+    elif value is not None or get_origin(hint) is Callable:
+        takes = (get_args(callable_of(hint)) or (...,))[0]
+        function_of(place, value, *(["one argument"] if takes is not ... and len(takes) == 1 else []))
+    return value
+
+
+def function_of(place: str, value: Any, *takes: str) -> Any:
+    """The function, if it is one that can be called with these arguments, in this order; none given: with any."""
+    of = f" of {takes[0] if len(takes) == 1 else '(' + ', '.join(takes) + ')'}" if takes else ""
+    if not callable(value) or hasattr(type(value), "update_tree"):
+        raise TypeError(f"{place} must be a function{of}, got {said(value)}")
+    if takes and isinstance(value, type) and hasattr(value, "_kinds"):
+        raise TypeError(f"{place} must be a function{of}, got the class {_name(value)}: make one, {_name(value)}(…)")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # of something built in: unknown
+        return value
+    if takes and not _fits(signature, takes, {}):
+        raise TypeError(f"{place} must be a function{of}, got {_name(value)}{_plain(signature)}")
+    return value
+
+
+def misfit(place: str, function: Any, args: Any, named: Any) -> str | None:
+    """Why a call does not fit the function, or None if it does."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # of something built in: unknown
+        return None
+    if _fits(signature, args, named):
+        return None
+    all_names = list(signature.parameters.values())
+    method = bool(all_names) and all_names[0].name == "self"
+    takes, args = all_names[method:], args[method:]
+    by_place = [x.name for x in takes if x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)]
+    known = [x.name for x in takes if x.kind in (x.POSITIONAL_OR_KEYWORD, x.KEYWORD_ONLY)]
+    variadic = {x.kind for x in takes}
+    listed = ", ".join(str(x.replace(annotation=x.empty, default=x.empty)) for x in takes) or "no argument"
+    for name in named:
+        if name not in known and inspect.Parameter.VAR_KEYWORD not in variadic:
+            return unknown(f"{place} has no argument", name, known, f"it takes {listed}")
+        if name in by_place[: len(args)]:
+            return f"{place}: {name!r} is given twice, by its place and by name; it takes {listed}"
+    if len(args) > len(by_place) and inspect.Parameter.VAR_POSITIONAL not in variadic:
+        more = f", {len(by_place)} of them by place" if len(known) > len(by_place) else ""
+        return f"{place} takes {listed}{more}: got {len(args)} by place"
+    needed = [x.name for x in takes if x.default is x.empty and x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]
+    absent = [name for name in needed if name not in (*by_place[: len(args)], *named)]
+    return f"{place} needs the argument {absent[0]!r}; it takes {listed}"
+
+
+def check_fields(cls: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a class; one of a transformation that has the name of a method is refused."""
+    methods = ("init", "update", "apply", "at", "init_tree", "update_tree", "finish_tree")
+    if hasattr(cls, "update_tree") and (taken := [name for name in methods if name in fields]):
+        raise TypeError(f"{cls.__name__}: a field cannot be called {taken[0]!r}, which is a method of transformations")
+    return fields
+
+
+def init_of(name: str, defaults: dict[str, Any], needed: Any) -> Any:
+    """The `__init__` that stores these arguments and calls `__post_init__`; no default where it is `needed`.
+
+    A dataclass would compile one for each class, which takes half of the time to import gradtx.
+    """
+    argument = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    order = [value is needed for value in defaults.values()]
+    if order != sorted(order, reverse=True):
+        raise TypeError(f"{name}: a field without a default follows one with a default: put those without first")
+    options = {name: {} if value is needed else {"default": value} for name, value in defaults.items()}
+    signature = inspect.Signature([argument("self"), *(argument(name, **options[name]) for name in options)])
+
+    def init(*args: Any, **named: Any) -> None:
+        if why := misfit(type(args[0]).__name__, init, args, named):
+            raise TypeError(why)
+        given = signature.bind(*args, **named)
+        given.apply_defaults()
+        given.arguments.pop("self").__dict__.update(given.arguments)
+        args[0].__post_init__()
+
+    init.__dict__["__signature__"] = signature
+    return init
+
+
+def _fits(signature: inspect.Signature, args: Any, named: Any) -> bool:
+    try:
+        signature.bind(*args, **named)
+    except TypeError:
+        return False
+    return True
+
+
+def sequence(place: str, values: Any, least: int = 0) -> list[Any]:
+    """The values of a sequence, an array or any other iterable but a text, a dict or a set; at least so many."""
+    if isinstance(values, (str, bytes, dict, set)) or hasattr(values, "update_tree") or not np.iterable(values):
+        raise TypeError(f"{place} must be a sequence, got {said(values)}")
+    if len(values := list(values)) < least:
+        raise ValueError(f"{place} must have {least} or more, got none")
+    return values
+
+
+def is_array(x: Any) -> bool:
+    """Whether x is an array of numbers or random keys, or stands for one."""
+    dtype = getattr(x, "dtype", None)
+    numeric = isinstance(dtype, np.dtype) and (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number))
+    return numeric or isinstance(x, jax.Array)
+
+
+def is_real(x: Any) -> bool:
+    """Whether an array is of real numbers, or integers."""
+    return jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)
+
+
+@functools.cache
+def trace_state() -> tuple[Callable[[], Any], Any]:
+    """What answers which trace JAX is within, and its answer within none."""
+    from jax.extend.core import get_opaque_trace_state  # late: it takes as long to import as half of gradtx
+
+    with ThreadPoolExecutor(1) as elsewhere:  # a new thread is within none
+        return get_opaque_trace_state, elsewhere.submit(get_opaque_trace_state).result()
+
+
+def live(place: str, x: Any) -> None:
+    """Refuses what is left of a trace that has ended, an array whose memory is used again, and too large an integer."""
+    if isinstance(x, Tracer):
+        current_trace, none = trace_state()
+        if current_trace() == none:
+            raise ValueError(f"{place} was kept from a trace that has ended: return it from the compiled function")
+    elif isinstance(x, int) and x.bit_length() >= jnp.iinfo(dtype := jnp.result_type(int)).bits:
+        raise ValueError(f"{place} is {x}, which {dtype} cannot hold")
+    elif isinstance(x, jax.Array) and x.is_deleted():
+        how = "go on with what that step returned, or keep it by donate=False"
+        raise ValueError(f"{place} was handed to an earlier step, which reused its memory: {how}")
+
+
+def check_number(place: str, number: float, low: float, high: float, closed: bool, text: str) -> None:
+    """Refuses a number that is not finite or outside of low to high, by itself or as JAX's default precision has it."""
+    with np.errstate(over="ignore"):
+        seen = float(np.asarray(number, jax.dtypes.canonicalize_dtype(float)))
+    good = [math.isfinite(x) and (low <= x <= high if closed else low < x < high) for x in (number, seen)]
+    if not all(good):
+        raise ValueError(f"{place} must be {text}, got {number!r}{f', {seen!r} in float32' if good[0] else ''}")
+
+
+def hashable(place: str, value: Any) -> Any:
+    """What is part of a record's structure."""
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(f"{place} is part of the structure and must be hashable, got {said(value)}") from None
+    return value
+
+
+def traced(place: str, function: Any, *args: Any) -> Any:
+    """What a user's function makes of arguments that may be traced."""
+    try:
+        return function(*args)
+    except ZeroDivisionError as error:
+        raise ValueError(f"{place}: {said(function)} divides by 0") from error
+    except TypeError as error:
+        if not isinstance(error, jax.errors.JAXTypeError) and not re.match("unhashable type.*Tracer", str(error)):
+            raise
+        raise TypeError(f"{place}: {said(function)} must be one that JAX can trace: {TRACEABLE}") from error
+
+
+def scheduled(place: str, schedule: Any, step: Any) -> Any:
+    """The value of a schedule at a step."""
+    value = traced(place, schedule, step)
+    if callable(value):
+        raise TypeError(f"{place} must be a number, as what a schedule returns, got {said(value)}")
+    return value

@@ -1,0 +1,266 @@
+"""Checks of what `init` and `update` are given: structure, shapes and dtypes, with the leaf's path in each error."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import zero_from_primal
+
+from gradtx.core.arguments import is_array, live, misfit
+from gradtx.core.errors import TRACEABLE, _listed, describe, place, said, unknown
+from gradtx.core.trees import NOTHING, differentiable, is_float0, is_none, leaves_by_path, narrow, widen
+
+METHODS = {  # what they take
+    "init_tree": ["params"],
+    "update_tree": ["updates", "slots", "context"],
+    "init_leaf": ["param"],
+    "update_leaf": ["g", "slots", "context"],
+}
+FUNCTIONS = ("grad_fn", "hvp", "value_fn")  # the extra arguments that are functions of a tree like the parameters
+
+
+def check_params(params: Any) -> None:
+    """Refuses parameters with leaves that are no arrays."""
+    for path, p in leaves_by_path(params).items():
+        differentiable(place("params", path), p)
+        _has_values(place("params", path), p)
+
+
+def _has_values(place: str, x: Any) -> None:
+    if isinstance(x, jax.ShapeDtypeStruct):
+        raise TypeError(f"{place} is {x}, without values: of shapes alone, call jax.eval_shape(tx.init, params)")
+
+
+def check_state(kind: type, updates: Any, state: Any, params: Any) -> None:
+    """Refuses what is not a state, `kind`, or is another argument."""
+    if not isinstance(state, kind):
+        swapped = ": the arguments are in another order" if kind in (type(updates), type(params)) else ""
+        raise TypeError(f"update(updates, state, params) needs the State of init, got {type(state).__name__}{swapped}")
+    step: Any = state.step
+    if getattr(step, "dtype", type(step)) not in (jnp.int32, int) or jnp.shape(step):
+        raise TypeError(f"state.step must be one int32, got {said(step)}: make the state with init")
+
+
+def check_extra(needs: dict[str, str], params: Any, extra: dict[str, Any]) -> None:
+    """Refuses an update without what a piece needs, by the piece's name, and with what none needs."""
+    if "**" not in needs and (wrong := sorted(extra.keys() - needs)):
+        known = ", ".join(sorted(needs.keys() - {"params"})) or "none"
+        raise TypeError(unknown("no piece needs the argument", wrong[0], [*needs, "params"], f"needed here: {known}"))
+    for name, piece in needs.items():
+        if name != "**" and (params if name == "params" else extra.get(name)) is None:
+            what, how = ("the parameters", "") if name == "params" else (f"the argument {name!r}", f", {name}=…")
+            raise ValueError(f"{piece} needs {what}: call update(updates, state, params{how})")
+    for name in FUNCTIONS:
+        if not (extra.get(name) is None or callable(extra[name])):
+            raise TypeError(f"{name} must be a function of a tree like the parameters, got {said(extra[name])}")
+
+
+def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
+    """Refuses updates (their `name`) that do not fit the parameters: structure, shape, dtype. None or float0 fits."""
+    have, need = leaves_by_path(updates, is_none), leaves_by_path(updates if params is None else params)
+    absent = [path for path, u in have.items() if u is None]
+    if missing := [p for p in need if p not in have and not any(p.startswith(f"{a}/") or not a for a in absent)]:
+        what = f"{place('params', missing[0])} has no update: put None there to leave it as it is"
+        raise ValueError(f"{what}; {name} has {_listed(have)}")
+    for path, u in have.items():
+        if u is None or is_float0(u):
+            continue
+        this = place(name, path)
+        if path not in need:
+            raise ValueError(f"{this} has no parameter: params has {_listed(need)}")
+        p = need[path]
+        for leaf_of, leaf in ((this, u), (place("params", path), p)):
+            _has_values(leaf_of, leaf)
+            if not differentiable(leaf_of, leaf):
+                raise TypeError(f"{leaf_of} must be floating or complex, got {jnp.result_type(leaf)}")
+        if jnp.shape(u) != jnp.shape(p):
+            raise ValueError(f"{this} has shape {jnp.shape(u)}, its parameter has {jnp.shape(p)}")
+        if jnp.iscomplexobj(u) != jnp.iscomplexobj(p):
+            raise TypeError(f"{this} is {jnp.result_type(u)}, its parameter {jnp.result_type(p)}")
+    try:
+        jax.tree.structure(updates, is_leaf=is_none).flatten_up_to(updates if params is None else params)
+    except ValueError:
+        a, b = jax.tree.structure(updates), jax.tree.structure(params)
+        raise ValueError(f"{name} is the tree {a}, params is {b}: their containers differ") from None
+
+
+def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[..., Any]:
+    """The user's function on trees of the working dtype; where such a tree has None, it sees `params`, `hvp` zero."""
+
+    def call(tree, *more, **named):
+        absent = zero_from_primal(params) if name == "hvp" else params
+        full = jax.tree.map(lambda x, p: p if x is None else narrow(x, p), tree, absent, is_leaf=is_none)
+        if why := misfit(name, function, (full, *more), named):
+            raise TypeError(f"{why}: it must be a function of a tree like the parameters")
+        out = function(full, *more, **named)
+        if name == "value_fn":
+            return out
+        if missing := sorted(leaves_by_path(tree).keys() - leaves_by_path(out)):
+            raise ValueError(f"{name}(…) has nothing for {place('params', missing[0])}: it is {said(out)}")
+        check_updates(out, params, f"{name}(…)")
+        return jax.tree.map(lambda x, u: x if x is None else widen(u, dtype), tree, out, is_leaf=is_none)
+
+    return function if params is None else call
+
+
+def check_made(place: str, made: Any, given: Any) -> None:
+    """Refuses updates of another structure, or with other shapes, than those that came in."""
+    if _form(made) == _form(given):
+        return
+    have, need = leaves_by_path(made, is_none), leaves_by_path(given, is_none)
+    for path, u in need.items():
+        new = have.get(path)
+        if (new is None) != (u is None) or (u is not None and not is_array(new) and not isinstance(new, (float, int))):
+            raise TypeError(f"{place}: the update of {path!r} must be {_like(u)}, got {said(new)}")
+        if u is not None and new is not None and jnp.shape(new) != jnp.shape(u):
+            raise ValueError(f"{place}: the update of {path!r} came in as {_like(u)}, and out with {jnp.shape(new)}")
+        if u is not None:
+            _check_kind(f"{place}: the update of {path!r}", new, u)
+    if more := have.keys() - need.keys():
+        raise ValueError(f"{place}: there is an update {min(more)!r} of nothing that came in")
+    if (after := jax.tree.structure(made)) != (before := jax.tree.structure(given)):
+        raise ValueError(f"{place}: the updates came in as the tree {before}, and out as {after}: containers differ")
+
+
+def check_run(place: str, made: Any, given: Any, new: Any, old: Any) -> None:
+    """Refuses updates unlike those that came in, unless there are none, and slots unlike those before."""
+    if made is not NOTHING:
+        check_made(place, made, given)
+    if _form(new) == _form(old):
+        return
+    if (after := jax.tree.structure(new)) != (before := jax.tree.structure(old)):
+        raise TypeError(f"{place}: an update must return the slots that it began with: {after} is not {before}")
+    have, need = leaves_by_path(new), leaves_by_path(old)
+    for path, x in have.items():
+        this, slot = f"{place}: the slot {path!r}", need[path]
+        if not is_array(x) and not isinstance(x, (float, int)):
+            raise TypeError(f"{this} must be an array, got {said(x)}")
+        if jnp.shape(x) != jnp.shape(slot):
+            raise ValueError(f"{this} had shape {jnp.shape(slot)}, now {jnp.shape(x)}")
+        _check_kind(this, x, slot)
+
+
+def _check_kind(this: str, new: Any, old: Any) -> None:
+    """Refuses numbers that the kind of those before cannot hold: fractions for integers, complex ones for real ones."""
+    a, b = jnp.result_type(new), jnp.result_type(old)
+    if _rank(a) > _rank(b):
+        raise TypeError(f"{this} was {b}, now {a}, which {b} cannot hold")
+
+
+def _rank(dtype: Any) -> int:
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating, jax.dtypes.prng_key)
+    return next(i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
+
+
+def _form(tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [(getattr(x, "shape", None), getattr(x, "dtype", None)) for x in leaves]
+
+
+def _like(u: Any) -> str:
+    return "None" if u is None else f"an array of shape {jnp.shape(u)}"
+
+
+def check_leaf(piece: Any, path: str, g: Any, slots: Any, made: Any) -> tuple[Any, Any]:
+    """What `update_leaf` returns: an update, and slots like those that it was given; or an error."""
+    place = f"{type(piece).__name__}: update_leaf"
+    if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
+        raise TypeError(f"{place} must return (update, slots), with a dict of slots, got {said(made)}")
+    if getattr(made[0], "shape", None) != g.shape:
+        check_made(place, {path: made[0]}, {path: g})
+    if made[1].keys() != slots.keys():
+        raise ValueError(f"{place} must return the slots {_listed(slots)} of {path!r}, got {_listed(made[1])}")
+    for name, slot in slots.items():
+        before, now = (jax.tree.map(np.shape, x) for x in (slot, made[1][name]))
+        if before != now:
+            raise ValueError(f"{place}: the slot {name!r} of {path!r} had shape {before}, now {now}")
+    return made
+
+
+def check_row(piece: Any, path: str, row: Any, names: Any) -> None:
+    """Refuses what `init_leaf` returns, if it is not a dict of arrays with the names that it has for all parameters."""
+    place = f"{type(piece).__name__}: init_leaf"
+    if not isinstance(row, dict):
+        raise TypeError(f"{place} must return a dict of arrays, got {said(row)}")
+    for name, slot in row.items():
+        if not is_array(slot):
+            raise TypeError(f"{place}: the slot {name!r} of {path!r} must be an array, got {said(slot)}")
+    if row.keys() != names.keys():
+        raise ValueError(f"{place} must name the same slots for all, got {_listed(row)} for {path!r}, {_listed(names)}")
+
+
+def check_slots(slots: Any, expected: Any, exact: bool) -> None:
+    """Refuses slots of another optimizer or of other parameters; not `exact`: more slots, or other dtypes, may be."""
+    have, need = leaves_by_path(slots), leaves_by_path(expected)
+    for path in (*need, *(have if exact else ())):
+        if path not in have or path not in need:
+            raise ValueError(
+                f"the state is not this optimizer's: slot {path!r} is {'missing' if path in need else 'unknown'}. This "
+                f"optimizer keeps {_listed(need)}: make the state with init of this optimizer and these parameters"
+            )
+        if not is_array(a := have[path]) and not isinstance(a, (float, int)):
+            raise TypeError(f"the state's slot {path!r} must be an array, got {said(a)}: make the state with init")
+        live(f"the state's slot {path!r}", a)
+        a, b = jnp.asarray(a), need[path]
+        if a.shape != b.shape or (exact and a.dtype != b.dtype):
+            raise ValueError(f"the state is not of these parameters: slot {path!r} is {describe(a)}, not {describe(b)}")
+    try:
+        jax.tree.structure(expected, is_leaf=is_none).flatten_up_to(_common(slots, expected))
+    except ValueError:
+        a, b = jax.tree.structure(slots), jax.tree.structure(expected)
+        raise ValueError(f"the state is not this optimizer's: its slots are the tree {a}, not {b}") from None
+
+
+def _common(slots: Any, expected: Any) -> Any:
+    """The slots without those that are not expected."""
+    both = type(slots) is type(expected) is dict
+    return {name: _common(slots[name], x) for name, x in expected.items()} if both else slots
+
+
+def updated(piece: Any, *args: Any) -> tuple[Any, Any]:
+    """What `update_tree` returns: updates and a dict of slots; or an error."""
+    name = type(piece).__name__
+    try:
+        made = piece.update_tree(*args)
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(f"{name}: its update must be one that JAX can trace: {TRACEABLE}") from error
+    if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
+        raise TypeError(f"{name}: update_tree must return (updates, slots), with a dict of slots, got {said(made)}")
+    return made
+
+
+def check_init(piece: Any, slots: Any) -> Any:
+    """What `init_tree` returns: a dict of trees of arrays; or an error."""
+    place = f"{type(piece).__name__}: init_tree"
+    if not isinstance(slots, dict):
+        raise TypeError(f"{place} must return a dict of slots, got {said(slots)}")
+    for path, x in leaves_by_path(slots).items():
+        if not is_array(x) and not isinstance(x, (float, int, complex, jax.ShapeDtypeStruct)):
+            raise TypeError(f"{place}: the slot {path!r} must be an array, got {said(x)}")
+    return slots
+
+
+@functools.cache
+def check_class(piece: Any) -> None:
+    """Refuses a class whose methods cannot be called as they will be, or whose `needs` is no tuple of names."""
+    if isinstance(needs := piece.needs, str):
+        raise TypeError(f"{piece.__name__}: needs must be a tuple of names, got {needs!r}: write ({needs!r},)")
+    for name, takes in METHODS.items():
+        if (method := getattr(piece, name, None)) and misfit(name, method, ("self", *takes), {}):
+            raise TypeError(f"{piece.__name__}: {name} must take (self, {', '.join(takes)})")
+
+
+def check_hyperparameters(tx: Any, pieces: Any, dtype: Any) -> None:
+    """Refuses a batch of optimizers, a class that is no piece, and what the working dtype rounds out of its range."""
+    for path, h in leaves_by_path(tx).items():
+        live(path, h)
+        if jnp.shape(h):
+            raise ValueError(f"{path} holds values of shape {jnp.shape(h)}: update many optimizers inside jax.vmap")
+    for piece in pieces:
+        check_class(type(piece))
+        for name, kind in piece._kinds.items():
+            if kind.data and isinstance(h := getattr(piece, name), float):  # with NumPy: a constant in a trace too
+                kind.convert(f"{type(piece).__name__}: {name}, in {dtype},", np.asarray(h, dtype))

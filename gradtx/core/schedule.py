@@ -1,0 +1,111 @@
+"""The schedule protocol, and the hyperparameters that a schedule may stand for."""
+
+import math
+import numbers
+import operator
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradtx.core import arguments
+from gradtx.core.arguments import checked
+from gradtx.core.errors import describe, said
+from gradtx.core.kinds import Kind, _kind
+from gradtx.core.record import Record, _show
+
+
+def _interval(low: float, high: float, closed: bool = True, text: str = "a finite number") -> Kind:
+    """A finite number from `low` to `high`; not `closed`: the ends themselves are excluded."""
+
+    def convert(place: str, value: Any) -> Any:
+        if isinstance(value, Schedule):
+            return value
+        if callable(value) and not isinstance(value, Record):
+            return of_step(arguments.function_of(place, value, "the step"))
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            value = math.inf if isinstance(value, int) and value.bit_length() > 1023 else float(value)
+        elif not (isinstance(value, (jax.Array, np.ndarray)) and arguments.is_real(value)):
+            raise TypeError(
+                f"{place} must be a number, an array, a schedule or a function of the step, got {said(value)}"
+            )
+        elif value.shape:
+            raise ValueError(f"{place} must be one number, got {describe(value)}: make many optimizers with jax.vmap")
+        elif not jnp.issubdtype(value.dtype, jnp.floating):
+            value = jnp.asarray(value, float)
+        if not isinstance(value, Tracer):
+            arguments.check_number(place, float(value), low, high, closed, text)
+        return value
+
+    return Kind(convert, data=True)
+
+
+_FINITE = _interval(-math.inf, math.inf)
+Scalar = Annotated[Any, _FINITE]
+"""Annotates a hyperparameter: a number, an array of shape (), a `Schedule`, or a function of the step."""
+NonNegative = Annotated[Any, _interval(0, math.inf, text="a finite number, 0 or more")]
+"""A `Scalar` that is 0 or more."""
+Positive = Annotated[Any, _interval(0, math.inf, closed=False, text="a finite number above 0")]
+"""A `Scalar` above 0."""
+Decay = Annotated[Any, _interval(0, math.nextafter(1, 0), text="at least 0 and below 1")]
+"""A `Scalar` in [0, 1): the share of an average that stays at each step."""
+Share = Annotated[Any, _interval(math.nextafter(0, 1), 1, text="above 0 and at most 1")]
+"""A `Scalar` in (0, 1]."""
+
+
+def scalar(place: str, value: Any, kind: Any = Scalar) -> Any:
+    """A hyperparameter of this kind, or an error that names the place."""
+    return _kind(kind).convert(place, value)
+
+
+def _arithmetic(sign: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
+    return (lambda self, other: combined(self, sign, other)), (lambda self, other: combined(other, sign, self))
+
+
+class Schedule(Record):
+    """A hyperparameter that is a function of the step: `schedule(step)`, where the first update is step 0.
+
+    Schedules add, subtract, multiply and divide, with each other, with numbers and with functions of the step.
+    """
+
+    __array_ufunc__ = None  # so that a NumPy number leaves arithmetic to the schedule
+    __add__, __radd__ = _arithmetic("+")
+    __sub__, __rsub__ = _arithmetic("-")
+    __mul__, __rmul__ = _arithmetic("*")
+    __truediv__, __rtruediv__ = _arithmetic("/")
+
+    def __call__(self, step: Any) -> Any:
+        """The value at `step`, a number or an array of shape (); `step` may be traced."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(self, step)")
+
+
+class combined(Schedule):
+    """What arithmetic makes of two schedules, or a schedule and a number; it prints as that arithmetic."""
+
+    left: Scalar
+    sign: str
+    right: Scalar
+
+    def __call__(self, step: Any) -> Any:
+        left, right = (x(step) if isinstance(x, Schedule) else x for x in (self.left, self.right))
+        return {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[self.sign](left, right)
+
+    def __repr__(self) -> str:
+        return f"({_show(self.left)} {self.sign} {_show(self.right)})"
+
+
+class of_step(Schedule):
+    """The schedule that a plain function of the step defines.
+
+    >>> of_step(lambda step: 0.1 * 0.5**step)(2)
+    0.025
+    """
+
+    function: Callable[[Any], Any]
+
+    @checked
+    def __call__(self, step: Any) -> Any:
+        return self.function(step)

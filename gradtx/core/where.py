@@ -1,0 +1,104 @@
+"""Choosing parameters: by a path pattern, a function of (path, leaf), or a tree of booleans."""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradtx.core import Kind, leaves_by_path
+from gradtx.core.arguments import checked, function_of
+from gradtx.core.errors import said
+from gradtx.core.trees import is_none
+
+
+class Paths:
+    """The paths, or paths below them, of a tree of booleans; prints as the dict that makes it."""
+
+    def __init__(self, tree: Any):
+        self.chosen = leaves_by_path(tree)
+
+    def __call__(self, path: str, leaf: Any) -> bool:
+        for prefix, chosen in self.chosen.items():
+            if prefix in ("", path) or path.startswith(prefix + "/"):
+                return chosen
+        raise ValueError(f"the tree of booleans has nothing for the parameter {path!r}; it has {list(self.chosen)}")
+
+    def check(self, place: str, paths: list[str]) -> None:
+        """Refuses a place in the tree that is no parameter."""
+        for at in self.chosen if paths else ():
+            if not any(at in ("", path) or path.startswith(f"{at}/") or at.startswith(f"{path}/") for path in paths):
+                raise ValueError(f"{place}[{at!r}] is of no parameter; there are {', '.join(paths)}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Paths) and self.chosen == other.chosen
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.chosen.items()))
+
+    def __repr__(self) -> str:
+        return repr(self.chosen)
+
+
+def _convert(place: str, value: Any) -> Any:
+    if value is None or isinstance(value, (str, Paths)):
+        return value
+    if callable(value):
+        return function_of(place, value, "path", "leaf")
+    leaves = jax.tree.leaves(value)
+    if not leaves or any(not isinstance(leaf, (bool, np.bool_)) for leaf in leaves):
+        raise TypeError(
+            f"{place} must be a path pattern such as '**/kernel', a function of (path, leaf), or a tree of booleans, "
+            f"got {said(value)}"
+        )
+    return Paths(jax.tree.map(bool, value))
+
+
+Where = Annotated[Any, Kind(_convert)]
+"""Which parameters: None for all, a pattern (`*` any name, `**` any number of names), a function of (path, leaf), or a
+tree of booleans, which may stand for whole branches."""
+
+
+def chooser(where: Any) -> Callable[[str, Any], bool]:
+    """`where` as a function of (path, leaf)."""
+    if where is None:
+        return lambda path, leaf: True
+    if not isinstance(where, str):
+        return where
+    words = {"**/": "(?:.*/)?", "/**": "(?:/.*)?", "**": ".*", "*": "[^/]*"}
+    parts = re.split(r"(\*\*/|/\*\*$|\*\*|\*)", where)
+    pattern = re.compile("".join(words.get(part, re.escape(part)) for part in parts))
+    return lambda path, leaf: pattern.fullmatch(path) is not None
+
+
+def choose(place: str, where: Any, params: Any) -> set[str]:
+    """The paths of the parameters that `where` chooses; a pattern must choose one, or the error lists what there is."""
+    chooses, leaves, chosen = chooser(where), leaves_by_path(params, is_none), set()
+    if isinstance(where, Paths):
+        where.check(place, list(leaves))
+    for path, leaf in leaves.items():
+        if leaf is None and not isinstance(where, str):  # another group's; a pattern may name it all the same
+            continue
+        answer = chooses(path, leaf)
+        if not isinstance(answer, (bool, np.bool_)):
+            raise TypeError(f"{place} must answer True or False for {path!r}, answered {said(answer)}")
+        if answer:
+            chosen.add(path)
+    if jax.tree.leaves(params) and not chosen and isinstance(where, str):
+        raise ValueError(f"{place}={where!r} chooses no parameter; there are {', '.join(leaves)}")
+    return chosen
+
+
+@checked
+def is_matrix(path: str, leaf: Any) -> bool:
+    """Whether a parameter has two axes or more: weights, but not biases or scales.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> gx.is_matrix("layer/bias", jnp.zeros(3))
+    False
+    >>> gx.adamw(0.001, where=gx.is_matrix).links[1]
+    add_weight_decay(0.01, where=is_matrix)
+    """
+    return jnp.ndim(leaf) >= 2

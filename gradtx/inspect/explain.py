@@ -1,0 +1,104 @@
+"""Which group each parameter belongs to, and what runs on it."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax.tree_util import tree_flatten_with_path
+
+from gradtx.combinators.partition import Groups
+from gradtx.core import Part, Transformation, path_of, walk
+from gradtx.core.arguments import checked
+from gradtx.core.errors import describe
+from gradtx.core.transformation import TransformationLike
+from gradtx.core.trees import differentiable
+from gradtx.inspect.tables import aligned
+from gradtx.pieces.elementwise import identity
+
+
+class Assignment(NamedTuple):
+    """What a parameter gets."""
+
+    parameter: str
+    type: str
+    group: str
+    tx: Part
+
+
+class Explanation(NamedTuple):
+    """Which parameter gets what; prints as a table, and what each group is."""
+
+    rows: list[Assignment]
+
+    def __str__(self) -> str:
+        table = [("parameter", "type", "group"), *(row[:3] for row in self.rows)]
+        groups = {row.group: row.tx for row in self.rows}
+        return "\n".join([aligned(table, left=3), "", *(f"{group} = {tx!r}" for group, tx in groups.items())])
+
+    __repr__ = __str__
+
+
+@checked
+def explain(tx: TransformationLike, params: Any) -> Explanation:
+    """Which parameter goes by which group, and what runs on it: `tx` with every choice made.
+
+    Args:
+      tx: The transformation, with `partition`, `masked` and `freeze` anywhere in it.
+      params: The parameters, or `jax.ShapeDtypeStruct`s: nothing runs.
+
+    >>> import gradtx as gx, jax
+    >>> tx = partition({"b": gx.scale(-1.0)}, default=gx.clip(1.0))
+    >>> params = {"w": jax.ShapeDtypeStruct((3, 2), "float32"), "b": jax.ShapeDtypeStruct((2,), "float32")}
+    >>> explain(gx.chain(tx, freeze("w")), params)
+    parameter  type          group
+    b          float32[2]    partition.b, freeze.otherwise
+    w          float32[3,2]  partition.default, freeze.frozen
+    <BLANKLINE>
+    partition.b, freeze.otherwise = chain(scale(-1.0), identity())
+    partition.default, freeze.frozen = chain(clip(1.0), zero())
+    """
+    gets = _resolve(Transformation.coerce("explain: tx", tx), params)
+    rows = []
+    for path, leaf in tree_flatten_with_path(params)[0]:
+        kind = describe(leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf))
+        names, own = gets.get(path_of(path), (["not floating"], identity()))
+        rows.append(Assignment(path_of(path), kind, ", ".join(names) or "all", own))
+    return Explanation(rows)
+
+
+def _resolve(tx: Transformation, params: Any) -> dict[str, tuple[list[str], Transformation]]:
+    """For each floating leaf the names of its groups, and `tx` as it is for that leaf."""
+    if isinstance(tx, Groups):
+        parts, out = tx.cut(params), {}
+        for rule in tx.groups():
+            own = f"{type(tx).__name__}.{rule.name}"
+            for path, (names, inner) in _resolve(rule.tx, parts.to(rule.name, params)).items():
+                out[path] = ([f"{own}.{name}" for name in names] or [own], inner)
+        return out
+    out = {
+        path_of(path): ([], tx)
+        for path, leaf in tree_flatten_with_path(params)[0]
+        if differentiable(f"params[{path_of(path)!r}]", leaf)
+    }
+    columns = {
+        name: _resolve(part, params)
+        for name, part in tx.parts().items()
+        if any(isinstance(piece, Groups) for piece in walk(part))
+    }
+    for path in out if columns else ():
+        names = [name for column in columns.values() for name in column[path][0]]
+        out[path] = (names, _with_parts(tx, {name: column[path][1] for name, column in columns.items()}))
+    return out
+
+
+def _with_parts(tx: Transformation, new: dict[str, Transformation]) -> Transformation:
+    """`tx` with other transformations in place of some of its parts."""
+    names = iter(tx.parts())
+
+    def part(value: Any) -> Any:
+        return new.get(next(names), value) if isinstance(value, Transformation) else value
+
+    fields = {name: getattr(tx, name) for name, kind in tx._kinds.items() if kind.data}
+    return dataclasses.replace(
+        tx, **{name: tuple(map(part, x)) if isinstance(x, tuple) else part(x) for name, x in fields.items()}
+    )

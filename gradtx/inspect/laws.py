@@ -1,0 +1,134 @@
+"""The laws that every transformation keeps, to test one's own by."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradtx.core import State, Transformation, leaves_by_path
+from gradtx.core.arguments import checked
+from gradtx.core.checks import check_params
+from gradtx.core.errors import said
+from gradtx.core.transformation import TransformationLike
+
+Params = Any
+
+
+@checked
+def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 1e-5, **extra: Any) -> None:
+    """Checks that a transformation, such as one of your own, keeps the laws that every piece of gradtx keeps.
+
+    - Compiled in a scan, and under `vmap`, it makes of three gradients what it makes of them operation by operation.
+    - Where one leaf has no gradient, but None, it runs.
+    - Of gradients of zeros, the updates are finite.
+    - So are their derivatives in every hyperparameter, forward and in reverse; of other gradients too.
+
+    That an update keeps structures, shapes and dtypes needs no check: gradtx refuses what does not, whenever it runs.
+
+    Args:
+      tx: The transformation, or a pair `(init, update)` of another library.
+      params: The parameters to try it on; if None, a matrix and a vector.
+      bound: How far apart two ways to compute may be, as a share of the largest coordinate of a leaf.
+      extra: What `update` must be given: the loss as `value`, a `key`, or a function.
+
+    Raises `ValueError` with the law that does not hold, and the leaf.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> gx.check_laws(gx.adam(0.1))
+    >>> class half_sign(gx.PerLeaf):
+    ...     def update_leaf(self, g, slots, context):
+    ...         return g / jnp.abs(g) / 2, slots
+    >>> gx.check_laws(half_sign())
+    Traceback (most recent call last):
+    ValueError: half_sign: of gradients of zeros, the updates are finite: of the updates, '0/b' is not
+    """
+    tx = Transformation.coerce("check_laws: tx", tx)
+    if params is None:
+        params = {"w": jnp.linspace(-1, 1, 12).reshape(3, 4), "b": jnp.linspace(0.5, 2, 4)}
+    random = np.random.default_rng(0)
+
+    def gradient(p: Any) -> Any:
+        return jnp.asarray(random.normal(size=p.shape), p.dtype) if jnp.issubdtype(p.dtype, jnp.inexact) else None
+
+    check_params(params)
+    if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not 0 <= bound < np.inf:
+        raise ValueError(f"check_laws: bound must be a finite number, 0 or more, got {said(bound)}")
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves((params, tx, extra))):
+        raise ValueError("check_laws: it compiles by itself: call it outside of jax.jit, jax.vmap and jax.grad")
+    params = jax.tree.map(jnp.asarray, params)
+    several = [jax.tree.map(gradient, params) for _ in range(3)]
+    zeros = jax.tree.map(jnp.zeros_like, several)
+    if not jax.tree.leaves(zeros):
+        raise ValueError("check_laws: params must hold a floating point array, and holds none")
+    update = partial(tx.update, **extra)
+
+    def loop(params: Params, several: Any, tx: Any = tx) -> Any:
+        state, out = tx.init(params), []
+        for g in several:
+            u, state = tx.update(g, state, params, **extra)
+            out.append(u)
+        return {"updates": out, "state": state}
+
+    with jax.disable_jit():
+        plain = loop(params, several)
+
+    def one(state: State, g: Any) -> tuple[State, Any]:
+        u, state = update(g, state, params)
+        return state, u
+
+    def scanned() -> None:
+        rows = jax.tree.map(lambda *x: jnp.stack(x), *several)
+        state, out = jax.lax.scan(one, tx.init(params), rows)
+        out = [jax.tree.map(lambda x, i=i: x[i], out) for i in range(3)]
+        _near({"updates": out, "state": state}, plain, bound)
+
+    def vmapped() -> None:
+        both = jax.vmap(loop)(*jax.tree.map(lambda x: jnp.stack([x, -2 * x]), (params, several)))
+        _near(jax.tree.map(lambda x: x[0], both), plain, bound)
+
+    def without() -> None:
+        gradients, tree = jax.tree.flatten(several[0])
+        update(tree.unflatten([None, *gradients[1:]]), tx.init(params), params)
+
+    def slopes(slope: Any, several: Any) -> None:
+        def parts(tx: Any) -> Any:
+            out = loop(params, several, tx)["updates"]
+            return jax.tree.map(lambda u: jnp.stack([u.real, u.imag]) if jnp.iscomplexobj(u) else u, out)
+
+        _finite(slope(parts)(tx))
+
+    laws = {
+        "compiled in a scan, it is what it is operation by operation": scanned,
+        "under vmap, it is what it is alone": vmapped,
+        "where one leaf has no gradient, but None, it runs": without,
+        "of gradients of zeros, the updates are finite": lambda: _finite(loop(params, zeros)["updates"]),
+    }
+    if jax.tree.leaves(tx):
+        for way, slope in (("forward", jax.jacfwd), ("in reverse", jax.jacrev)):
+            laws[f"of gradients of zeros, the derivatives {way} are finite"] = partial(slopes, slope, zeros)
+            laws[f"the derivatives {way} are finite"] = partial(slopes, slope, several)
+    for law, holds in laws.items():
+        try:
+            holds()
+        except Exception as error:  # of whatever kind the piece, or JAX, raises
+            raise ValueError(f"{type(tx).__name__}: {law}: {error}") from error
+
+
+def _finite(tree: Any) -> None:
+    for path, x in leaves_by_path(tree).items():
+        if not np.isfinite(x).all():
+            raise ValueError(f"of the updates, {path!r} is not")
+
+
+def _near(have: Any, need: Any, bound: float) -> None:
+    for (path, x), y in zip(leaves_by_path(have).items(), leaves_by_path(need).values()):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = map(jax.random.key_data, (x, y))
+        x, y = (np.asarray(a, np.result_type(a.dtype, float)) for a in (x, y))
+        apart = np.max(np.abs(np.subtract(x, y, where=x != y, out=np.zeros_like(y))), initial=0)
+        most = bound * np.max(np.abs(y[np.isfinite(y)]), initial=0)
+        if not apart <= most:
+            raise ValueError(f"{path!r} is {apart:.2e} off, more than {most:.2e}")

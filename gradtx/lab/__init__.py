@@ -1,0 +1,26 @@
+"""Problems, surfaces and races to try optimizers on."""
+
+from gradtx.lab.problems import PROBLEMS, Batch, Problem, digits, line, xor
+from gradtx.lab.race import ENTRIES, Entry, Result, check_options, race
+from gradtx.lab.surfaces import SURFACES, Surface, descend
+
+__all__ = [
+    "ENTRIES",
+    "PROBLEMS",
+    "SURFACES",
+    "Batch",
+    "Entry",
+    "Problem",
+    "Result",
+    "Surface",
+    "check_options",
+    "descend",
+    "digits",
+    "line",
+    "race",
+    "xor",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

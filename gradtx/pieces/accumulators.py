@@ -1,0 +1,170 @@
+"""Sums and maxima over time."""
+
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import Context, Decay, NonNegative, PerLeaf, Slots
+from gradtx.core.trees import differentiable, sharded, widen
+from gradtx.pieces.formulas import lerp, safe_sqrt
+
+
+class running_sum(PerLeaf):
+    """The sum of all updates so far, AdaGrad's memory.   s ← s + g;  u = s
+
+    Args:
+      start: The sum before the first update, in units of the updates.
+
+    Source: Duchi, Hazan and Singer 2011.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx = gx.running_sum()
+    >>> gradients, start = jnp.array([1.0, 2.0, 3.0]), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1]
+    Array([1., 3., 6.], dtype=float32)
+    """
+
+    start: NonNegative = 0.0
+
+    formula = "s0 = start; s = s + g; u = s"
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"sum": jnp.full_like(param, self.start)}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        total = slots["sum"] + g
+        return total, {"sum": total}
+
+
+class running_max(PerLeaf):
+    """The largest of all updates so far, coordinate by coordinate, from 0.   s ← max(s, g);  u = s
+
+    Source: Reddi, Kale and Kumar 2018, arXiv 1904.09237 (AMSGrad).
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx = gx.running_max()
+    >>> gradients, start = jnp.array([1.0, 3.0, 2.0]), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1]
+    Array([1., 3., 3.], dtype=float32)
+    """
+
+    formula = "s = max(s, g); u = s"
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"max": jnp.zeros_like(param)}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        largest = jnp.maximum(slots["max"], g)
+        return largest, {"max": largest}
+
+
+class decayed_max(PerLeaf):
+    """The largest of the updates so far, each decayed by its age: AdaMax's memory.   s ← max(b·s, g);  u = s
+
+    Args:
+      decay: b in [0, 1).
+
+    Source: Kingma and Ba 2015, arXiv 1412.6980, section 7.1.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx = gx.decayed_max(0.5)
+    >>> gradients, start = jnp.array([4.0, 1.0, 1.0]), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1]
+    Array([4., 2., 1.], dtype=float32)
+    """
+
+    decay: Decay = 0.999
+
+    formula = "s = max(decay * s, g); u = s"
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"max": jnp.zeros_like(param)}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        largest = jnp.maximum(self.decay * slots["max"], g)
+        return largest, {"max": largest}
+
+
+class scale_by_own_rms(PerLeaf):
+    r"""AdaDelta's feedback: multiplies the updates by the RMS of what it emitted before.
+
+    $$u = \sqrt{x + ε}\; g, \qquad x ← b\,x + (1 − b)\,u^2$$
+
+    Args:
+      decay: b in [0, 1).
+      eps: ε, in squared units of the parameters; √ε is the size of the first steps.
+
+    Source: Zeiler 2012, arXiv 1212.5701, algorithm 1.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx = gx.scale_by_own_rms(0.5, eps=1.0)
+    >>> gradients, start = jnp.array([1.0, 1.0, 1.0]), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1].round(4)
+    Array([1.    , 1.2247, 1.4142], dtype=float32)
+    """
+
+    decay: Decay = 0.9
+    eps: NonNegative = 1e-6
+
+    formula = "d = sqrt(x + eps) * g; x = decay * x + (1 - decay) * d**2; u = d"
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"mean_square": jnp.zeros_like(param)}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        u = safe_sqrt(slots["mean_square"] + self.eps) * g
+        return u, {"mean_square": lerp(slots["mean_square"], u * u, self.decay)}
+
+
+class covered_sum(PerLeaf):
+    r"""The sum of all updates so far, of which only the largest of each row and of each column are remembered.
+
+    $$s_{ij} = \min(r_i, c_j) + g_{ij}; \qquad u = s, \qquad r_i ← \max_j s_{ij}, \quad c_j ← \max_i s_{ij}$$
+
+    For sizes, 0 or more, it is never below `running_sum`, whose n·m numbers are n + m here. Of a leaf with more axes,
+    for each index of each axis the largest is remembered; with fewer, it is `running_sum`.
+
+    Source: Anil et al. 2019, arXiv 1901.11150, algorithm SM3-II.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, w = gx.covered_sum(), jnp.array([[1.0, 2.0], [3.0, 0.0]])
+    >>> _, state = tx.update(w, tx.init(w))
+    >>> state.slots["covered_sum"]["largest"]
+    (Array([2., 3.], dtype=float32), Array([3., 2.], dtype=float32))
+    >>> tx.update(w, state)[0]
+    Array([[3., 4.],
+           [6., 2.]], dtype=float32)
+    """
+
+    formula = "s = min(row_max(s), column_max(s)) + g; u = s"
+
+    def init_tree(self, params: Any) -> Slots:
+        def start(p):
+            rows = _largest(widen(p)) if differentiable("params", p) else None
+            return jax.tree.map(lambda x: sharded(jnp.zeros_like(x), x), rows)
+
+        return {"largest": jax.tree.map(start, params)} if jax.tree.leaves(params) else {}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        total = _least(slots["largest"]) + g
+        return total, {"largest": _largest(total)}
+
+
+def _largest(x: Array) -> tuple[Array, ...]:
+    """For each axis, the largest over the others; of fewer than two axes, x itself."""
+    if x.ndim < 2:
+        return (x,)
+    every = range(x.ndim)
+    return tuple(jnp.max(x, tuple(a for a in every if a != axis), initial=0) for axis in every)
+
+
+def _least(largest: tuple[Array, ...]) -> Array:
+    """The smallest of what `_largest` says of each coordinate."""
+    if len(largest) == 1:
+        return largest[0]
+    every = range(len(largest))
+    expanded = (jnp.expand_dims(x, [a for a in every if a != axis]) for axis, x in enumerate(largest))
+    return reduce(jnp.minimum, expanded)

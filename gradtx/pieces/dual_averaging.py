@@ -1,0 +1,87 @@
+"""Dual averaging: steps from the initial parameters."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import Context, NonNegative, PerLeaf, Positive, Slots
+from gradtx.pieces.formulas import safe_divide, safe_power
+
+
+class from_start(PerLeaf):
+    """Steps to where the updates lead from the start, not from here.   u = θ₀ + g − θ
+
+    Behind a sum of gradients it makes dual averaging of descent. Needs `params`; the start is what `init` was given.
+
+    Source: Nesterov 2009, Primal-dual subgradient methods for convex problems.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, start = gx.from_start(), jnp.array([1.0])
+    >>> tx.update(jnp.array([-0.5]), tx.init(start), jnp.array([3.0]))[0]
+    Array([-2.5], dtype=float32)
+    """
+
+    formula = "x0 = θ; x = x; u = x + g - θ"
+    needs = ("params",)
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"start": jnp.array(param)}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        return slots["start"] + g - context.params, slots
+
+
+class follow_the_leader(PerLeaf):
+    r"""Steps to the point that was best so far: for the gradients, penalties, and a proximal term for each step.
+
+    $$n ← n + g^2, \quad s = \frac{n^p}{η}, \quad z = v + g − s\,θ, \quad
+    x = \frac{\mathrm{clip}(z, ±λ_1) − z}{s + 2λ_2}, \quad v ← z + s\,x; \qquad u = x − θ$$
+
+    The penalties, λ₁·‖θ‖₁ + λ₂·‖θ‖², are against the sum of all losses, not each of them: a coordinate stays exactly
+    0 while its gradients sum to less than λ₁. The squares before the first update pull a start that is not 0 towards 0;
+    a coordinate without any gradient goes there at once. Needs `params`.
+
+    Args:
+      learning_rate: η, above 0; without penalties a step is η·g/nᵖ, AdaGrad's.
+      l1: λ₁, in units of the gradient.
+      l2: λ₂, half of the paper's.
+      power: p: ½ is AdaGrad's; at 0 the rate does not fall.
+      start: n before the first update, in squared units of the gradient.
+
+    Source: McMahan et al. 2013, Ad click prediction: a view from the trenches, algorithm 1, without its β, which is an
+    l2 of β/(2η); λ₂, the power and the start are Keras's. Its z is v − s·θ here: v, what the penalties pull, does not
+    grow, and loses no digits.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.follow_the_leader(0.5, l1=0.1, start=0.0), jnp.zeros(2)
+    >>> tx.update(jnp.array([-2.0, 0.05]), tx.init(params), params)[0]
+    Array([ 0.475, -0.   ], dtype=float32)
+    """
+
+    learning_rate: Positive = 1e-3
+    l1: NonNegative = 0.0
+    l2: NonNegative = 0.0
+    power: NonNegative = 0.5
+    start: NonNegative = 0.1
+
+    formula = (
+        "n0 = start; n = n + g**2; s = n**power / learning_rate; v0 = start**power / learning_rate * θ; "
+        "z = v + g - s * θ; x = (clip(z, -l1, l1) - z) / (s + 2 * l2); v = z + s * x; u = x - θ"
+    )
+    needs = ("params",)
+
+    def init_leaf(self, param: Array) -> Slots:
+        total = jnp.full_like(param, self.start)
+        return {
+            "pull": safe_power(total, jnp.asarray(self.power, total.dtype)) / self.learning_rate * param,
+            "sum": total,
+        }
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        total, point = slots["sum"] + g * g, context.params
+        size = safe_power(total, self.power) / self.learning_rate
+        linear = slots["pull"] + g - size * point
+        pull = jnp.clip(linear, -self.l1, self.l1)
+        # (pull − linear)/(size + 2·l2) − point, without its cancellation
+        step = safe_divide(pull - slots["pull"] - g - 2 * self.l2 * point, size + 2 * self.l2)
+        step = jnp.where(jnp.abs(linear) <= self.l1, -point, step)
+        return step, {"pull": pull - 2 * self.l2 * (point + step), "sum": total}

@@ -1,0 +1,250 @@
+"""Transformations of each coordinate on its own, without memory."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import Context, NonNegative, PerLeaf, Scalar, Slots, Transformation
+from gradtx.pieces.formulas import safe_power, safe_sqrt
+
+
+class identity(Transformation):
+    """Leaves the updates as they are: the unit of `chain`.   u = g
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.identity()
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([ 4., -1.], dtype=float32)
+    """
+
+    formula = "u = g"
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        return updates, slots
+
+
+class Map(PerLeaf):
+    """A function of each leaf, without memory: a subclass defines `map`."""
+
+    init_tree = Transformation.init_tree  # nothing, and not leaf by leaf
+
+    def map(self, g: Array) -> Array:
+        raise NotImplementedError(f"{type(self).__name__} must define map")
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        return self.map(g), slots
+
+
+class scale(Map):
+    """Multiplies the updates by a factor.   u = c·g
+
+    Args:
+      factor: c, of any sign.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.scale(0.5)
+    >>> tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)))[0]
+    Array([1.], dtype=float32)
+    """
+
+    factor: Scalar
+
+    formula = "u = factor * g"
+
+    def map(self, g: Array) -> Array:
+        return self.factor * g
+
+
+class scale_by_learning_rate(Map):
+    """Turns a direction of ascent into a step downhill: the last piece of a recipe.   u = −η·g
+
+    Args:
+      learning_rate: η, 0 or more, in units of the parameters for one unit of the incoming updates.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.scale_by_learning_rate(0.5)
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([-2. ,  0.5], dtype=float32)
+    """
+
+    learning_rate: NonNegative = 1e-3
+
+    formula = "u = -learning_rate * g"
+
+    def map(self, g: Array) -> Array:
+        return -self.learning_rate * g
+
+
+class scale_by_step(PerLeaf):
+    """Weights the updates by their number.   u = tᵖ·g
+
+    Args:
+      power: p, of any sign.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx = gx.scale_by_step(2.0)
+    >>> gradients, start = jnp.array([1.0, 1.0, 1.0]), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1]
+    Array([1., 4., 9.], dtype=float32)
+    """
+
+    power: Scalar
+
+    formula = "u = t**power * g"
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        return context.step.astype(g.dtype) ** self.power * g, slots
+
+
+class add_constant(Map):
+    """Adds a constant to each coordinate.   u = g + c
+
+    Args:
+      constant: c, in units of the updates.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.add_constant(0.5)
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([ 4.5, -0.5], dtype=float32)
+    """
+
+    constant: Scalar
+
+    formula = "u = g + constant"
+
+    def map(self, g: Array) -> Array:
+        return g + self.constant
+
+
+class at_least(Map):
+    """Raises each coordinate to a least one.   u = max(g, c)
+
+    Args:
+      least: c, in units of the updates.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.at_least(0.5)
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([4. , 0.5], dtype=float32)
+    """
+
+    least: Scalar
+
+    formula = "u = max(g, least)"
+
+    def map(self, g: Array) -> Array:
+        return jnp.maximum(g, self.least)
+
+
+class emit_one(Map):
+    """One for every coordinate, whatever the updates are: the size of what is not to be divided.   u = 1
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.emit_one()
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([1., 1.], dtype=float32)
+    """
+
+    formula = "u = 1"
+
+    def map(self, g: Array) -> Array:
+        return jnp.ones_like(g)
+
+
+class square(Map):
+    """u = g²
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.square()
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([16.,  1.], dtype=float32)
+    """
+
+    formula = "u = g**2"
+
+    def map(self, g: Array) -> Array:
+        return g * g
+
+
+class sqrt(Map):
+    """u = √g, and 0 where g ≤ 0; its derivative at 0 is taken as 0, so that hypergradients stay finite.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.sqrt()
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([2., 0.], dtype=float32)
+    """
+
+    formula = "u = sqrt(g)"
+
+    def map(self, g: Array) -> Array:
+        return safe_sqrt(g)
+
+
+class power(Map):
+    """u = gᵖ, and 0 where g ≤ 0; its derivative at 0 is taken as 0, so that hypergradients stay finite.
+
+    Args:
+      exponent: p, 0 or more; 0 gives 1 everywhere.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.power(1.5)
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([8., 0.], dtype=float32)
+    """
+
+    exponent: NonNegative
+
+    formula = "u = max(g, 0) ** exponent"
+
+    def map(self, g: Array) -> Array:
+        return safe_power(g, self.exponent)
+
+
+class sigmoid(Map):
+    """u = 1 / (1 + e⁻ᵍ)
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.sigmoid()
+    >>> tx.update(jnp.array([0.0, 100.0]), tx.init(jnp.zeros(2)))[0]
+    Array([0.5, 1. ], dtype=float32)
+    """
+
+    formula = "u = 1 / (1 + exp(-g))"
+
+    def map(self, g: Array) -> Array:
+        return jax.nn.sigmoid(g)
+
+
+class absolute(Map):
+    """u = |g|
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.absolute()
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([4., 1.], dtype=float32)
+    """
+
+    formula = "u = abs(g)"
+
+    def map(self, g: Array) -> Array:
+        return jnp.abs(g)
+
+
+class sign(Map):
+    """u = sign(g): −1, 0 or 1.
+
+    Source: Bernstein et al. 2018, arXiv 1802.04434 (signSGD).
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.sign()
+    >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
+    Array([ 1., -1.], dtype=float32)
+    """
+
+    formula = "u = sign(g)"
+
+    def map(self, g: Array) -> Array:
+        return jnp.sign(g)

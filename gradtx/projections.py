@@ -1,0 +1,109 @@
+"""Projections of parameters onto convex sets."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import Positive, Scalar
+from gradtx.pieces.elementwise import Map
+
+__all__ = ["box", "l1_ball", "simplex"]
+
+
+class box(Map):
+    """The nearest point with every coordinate from one number to another.   u = min(max(g, low), high)
+
+    Args:
+      low: The least coordinate.
+      high: The greatest.
+
+    Raises `ValueError` if low is above high.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.box(0.0, 1.0)
+    >>> tx.update(jnp.array([0.5, 3.0, -1.0]), tx.init(jnp.zeros(3)))[0]
+    Array([0.5, 1. , 0. ], dtype=float32)
+    """
+
+    low: Scalar
+    high: Scalar
+
+    formula = "u = clip(g, low, high)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.low, float) and isinstance(self.high, float) and self.low > self.high:
+            raise ValueError(f"box: low must be at most high, got {self.low} and {self.high}")
+
+    def map(self, g: Array) -> Array:
+        return jnp.clip(g, self.low, self.high)
+
+
+class simplex(Map):
+    r"""The nearest point whose coordinates are not negative and sum to s.   u = max(g − τ, 0), with τ such that Σu = s
+
+    Args:
+      total: s, above 0.
+
+    Source: Held, Wolfe and Crowder 1974; the threshold τ is found as in Michelot 1986.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.simplex()
+    >>> tx.update(jnp.array([0.75, 0.5, -3.0]), tx.init(jnp.zeros(3)))[0]
+    Array([0.625, 0.375, 0.   ], dtype=float32)
+    """
+
+    total: Positive = 1.0
+
+    formula = "u = max(g - threshold(g, total), 0)"
+
+    def map(self, g: Array) -> Array:
+        return _onto_simplex(g, self.total)
+
+
+class l1_ball(Map):
+    r"""The nearest point whose coordinates' sizes sum to at most r.   u = sign(g)·max(|g| − τ, 0), with the least τ ≥ 0
+
+    Many coordinates become 0, as with a penalty on |g|.
+
+    Args:
+      radius: r, above 0.
+
+    Source: Duchi et al. 2008, Efficient projections onto the ℓ1-ball.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.l1_ball(1.0)
+    >>> tx.update(jnp.array([0.75, -1.25, 0.125]), tx.init(jnp.zeros(3)))[0]
+    Array([ 0.25, -0.75,  0.  ], dtype=float32)
+    """
+
+    radius: Positive = 1.0
+
+    formula = "u = sign(g) * max(abs(g) - max(threshold(abs(g), radius), 0), 0)"
+
+    def map(self, g: Array) -> Array:
+        sizes = jnp.abs(g)
+        inside = jnp.sum(sizes) <= self.radius
+        return jnp.where(inside, g, jnp.sign(g) * _onto_simplex(sizes, self.radius))
+
+
+def _onto_simplex(x: Array, total: Array) -> Array:
+    """max(x − τ, 0) with the sum `total`: τ is found among the candidates for coordinates above 0, ever fewer."""
+    x = x - jax.lax.stop_gradient(jnp.max(x, initial=-jnp.inf))  # moves τ as much; from here on τ is in [−total, 0)
+
+    def threshold(candidates, x, total):
+        return (jnp.sum(jnp.where(candidates, x, 0)) - total) / jnp.sum(candidates, dtype=x.dtype)
+
+    def fewer(candidates):
+        return candidates & (still > threshold(candidates, still, limit))
+
+    still, limit = jax.lax.stop_gradient((x, total))
+    first = ~(still <= -limit)
+    _, candidates = jax.lax.while_loop(
+        lambda pair: jnp.any(pair[0] != pair[1]), lambda pair: (pair[1], fewer(pair[1])), (first, fewer(first))
+    )
+    return jnp.maximum(x - threshold(candidates, x, total), 0)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,13 @@
+"""Saving and restoring optimizers and their states."""
+
+from gradtx.serialization.read import read
+from gradtx.serialization.restore import restore
+
+__all__ = [
+    "read",
+    "restore",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

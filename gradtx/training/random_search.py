@@ -1,0 +1,60 @@
+"""Random search: the best of many random parameters."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from gradtx.core.arguments import checked
+from gradtx.core.errors import said
+from gradtx.pieces.extra import one_key
+from gradtx.training.gradient_check import _floating, _number, _value_of
+from gradtx.typing import PyTree
+
+
+class Found(NamedTuple):
+    """The best draw of a random search."""
+
+    params: Any
+    loss: Array
+
+
+@checked
+def random_search(
+    loss: Callable[[Any], Any], params: PyTree, key: Array, draws: int = 10_000, scale: float = 1.0
+) -> Found:
+    """The best of many random parameters: N(0, scale²) draws shaped like `params`, the one of least loss is kept.
+
+    A draw whose loss is NaN is passed over. Compiled as one loop; memory holds two draws at a time.
+
+    Args:
+      loss: A function from parameters to a number.
+      params: The tree of arrays that the draws are shaped like; its values are not used.
+      key: A `jax.random.key`.
+      draws: How many draws.
+      scale: The standard deviation of each coordinate.
+
+    >>> import jax, jax.numpy as jnp
+    >>> params, loss = random_search(lambda w: jnp.sum((w - 1) ** 2), jnp.zeros(2), jax.random.key(0))
+    >>> bool(loss < 1e-2)
+    True
+    """
+    if type(draws) is not int or draws < 1:
+        raise ValueError(f"random_search: draws must be an integer, at least 1, got {said(draws)}")
+    scale, key = _number("random_search: scale", scale), one_key("random_search", key)
+    _floating("random_search", params)
+    flat, unravel = ravel_pytree(params)
+
+    def draw(best, key):
+        candidate = scale * jax.random.normal(key, flat.shape, flat.dtype)
+        value = _value_of(loss, unravel(candidate))
+        better = value < best[1]
+        return (jnp.where(better, candidate, best[0]), jnp.where(better, value, best[1])), None
+
+    dtype = jax.eval_shape(lambda w: _value_of(loss, w), params).dtype
+    start = (jnp.full_like(flat, jnp.nan), jnp.asarray(jnp.inf, dtype))
+    (best, value), _ = jax.lax.scan(draw, start, jax.random.split(key, draws))
+    return Found(unravel(best), value)

@@ -1,0 +1,198 @@
+"""Many optimizers at once: one record that holds them all, and one compiled run over it."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from gradtx.core import Record, Transformation, leaves_by_path
+from gradtx.core.arguments import checked, function_of, misfit, sequence, traced
+from gradtx.core.errors import describe, said
+from gradtx.core.programs import program_of
+from gradtx.inspect.hyperparameters import labels
+from gradtx.inspect.tables import aligned
+
+
+@checked
+def stack(txs: Sequence[Any]) -> Any:
+    """Optimizers of one structure as one record, whose hyperparameters have a leading axis: for `jax.vmap` and `sweep`.
+
+    Raises `ValueError` for optimizers that differ in more than their numbers, with the first difference.
+
+    >>> import gradtx as gx
+    >>> gx.stack([gx.sgd(0.1), gx.sgd(0.2)])
+    chain(identity(), scale_by_learning_rate(<float32[2]>))
+    """
+    several = [Transformation.coerce(f"stack: txs[{i}]", tx) for i, tx in enumerate(sequence("stack: txs", txs))]
+    if not several:
+        raise ValueError("stack needs one optimizer or more, got none")
+    for i, tx in enumerate(several):
+        if different := _difference("", several[0], tx):
+            raise ValueError(f"stack: txs[{i}] is not of the structure of txs[0]: {different}")
+    return jax.tree.map(lambda *numbers: jnp.stack([jnp.asarray(x, float) for x in numbers]), *several)
+
+
+@checked
+def grid(make: Callable[..., Any], **values: Iterable[Any]) -> Any:
+    """Every combination of the values, as one record; the last name varies fastest, as in `itertools.product`.
+
+    Args:
+      make: Makes an optimizer of the named arguments.
+      values: For each argument its values.
+
+    Raises `ValueError` or `TypeError` for an argument that `make` does not take or needs, one without values, and as
+    `stack` does.
+
+    >>> import gradtx as gx
+    >>> txs = gx.grid(gx.adam, learning_rate=[0.1, 0.01], b2=[0.99, 0.999])
+    >>> txs.links[1]
+    scale_by_learning_rate(<float32[4]>)
+    """
+    columns = {name: _values(name, several) for name, several in values.items()}
+    if why := misfit(_name(function_of("grid: make", make)), make, (), columns):
+        raise TypeError(f"grid: {why}")
+    return stack([make(**dict(zip(columns, combination))) for combination in itertools.product(*columns.values())])
+
+
+def _values(name: str, values: Any) -> list[Any]:
+    values = sequence(f"grid: {name}", values)
+    if not values:
+        raise ValueError(f"grid: {name} has no values")
+    return values
+
+
+def _difference(place: str, a: Any, b: Any) -> str:
+    """Where two optimizers first differ in more than their numbers, as a sentence, or ""."""
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        if len(a) != len(b):
+            return f"{place} are {len(b)}, not {len(a)}"
+        return next(filter(None, (_difference(f"{place}[{i}]", x, y) for i, (x, y) in enumerate(zip(a, b)))), "")
+    if isinstance(a, Record) and type(a) is type(b):
+        for name, kind in a._kinds.items():
+            field, x, y = f"{place}.{name}" if place else name, getattr(a, name), getattr(b, name)
+            if kind.data and (found := _difference(field, x, y)):
+                return found
+            if not kind.data and x != y:
+                return f"{field} is {y!r}, not {x!r}"
+        return ""
+    return "" if _said(a) == _said(b) else f"{place or 'it'} is {_said(b)}, not {_said(a)}"
+
+
+def _said(value: Any) -> str:
+    """What a hyperparameter or a part is, but for its numbers."""
+    if value is None or isinstance(value, Record):
+        return type(value).__name__ if value is not None else "None"
+    return f"an array of shape {jnp.shape(value)}" if jnp.shape(value) else "a number"
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", repr(function))
+
+
+class Sweep(NamedTuple):
+    """What a sweep found; prints as a table, a row for each optimizer.
+
+    >>> import gradtx as gx
+    >>> found = gx.sweep(lambda tx: tx.factor**2, gx.grid(gx.scale, factor=[2.0, -1.0]))
+    >>> found
+    factor  result
+         2       4
+        -1       1
+    >>> found.best()
+    scale(-1.0)
+    """
+
+    results: Any  # what `train` returned, with a leading axis
+    hyperparameters: dict[str, np.ndarray]  # those that vary, by name
+    txs: Any  # the optimizers, as one record
+
+    @checked
+    def best(self, by: Callable[[Any], Any] = lambda result: result) -> Any:
+        """The optimizer of the lowest result; `by` chooses it from results of several parts. NaN is never lowest."""
+        found = by(self.results)
+        if not isinstance(found, (jax.Array, np.ndarray, list, tuple)):
+            raise TypeError(f"best: by must choose an array of the results, chose {said(found)}")
+        values = np.asarray(found, float)
+        size = jax.tree.leaves(self.txs)[0].shape
+        if values.shape != size or np.isnan(values).all():
+            have = "only NaN" if values.shape == size else f"an array of shape {values.shape}"
+            raise ValueError(f"best needs one number for each of {size[0]} optimizers, got {have}")
+        return jax.tree.map(lambda x: x[int(np.nanargmin(values))], self.txs)
+
+    def __str__(self) -> str:
+        columns = {name: [f"{value:.4g}" for value in values] for name, values in self.hyperparameters.items()}
+        for path, result in leaves_by_path(self.results).items():
+            numbers = np.asarray(result).tolist()
+            cells = [f"{x:.4g}" for x in numbers] if result.ndim == 1 else [describe(result[0])] * len(result)
+            columns[path or "result"] = cells
+        rows = list(zip(*columns.values()))
+        more = [f"… and {len(rows) - 100} more"] if len(rows) > 100 else []
+        return "\n".join([aligned([tuple(columns), *rows[:100]], left=0), *more])
+
+    __repr__ = __str__
+
+
+@checked
+def sweep(train: Callable[[Any], Any], txs: Any, *, at_once: int | None = None) -> Sweep:
+    """Runs `train(tx)` for every optimizer of a batch, compiled once.
+
+    Args:
+      train: A pure function that JAX can trace, from an optimizer to arrays. The same function with another batch of
+        this structure and size does not compile again.
+      txs: The optimizers: of `stack`, `grid` or `jax.vmap`, or a sequence of them.
+      at_once: How many run side by side; None for all, 1 for one after another. Fewer need less memory.
+
+    Raises `ValueError` or `TypeError` for optimizers that are no batch, and for a result that is no array.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> def train(tx):
+    ...     def step(carry, _):
+    ...         w, state = carry
+    ...         update, state = tx.update(2 * w, state)  # the gradient of w²
+    ...         return (w + update, state), None
+    ...     w = jnp.ones(())
+    ...     (w, _), _ = jax.lax.scan(step, (w, tx.init(w)), length=3)
+    ...     return w * w
+    >>> found = gx.sweep(train, gx.grid(gx.heavy_ball, learning_rate=[0.1, 0.3, 0.6], decay=[0.0, 0.5]))
+    >>> found
+    decay  learning_rate    result
+        0            0.1    0.2621
+      0.5            0.1    0.0912
+        0            0.3  0.004096
+      0.5            0.3    0.1063
+        0            0.6   6.4e-05
+      0.5            0.6  0.004624
+    >>> float(found.best().links[-1].learning_rate)
+    0.6...
+    """
+    if isinstance(txs, Sequence):
+        txs = stack(txs)
+    if at_once is not None and (isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1):
+        raise ValueError(f"sweep: at_once must be None or an integer, 1 or more, got {said(at_once)}")
+    leaves = leaves_by_path(txs) if isinstance(txs, Transformation) else {}
+    shapes = {jnp.shape(x) for x in leaves.values()}
+    if len(shapes) != 1 or len(shapes.pop()) != 1:
+        raise ValueError(f"sweep: txs must be a batch of optimizers, as gx.stack and gx.grid make, got {said(txs)}")
+    if any(isinstance(x, Tracer) for x in leaves.values()):
+        raise TypeError("sweep: txs are traced, and its table needs their values: within jit, jax.vmap(train)(txs)")
+    results = program_of(train, at_once, lambda of: jax.jit(lambda txs: _run(of(), at_once, txs)))(txs)
+    return Sweep(results, {name: np.asarray(x) for name, x in labels(txs).items() if np.ptp(x)}, txs)
+
+
+def _run(train: Callable[[Any], Any], at_once: int | None, txs: Any) -> Any:
+    def checked(tx):
+        result = traced("sweep: train", train, tx)
+        if not jax.tree.leaves(result):
+            raise TypeError(f"sweep: train must return arrays, returned {said(result)}")
+        for path, leaf in leaves_by_path(result).items():
+            if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, int)):
+                raise TypeError(f"sweep: train must return arrays, returned {said(leaf)}{path and f' at {path!r}'}")
+        return jax.tree.map(jnp.asarray, result)
+
+    if at_once is None:
+        return jax.vmap(checked)(txs)
+    return jax.lax.map(checked, txs, batch_size=None if at_once == 1 else at_once)
