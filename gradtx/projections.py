@@ -20,7 +20,7 @@ class box(Map):
     Raises `ValueError` if low is above high.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.box(0.0, 1.0)
+    >>> tx = gx.projections.box(0.0, 1.0)
     >>> tx.update(jnp.array([0.5, 3.0, -1.0]), tx.init(jnp.zeros(3)))[0]
     Array([0.5, 1. , 0. ], dtype=float32)
     """
@@ -48,7 +48,7 @@ class simplex(Map):
     Source: Held, Wolfe and Crowder 1974; the threshold τ is found as in Michelot 1986.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.simplex()
+    >>> tx = gx.projections.simplex()
     >>> tx.update(jnp.array([0.75, 0.5, -3.0]), tx.init(jnp.zeros(3)))[0]
     Array([0.625, 0.375, 0.   ], dtype=float32)
     """
@@ -72,7 +72,7 @@ class l1_ball(Map):
     Source: Duchi et al. 2008, Efficient projections onto the ℓ1-ball.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.l1_ball(1.0)
+    >>> tx = gx.projections.l1_ball(1.0)
     >>> tx.update(jnp.array([0.75, -1.25, 0.125]), tx.init(jnp.zeros(3)))[0]
     Array([ 0.25, -0.75,  0.  ], dtype=float32)
     """

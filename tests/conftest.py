@@ -12,7 +12,7 @@ import jax
 import pytest
 
 # Compiling is what the tests wait for: thousands of small programs, each run a few times. XLA's former emitters compile
-# them in a third of the time; a jaxlib that has them no more ends at the flag.
+# them in a third of the time; a jaxlib that does not know a flag ends at it.
 # GRADTX_AS_USERS_RUN=1 leaves XLA and JAX as users have them, but for the eight devices.
 AS_USERS_RUN = bool(os.environ.get("GRADTX_AS_USERS_RUN"))
 DEVICES = "--xla_force_host_platform_device_count=8" + ("" if AS_USERS_RUN else " --xla_backend_optimization_level=0")
@@ -20,8 +20,10 @@ QUICK = "" if AS_USERS_RUN else "--xla_cpu_use_fusion_emitters=false --xla_cpu_p
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have from the process that starts them
     flags = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}"
     start = [sys.executable, "-c", "import jax; jax.devices()"]
-    known = not subprocess.run(start, env=os.environ | {"XLA_FLAGS": QUICK}, capture_output=True).returncode
-    os.environ["XLA_FLAGS"] = f"{flags} {QUICK}" if known else flags
+    for flag in QUICK.split():
+        known = not subprocess.run(start, env=os.environ | {"XLA_FLAGS": flag}, capture_output=True).returncode
+        flags += f" {flag}" * known
+    os.environ["XLA_FLAGS"] = flags
 
 # Of what is tested for the whole registry, each test takes one case in so many, another share for each test: every case
 # meets some of the tests, and every test some of the cases. The seed is the commit, so that each tests another sample.

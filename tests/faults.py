@@ -283,8 +283,8 @@ FAULTS = [
     Fault(
         "an inner share is the outer",
         "combinators/blend.py",
-        "lerp(a, g, self.share)",
-        "lerp(g, a, self.share)",
+        "lerp(a, g, self.weight)",
+        "lerp(g, a, self.weight)",
         f"{REFERENCE}[lion-0]",
     ),
     Fault(
@@ -310,7 +310,7 @@ FAULTS = [
     ),
     Fault(
         "a distance shrinks",
-        "combinators/distance.py",
+        "combinators/distances.py",
         'jnp.maximum(slots["distance"], global_norm(away))',
         "global_norm(away)",
         f"{REFERENCE}[dog-0]",
@@ -319,36 +319,36 @@ FAULTS = [
     Fault(
         "what is held is computed, and multiplied by 0",
         "wrappers/every.py",
-        "jax.lax.cond((context.step - 1) % self.interval == 0, run, lambda: slots)",
-        "jax.tree.map(lambda x, y: y + ((context.step - 1) % self.interval == 0) * (x - y), run(), slots)",
+        "jax.lax.cond((context.step - 1) % self.every_k == 0, run, lambda: slots)",
+        "jax.tree.map(lambda x, y: y + ((context.step - 1) % self.every_k == 0) * (x - y), run(), slots)",
         "tests/wrappers/test_every.py::test_a_nan_between_is_not_seen_and_one_at_a_run_is_held",
     ),
     Fault(
         "the inner clock is the outer",
         "wrappers/every.py",
-        "step=(context.step - 1) // self.interval + 1",
+        "step=(context.step - 1) // self.every_k + 1",
         "step=context.step",
         "tests/wrappers/test_every.py::test_an_average_is_corrected_for_what_it_has_seen",
     ),
     Fault(
         "the slow weights never move",
         "wrappers/iterates.py",
-        "pull = context.step % self.every == 0",
+        "pull = context.step % self.every_k == 0",
         "pull = context.step < 0",
         "tests/wrappers/test_evaluation.py::test_they_are_numpys_after_every_step[lookahead]",
     ),
     Fault(
         "the slow weights move a step early",
         "wrappers/iterates.py",
-        "pull = context.step % self.every == 0",
-        "pull = (context.step + 1) % self.every == 0",
+        "pull = context.step % self.every_k == 0",
+        "pull = (context.step + 1) % self.every_k == 0",
         "tests/wrappers/test_evaluation.py::test_they_are_numpys_after_every_step[lookahead]",
     ),
     Fault(
         "a missing select: the slow weights take in what is not theirs",
         "wrappers/iterates.py",
-        "return jnp.where(pull, s + self.share * (p + u - s), s)",
-        "return s + pull * self.share * (p + u - s)",
+        "return jnp.where(pull, s + self.weight * (p + u - s), s)",
+        "return s + pull * self.weight * (p + u - s)",
         "tests/wrappers/test_evaluation.py::test_a_nan_between_is_not_seen",
     ),
     Fault(
@@ -694,7 +694,7 @@ FAULTS = [
     Fault(
         "parts are added, for the mean too",
         "wrappers/accumulate.py",
-        "self.every if self.mean else 1",
+        "self.every_k if self.mean else 1",
         "1",
         "tests/wrappers/test_accumulate.py::test_the_mean_is_the_mean",
     ),

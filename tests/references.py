@@ -93,8 +93,8 @@ def size(s: Any, eps: float, eps_in_sqrt: bool) -> Any:
     return sqrt(s + eps) if eps_in_sqrt else sqrt(s) + eps
 
 
-def adagrad(gradients: Gradients, learning_rate=1e-2, eps=1e-8, eps_in_sqrt=False, start=0.0) -> Steps:
-    s = start
+def adagrad(gradients: Gradients, learning_rate=1e-2, eps=1e-8, eps_in_sqrt=False, initial_value=0.0) -> Steps:
+    s = initial_value
     for g in gradients:
         s = s + g**2
         yield -learning_rate * divide(g, size(s, eps, eps_in_sqrt))
@@ -203,12 +203,12 @@ def adamax(gradients: Gradients, learning_rate=2e-3, b1=0.9, b2=0.999, eps=1e-8)
 
 
 def nadam(
-    gradients: Gradients, learning_rate=2e-3, b1=0.9, b2=0.999, eps=1e-8, warm_up=False, warm_up_rate=0.004
+    gradients: Gradients, learning_rate=2e-3, b1=0.9, b2=0.999, eps=1e-8, warmup=False, warmup_rate=0.004
 ) -> Steps:
     """Dozat's algorithm 2, but as in PyTorch and Keras m decays by β₁, not by μ, and ŝ is not multiplied by β₂."""
 
     def mu(t: int) -> float:
-        return b1 * (1 - 0.5 * 0.96 ** (warm_up_rate * t)) if warm_up else b1
+        return b1 * (1 - 0.5 * 0.96 ** (warmup_rate * t)) if warmup else b1
 
     m, s, product = 0.0, 0.0, 1.0
     for t, g in zip(count(1), gradients):
@@ -262,8 +262,10 @@ def adabelief(gradients: Gradients, learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e
         yield -learning_rate * divide(m / (1 - b1**t), sqrt(s / (1 - b2**t)) + eps)
 
 
-def yogi(gradients: Gradients, learning_rate=1e-2, b1=0.9, b2=0.999, eps=1e-3, start=1e-6, corrected=True) -> Steps:
-    m, v = 0.0, start
+def yogi(
+    gradients: Gradients, learning_rate=1e-2, b1=0.9, b2=0.999, eps=1e-3, initial_value=1e-6, corrected=True
+) -> Steps:
+    m, v = 0.0, initial_value
     for t, g in zip(count(1), gradients):
         m = b1 * m + (1 - b1) * g
         v = v - (1 - b2) * np.sign(v - g**2) * g**2
@@ -317,20 +319,20 @@ def lion(
         yield -learning_rate * (np.sign(c) + weight_decay * where * w)
 
 
-def qhm(gradients: Gradients, learning_rate=1.0, decay=0.999, share=0.7) -> Steps:
+def qhm(gradients: Gradients, learning_rate=1.0, decay=0.999, weight=0.7) -> Steps:
     m = 0.0
     for g in gradients:
         m = decay * m + (1 - decay) * g
-        yield -learning_rate * ((1 - share) * g + share * m)
+        yield -learning_rate * ((1 - weight) * g + weight * m)
 
 
-def qhadam(gradients: Gradients, learning_rate=1e-3, b1=0.995, b2=0.999, share1=0.7, share2=1.0, eps=1e-8) -> Steps:
+def qhadam(gradients: Gradients, learning_rate=1e-3, b1=0.995, b2=0.999, weight1=0.7, weight2=1.0, eps=1e-8) -> Steps:
     m, s = 0.0, 0.0
     for t, g in zip(count(1), gradients):
         m = b1 * m + (1 - b1) * g
         s = b2 * s + (1 - b2) * g**2
-        above = (1 - share1) * g + share1 * m / (1 - b1**t)
-        below = (1 - share2) * g**2 + share2 * s / (1 - b2**t)
+        above = (1 - weight1) * g + weight1 * m / (1 - b1**t)
+        below = (1 - weight2) * g**2 + weight2 * s / (1 - b2**t)
         yield -learning_rate * divide(above, sqrt(below) + eps)
 
 

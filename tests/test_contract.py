@@ -44,11 +44,11 @@ each_part, each_part_tx = registered("case", PARTS), registered("tx", PARTS)
 
 # What remembers a number that it measured of all leaves: of a part of them, it remembers another.
 MEASURING = (
-    gx.estimate_distance,
-    gx.grow_distance,
+    gx.dadapt_distance,
+    gx.prodigy_distance,
     gx.mechanic,
-    gx.model_step,
-    gx.scale_by_distance,
+    gx.momo_step,
+    gx.dog_distance,
     gx.scale_by_total_norm,
 )
 
@@ -319,7 +319,7 @@ def test_apply_is_update_and_apply_updates(tx):
     state = tx.init(params)
     for g in stream(params, 2):
         updates, after = tx.update(g, state, params, **extra(tx))
-        as_one = tx.apply(g, state, params, **extra(tx))
+        as_one = tx.apply(params, state, g, **extra(tx))
         params, state = gx.apply_updates(params, updates), after
         chex.assert_trees_all_equal(as_one, (params, state))
 
@@ -445,7 +445,7 @@ def test_gradients_of_any_size_have_finite_updates(name):
 @each_part
 def test_shard_map_is_a_plain_function(case):
     tx = case.tx
-    if isinstance(tx, (gx.covered_sum, gx.factored, gx.monitor, gx.reduced, gx.skip_nonfinite, *MEASURING)):
+    if isinstance(tx, (gx.sm3_sum, gx.factored, gx.monitor, gx.reduced, gx.skip_nonfinite, *MEASURING)):
         pytest.skip("declared: what it remembers or measures is of the shard, so its state is not one for all")
     params = {"w": jnp.arange(64.0).reshape(16, 4) / 64}
     g = next(stream(params))

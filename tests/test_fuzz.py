@@ -141,7 +141,7 @@ def depth_of(tx: Any) -> int:
 
 
 # ---------------------------------------------------------------- what holds
-TWICE = (gx.simplex, gx.l1_ball)
+TWICE = (gx.projections.simplex, gx.projections.l1_ball)
 """Declared: XLA may compute what comes in twice, with two roundings, and the largest of it is not among it then."""
 
 

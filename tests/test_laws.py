@@ -176,8 +176,8 @@ FAMILY = {
     "adopt that forgets divides by the gradient before": (
         gx.adopt(rate, b1=0.0, b2=0.0),
         gx.chain(
-            gx.precondition(gx.identity(), by=gx.chain(gx.absolute(), gx.delay(), gx.at_least(1e-6)), eps=0.0),
-            gx.growing_clip(0.25),
+            gx.precondition(gx.identity(), by=gx.chain(gx.abs(), gx.delay(), gx.lower_bound(1e-6)), eps=0.0),
+            gx.adopt_clip(0.25),
             gx.scale_by_learning_rate(rate),
         ),
     ),
@@ -234,7 +234,7 @@ def test_amsgrad_is_adam_while_the_size_grows():
 def test_yogi_is_adagrad_while_the_squares_exceed_their_average():
     params = params_of()
     growing = [jax.tree.map(lambda p, t=t: p * t, params) for t in range(1, 8)]
-    yogi, _ = follow(gx.yogi(rate, b1=0.0, b2=0.75, eps=0.0, start=0.0, corrected=False), params, growing)
+    yogi, _ = follow(gx.yogi(rate, b1=0.0, b2=0.75, eps=0.0, initial_value=0.0, corrected=False), params, growing)
     assert_near(yogi, follow(gx.adagrad(2 * rate, eps=0.0), params, growing)[0], 2e-6)
 
 

@@ -38,17 +38,17 @@ points = [
 @pytest.mark.parametrize("x", points)
 @pytest.mark.parametrize("size", [1e-3, 1.0, 100.0])
 def test_the_nearest_point(x, size):
-    onto_simplex = project(gx.simplex(size), x)
+    onto_simplex = project(gx.projections.simplex(size), x)
     assert np.allclose(onto_simplex, by_bisection(x, size), rtol=0, atol=1e-11 * size)
-    onto_ball = project(gx.l1_ball(size), x)
+    onto_ball = project(gx.projections.l1_ball(size), x)
     inside = np.abs(x).sum() <= size
     expected = x if inside else np.sign(x) * by_bisection(np.abs(x), size)
     assert np.allclose(onto_ball, expected, rtol=0, atol=1e-11 * size)
     assert np.allclose(project(gx.clip_by_norm(size), x), x * min(1, size / np.linalg.norm(x)), rtol=1e-14)
-    assert (project(gx.box(-size, 2 * size), x) == np.clip(x, -size, 2 * size)).all()
+    assert (project(gx.projections.box(-size, 2 * size), x) == np.clip(x, -size, 2 * size)).all()
 
 
-SETS = [gx.simplex(0.7), gx.l1_ball(0.7), gx.clip_by_norm(0.7), gx.box(-0.25, 0.7)]
+SETS = [gx.projections.simplex(0.7), gx.projections.l1_ball(0.7), gx.clip_by_norm(0.7), gx.projections.box(-0.25, 0.7)]
 
 
 @pytest.mark.parametrize("tx", SETS)
@@ -70,12 +70,12 @@ def test_nothing_zeros_and_nan(tx, x):
 @pytest.mark.parametrize("size", [1e-30, 1e-6, 1e6, 1e30])
 def test_the_simplex_in_float32_beside_large_coordinates(size):
     x = np.array([size, size * 0.9, -size, size], np.float32)
-    got = project(gx.simplex(1.0), x, np.float32)
+    got = project(gx.projections.simplex(1.0), x, np.float32)
     assert abs(got.sum(dtype=np.float64) - 1) < 1e-6
     assert np.allclose(got, by_bisection(x.astype(np.float64), 1.0), atol=1e-6)
 
 
-@pytest.mark.parametrize("tx", [gx.simplex(0.7), gx.l1_ball(0.7)])
+@pytest.mark.parametrize("tx", [gx.projections.simplex(0.7), gx.projections.l1_ball(0.7)])
 def test_derivatives_are_those_of_differences(tx, x64):
     x, v = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9)))
     f = lambda x, total: type(tx)(total).update(x, tx.init(x))[0]  # noqa: E731
@@ -95,9 +95,9 @@ def test_many_at_once(tx):
 @pytest.mark.parametrize(
     "act, words",
     [
-        (lambda: gx.box(1.0, 0.0), "box: low must be at most high, got 1.0 and 0.0"),
-        (lambda: gx.simplex(0.0), "simplex: total must be a finite number above 0"),
-        (lambda: gx.l1_ball(-1.0), "l1_ball: radius must be a finite number above 0"),
+        (lambda: gx.projections.box(1.0, 0.0), "box: low must be at most high, got 1.0 and 0.0"),
+        (lambda: gx.projections.simplex(0.0), "simplex: total must be a finite number above 0"),
+        (lambda: gx.projections.l1_ball(-1.0), "l1_ball: radius must be a finite number above 0"),
         (lambda: gx.clip_by_norm(float("inf")), "clip_by_norm: max_norm must be a finite number above 0"),
     ],
 )

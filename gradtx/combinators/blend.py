@@ -14,7 +14,7 @@ class blend(Transformation):
 
     Args:
       inner: Makes a(g).
-      share: c: 1 is the transformation alone, 0 the updates as they are.
+      weight: c: 1 is the transformation alone, 0 the updates as they are.
 
     Source: Ma and Yarats 2019, arXiv 1810.06801 (quasi-hyperbolic momentum, of an average).
 
@@ -25,13 +25,13 @@ class blend(Transformation):
     """
 
     inner: Part
-    share: Scalar
+    weight: Scalar
 
-    formula = "u = share * inner(g) + (1 - share) * g"
+    formula = "u = weight * inner(g) + (1 - weight) * g"
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
-        return jax.tree.map(lambda a, g: lerp(a, g, self.share), made, updates), new
+        return jax.tree.map(lambda a, g: lerp(a, g, self.weight), made, updates), new
 
 
 class cautious(Transformation):

@@ -26,7 +26,7 @@ class precondition(Transformation):
       centered: Whether the size is made of g − d, what the direction did not foresee, instead of g.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.precondition(gx.identity(), by=gx.absolute(), eps=0.0)
+    >>> tx = gx.precondition(gx.identity(), by=gx.abs(), eps=0.0)
     >>> tx.update(jnp.array([4.0, -2.0, 0.0]), tx.init(jnp.zeros(3)))[0]
     Array([ 1., -1.,  0.], dtype=float32)
     """
@@ -71,7 +71,7 @@ class clipped_precondition(Transformation):
     1804.04235.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.clipped_precondition(gx.identity(), by=gx.chain(gx.absolute(), gx.scale(0.5)), eps=0.0)
+    >>> tx = gx.clipped_precondition(gx.identity(), by=gx.chain(gx.abs(), gx.scale(0.5)), eps=0.0)
     >>> tx.update(jnp.array([4.0, -2.0]), tx.init(jnp.zeros(2)))[0]
     Array([ 1., -1.], dtype=float32)
     """

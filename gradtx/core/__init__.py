@@ -3,7 +3,7 @@
 from gradtx.core.kinds import Kind
 from gradtx.core.record import Record
 from gradtx.core.root import Context, Slots, State, at_work, init_slots, run, walk
-from gradtx.core.schedule import Decay, NonNegative, Positive, Scalar, Schedule, Share, of_step, scalar
+from gradtx.core.schedule import Decay, Fraction, NonNegative, Positive, Scalar, Schedule, of_step, scalar
 from gradtx.core.transformation import Part, PerLeaf, Transformation, TransformationLike, pair
 from gradtx.core.trees import NOTHING, leaves_by_path, path_of, working_dtype
 
@@ -11,6 +11,7 @@ __all__ = [
     "NOTHING",
     "Context",
     "Decay",
+    "Fraction",
     "Kind",
     "NonNegative",
     "Part",
@@ -19,7 +20,6 @@ __all__ = [
     "Record",
     "Scalar",
     "Schedule",
-    "Share",
     "Slots",
     "State",
     "Transformation",

@@ -33,9 +33,10 @@ class Context(NamedTuple):
 
 def walk(tx: Any) -> Iterator[Any]:
     """The transformation and all that it is made of, outermost first."""
-    yield tx
-    for part in tx.parts().values():
-        yield from walk(part)
+    if hasattr(tx, "parts"):
+        yield tx
+        for part in tx.parts().values():
+            yield from walk(part)
 
 
 def keys_of(tx: Any, name: str, part: Any) -> tuple[str, ...]:
@@ -75,7 +76,7 @@ def update(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, An
 
 
 @trees.compiled
-def apply(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
+def apply(tx: Any, params: Any, state: State, updates: Any, extra: dict[str, Any]) -> tuple[Any, State]:
     work, end = _begun(tx, updates, state, params, extra)
     return run(*work, then=lambda *made: end(*made, put=lambda u: params if u is NOTHING else apply_updates(params, u)))
 

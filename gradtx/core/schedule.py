@@ -52,7 +52,7 @@ Positive = Annotated[Any, _interval(0, math.inf, closed=False, text="a finite nu
 """A `Scalar` above 0."""
 Decay = Annotated[Any, _interval(0, math.nextafter(1, 0), text="at least 0 and below 1")]
 """A `Scalar` in [0, 1): the share of an average that stays at each step."""
-Share = Annotated[Any, _interval(math.nextafter(0, 1), 1, text="above 0 and at most 1")]
+Fraction = Annotated[Any, _interval(math.nextafter(0, 1), 1, text="above 0 and at most 1")]
 """A `Scalar` in (0, 1]."""
 
 

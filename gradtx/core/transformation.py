@@ -122,18 +122,19 @@ class Transformation(Record, Pair):
         return root.update(self, updates, state, params, extra)
 
     @checked
-    def apply(self, updates: Any, state: State, params: Any, **extra: Any) -> tuple[Any, State]:
-        """The new parameters and state: `update` and `apply_updates` as one.
+    def apply(self, params: Any, state: State, updates: Any, **extra: Any) -> tuple[Any, State]:
+        """Update and add: return the new parameters and state, in the order in which they are given.
 
-        Where a wrapper emits nothing, as `accumulate` does while it waits, the parameters are not gone through at all,
-        if it is outermost, the last of a chain, or within another such.
+        The same as `update` followed by `apply_updates`. Where a wrapper emits nothing, as `accumulate` does while it
+        waits, the parameters are neither read nor written if that wrapper is outermost, last in a chain, or nested in
+        another such wrapper. `jax.jit(tx.apply, donate_argnums=(0, 1))` gives every new array the memory of its old one.
 
         >>> import gradtx as gx, jax.numpy as jnp
-        >>> tx = gx.sgd(0.5)
-        >>> tx.apply(jnp.array([2.0]), tx.init(jnp.zeros(1)), jnp.ones(1))[0]
+        >>> tx, params = gx.sgd(0.5), jnp.ones(1)
+        >>> tx.apply(params, tx.init(params), jnp.array([2.0]))[0]
         Array([0.], dtype=float32)
         """
-        return root.apply(self, updates, state, params, extra)
+        return root.apply(self, params, state, updates, extra)
 
     if TYPE_CHECKING:
 

@@ -142,7 +142,7 @@ def _groups(tx: Transformation) -> list[list[Hyperparameter]]:
     They are one unless their values differ. The average is in the same chain, or else the direction of a
     `precondition` there (AdaBelief).
     """
-    averages = ("scale_by_ema: decay", "additive_average: decay")
+    averages = ("scale_by_ema: decay", "yogi_average: decay")
     followers = ("bias_correction: decay", "rectify: decay")
     groups: list[list[Hyperparameter]] = []
     for h in every(tx, root_of(tx)):

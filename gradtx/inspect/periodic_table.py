@@ -14,10 +14,9 @@ from gradtx.optimizers.adam import adam, adamax, amsgrad, nadam, yogi
 from gradtx.optimizers.sgd import aggmo, averaged_momentum, heavy_ball, nesterov, optimistic_sgd, qhm, sgd
 from gradtx.optimizers.sign import signum
 from gradtx.pieces import (
-    absolute,
+    abs,
     add_constant,
     add_momentum,
-    additive_average,
     bias_correction,
     decayed_max,
     difference,
@@ -32,6 +31,7 @@ from gradtx.pieces import (
     sign,
     sqrt,
     square,
+    yogi_average,
 )
 
 
@@ -118,10 +118,10 @@ def periodic_table(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, ep
         "rms": (rms(b2, corrected=False), eps),
         "corrected rms": (rms(b2), eps),
         "max": (chain(square(), average(b2), running_max(), sqrt()), eps),
-        "fading max": (chain(absolute(), add_constant(eps), decayed_max(b2)), 0.0),
+        "fading max": (chain(abs(), add_constant(eps), decayed_max(b2)), 0.0),
         "deviation": (chain(running_variance(b2), sqrt()), eps),
         "surprise": (chain(away, square(), add_constant(1e-13), average(b2), sqrt()), 1e-16),
-        "Yogi's": (chain(square(), additive_average(b2, 1e-6), bias_correction(b2), sqrt()), 1e-3),
+        "Yogi's": (chain(square(), yogi_average(b2, 1e-6), bias_correction(b2), sqrt()), 1e-3),
     }
     named = {
         sgd(learning_rate): "sgd",

@@ -101,7 +101,7 @@ def race(
       seed: Of the first parameters and of the order of the examples.
       progress: Called with the optimizer that runs and the share of the race that is done, from 0 to 1.
 
-    >>> from gradtx.training import ENTRIES, line, race
+    >>> from gradtx.lab import ENTRIES, line, race
     >>> for result in race(line(), {"sgd": ENTRIES["sgd"]}):
     ...     print(result.optimizer, result.steps, f"{result.final_loss:.4f}")
     sgd 2000 0.0094

@@ -118,7 +118,7 @@ def descend(
     below 1.
 
     >>> import gradtx as gx
-    >>> from gradtx.training import SURFACES, descend
+    >>> from gradtx.lab import SURFACES, descend
     >>> descend(SURFACES["bowl"], gx.sgd(0.5), steps=2)
     array([[-4.  ,  3.  ],
            [-2.  ,  1.5 ],

@@ -21,14 +21,14 @@ def adagrad(
     learning_rate: ScalarOrSchedule = 1e-2,
     eps: ScalarOrSchedule = 1e-8,
     eps_in_sqrt: bool = False,
-    start: ScalarOrSchedule = 0.0,
+    initial_value: ScalarOrSchedule = 0.0,
 ) -> Transformation:
     """w ← w − η·g/(√s + ε), with s ← s + g²
 
-    s starts at `start`. PyTorch's form; Optax starts at 0.1 and has ε in the root (`eps_in_sqrt`).
+    s starts at `initial_value`. PyTorch's form; Optax starts at 0.1 and has ε in the root (`eps_in_sqrt`).
     Source: Duchi, Hazan and Singer 2011.
     """
-    divided = precondition(identity(), chain(square(), running_sum(start), sqrt()), eps, eps_in_sqrt)
+    divided = precondition(identity(), chain(square(), running_sum(initial_value), sqrt()), eps, eps_in_sqrt)
     return chain(divided, scale_by_learning_rate(learning_rate))
 
 

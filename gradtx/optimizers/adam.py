@@ -14,19 +14,18 @@ from gradtx.combinators.averages import average
 from gradtx.core import Positive, Transformation, scalar
 from gradtx.core.arguments import checked
 from gradtx.pieces import (
-    absolute,
+    abs,
+    adabound_clip,
     add_constant,
     add_momentum,
     add_weight_decay,
-    additive_average,
-    at_least,
+    adopt_clip,
     bias_correction,
     decayed_max,
     delay,
     difference,
-    growing_clip,
     identity,
-    narrowing_clip,
+    lower_bound,
     nesterov_ema,
     power,
     rectify,
@@ -37,6 +36,7 @@ from gradtx.pieces import (
     sigmoid,
     sqrt,
     square,
+    yogi_average,
 )
 from gradtx.typing import ScalarOrSchedule, Where
 
@@ -89,7 +89,7 @@ def adamax(
 
     Source: Kingma and Ba 2015, arXiv 1412.6980, algorithm 2.
     """
-    size = chain(absolute(), add_constant(eps), decayed_max(b2))
+    size = chain(abs(), add_constant(eps), decayed_max(b2))
     return chain(precondition(momentum(b1), by=size, eps=0.0), scale_by_learning_rate(learning_rate))
 
 
@@ -106,7 +106,7 @@ def adamaxw(
 
     Source: Kingma and Ba 2015, arXiv 1412.6980; Loshchilov and Hutter 2019, arXiv 1711.05101.
     """
-    divided = precondition(momentum(b1), by=chain(absolute(), add_constant(eps), decayed_max(b2)), eps=0.0)
+    divided = precondition(momentum(b1), by=chain(abs(), add_constant(eps), decayed_max(b2)), eps=0.0)
     return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
@@ -116,15 +116,15 @@ def nadam(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
-    warm_up: bool = False,
-    warm_up_rate: ScalarOrSchedule = 0.004,
+    warmup: bool = False,
+    warmup_rate: ScalarOrSchedule = 0.004,
 ) -> Transformation:
     """w ← w − η·n/(√ŝ + ε), with n = β₁·m/(1 − β₁ᵗ⁺¹) + (1−β₁)·g/(1 − β₁ᵗ), m = ema(g)
 
-    Optax's form; PyTorch and Keras warm β₁ up (`warm_up`).
+    Optax's form; PyTorch and Keras warm β₁ up (`warmup`).
     Source: Dozat 2016.
     """
-    direction = nesterov_ema(b1, warm_up, warm_up_rate)
+    direction = nesterov_ema(b1, warmup, warmup_rate)
     return chain(precondition(direction, by=rms(b2), eps=eps), scale_by_learning_rate(learning_rate))
 
 
@@ -136,14 +136,14 @@ def nadamw(
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule = 1e-2,
     where: Where = None,
-    warm_up: bool = False,
-    warm_up_rate: ScalarOrSchedule = 0.004,
+    warmup: bool = False,
+    warmup_rate: ScalarOrSchedule = 0.004,
 ) -> Transformation:
     """w ← w − η·(n/(√ŝ + ε) + λ·w), with n, ŝ of NAdam
 
     Source: Dozat 2016; Loshchilov and Hutter 2019, arXiv 1711.05101.
     """
-    divided = precondition(nesterov_ema(b1, warm_up, warm_up_rate), by=rms(b2), eps=eps)
+    divided = precondition(nesterov_ema(b1, warmup, warmup_rate), by=rms(b2), eps=eps)
     return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
@@ -224,15 +224,15 @@ def yogi(
     b1: ScalarOrSchedule = 0.9,
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-3,
-    start: ScalarOrSchedule = 1e-6,
+    initial_value: ScalarOrSchedule = 1e-6,
     corrected: bool = True,
 ) -> Transformation:
     """w ← w − η·m̂/(√ŝ + ε), with s ← s − (1−β₂)·sign(s − g²)·g², ŝ = s/(1 − β₂ᵗ), m̂ of Adam
 
-    s starts at `start`. Both averages are corrected, as in Optax and TensorFlow; in the paper neither is.
+    s starts at `initial_value`. Both averages are corrected, as in Optax and TensorFlow; in the paper neither is.
     Source: Zaheer et al. 2018, Adaptive methods for nonconvex optimization, algorithm 2.
     """
-    size = chain(square(), additive_average(b2, start), *((bias_correction(b2),) if corrected else ()), sqrt())
+    size = chain(square(), yogi_average(b2, initial_value), *((bias_correction(b2),) if corrected else ()), sqrt())
     return chain(precondition(momentum(b1, corrected), by=size, eps=eps), scale_by_learning_rate(learning_rate))
 
 
@@ -267,8 +267,8 @@ def adopt(
     the first size and no step.
     Source: Taniguchi et al. 2024, arXiv 2411.02853, algorithm 2.
     """
-    size = chain(square(), scale_by_ema(b2, from_first=True, before=True), sqrt(), at_least(eps))
-    clipped = chain(precondition(identity(), by=size, eps=0.0), growing_clip(clip_power))
+    size = chain(square(), scale_by_ema(b2, from_first=True, before=True), sqrt(), lower_bound(eps))
+    clipped = chain(precondition(identity(), by=size, eps=0.0), adopt_clip(clip_power))
     return chain(clipped, scale_by_ema(b1), scale_by_learning_rate(learning_rate))
 
 
@@ -298,15 +298,15 @@ def qhadam(
     learning_rate: ScalarOrSchedule = 1e-3,
     b1: ScalarOrSchedule = 0.995,
     b2: ScalarOrSchedule = 0.999,
-    share1: ScalarOrSchedule = 0.7,
-    share2: ScalarOrSchedule = 1.0,
+    weight1: ScalarOrSchedule = 0.7,
+    weight2: ScalarOrSchedule = 1.0,
     eps: ScalarOrSchedule = 1e-8,
 ) -> Transformation:
     """w ← w − η·(ν₁·m̂ + (1−ν₁)·g)/(√(ν₂·ŝ + (1−ν₂)·g²) + ε), with m̂, ŝ of Adam
 
     Source: Ma and Yarats 2019, arXiv 1810.06801, section 4.3.
     """
-    direction, size = blend(momentum(b1), share1), chain(square(), blend(average(b2), share2), sqrt())
+    direction, size = blend(momentum(b1), weight1), chain(square(), blend(average(b2), weight2), sqrt())
     return chain(precondition(direction, by=size, eps=eps), scale_by_learning_rate(learning_rate))
 
 
@@ -397,7 +397,7 @@ def diffgrad(
     Steps are up to half as long where the gradient does not change; before the first it is 0.
     Source: Dubey et al. 2019, arXiv 1909.11015.
     """
-    friction = chain(difference(), absolute(), sigmoid())
+    friction = chain(difference(), abs(), sigmoid())
     direction = multiply(momentum(b1), friction)
     return chain(precondition(direction, by=rms(b2), eps=eps), scale_by_learning_rate(learning_rate))
 
@@ -417,7 +417,7 @@ def adabound(
     rate. The paper's further 1/√t is a schedule of the rate; its averages are not corrected.
     Source: Luo et al. 2019, arXiv 1902.09843, algorithm 2, with the bounds of its published code.
     """
-    size = chain(rms(b2), add_constant(eps), narrowing_clip(final_size, speed))
+    size = chain(rms(b2), add_constant(eps), adabound_clip(final_size, speed))
     return chain(precondition(momentum(b1), by=size, eps=0.0), scale_by_learning_rate(learning_rate))
 
 

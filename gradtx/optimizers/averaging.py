@@ -35,15 +35,15 @@ def ranger(
     b1: ScalarOrSchedule = 0.95,
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-5,
-    every: int = 6,
-    share: ScalarOrSchedule = 0.5,
+    every_k: int = 6,
+    weight: ScalarOrSchedule = 0.5,
 ) -> Transformation:
     """Lookahead of RAdam, of g less its mean over the inputs of each output
 
     `lookahead` of `radam` after `centralize`, with its author's defaults; `add_weight_decay` within makes it decay.
     Source: Wright 2019, Ranger; Zhang et al. 2019, arXiv 1907.08610; Yong et al. 2020, arXiv 2004.01461.
     """
-    return lookahead(chain(centralize(), radam(learning_rate, b1, b2, eps)), every, share)
+    return lookahead(chain(centralize(), radam(learning_rate, b1, b2, eps)), every_k, weight)
 
 
 @checked
@@ -67,11 +67,11 @@ def schedule_free_adamw(
 
 
 @checked
-def swa(inner: TransformationLike, start: int = 1, every: int = 1) -> Transformation:
-    """Any optimizer, and the mean of w after the updates start, start + every, …
+def swa(inner: TransformationLike, start: int = 1, every_k: int = 1) -> Transformation:
+    """Any optimizer, and the mean of w after the updates start, start + every_k, …
 
     Stochastic weight averaging: late in a run at a constant or cyclic rate, once a cycle or an epoch. `average_params`
     without decay. The statistics of batch normalization are those of other weights: run the data once more.
     Source: Izmailov et al. 2018, arXiv 1803.05407, algorithm 1.
     """
-    return average_params(inner, 1.0, start, every)
+    return average_params(inner, 1.0, start, every_k)

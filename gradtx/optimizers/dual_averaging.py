@@ -4,8 +4,8 @@ from gradtx.combinators import chain, precondition
 from gradtx.core import Transformation, scalar
 from gradtx.core.arguments import checked
 from gradtx.pieces import (
-    follow_the_leader,
     from_start,
+    ftrl_proximal,
     power,
     running_sum,
     scale,
@@ -26,8 +26,8 @@ def madgrad(
     Source: Defazio and Jelassi 2021, arXiv 2101.11075, algorithm 1.
     """
     total = chain(scale(learning_rate), scale_by_step(0.5), running_sum())
-    size, share = chain(square(), total, power(1 / 3)), 1 - scalar("madgrad: momentum", momentum)
-    return chain(precondition(total, by=size, eps=eps), scale(-1.0), from_start(), scale(share))
+    size, weight = chain(square(), total, power(1 / 3)), 1 - scalar("madgrad: momentum", momentum)
+    return chain(precondition(total, by=size, eps=eps), scale(-1.0), from_start(), scale(weight))
 
 
 @checked
@@ -36,7 +36,7 @@ def ftrl(
     l1: ScalarOrSchedule = 0.0,
     l2: ScalarOrSchedule = 0.0,
     power: ScalarOrSchedule = 0.5,
-    start: ScalarOrSchedule = 0.1,
+    initial_value: ScalarOrSchedule = 0.1,
 ) -> Transformation:
     """w ← (clip(z, ±λ₁) − z)/(nᵖ/η + 2·λ₂), with n ← n + g², z ← z + g − w·Δnᵖ/η
 
@@ -44,4 +44,4 @@ def ftrl(
     sign; λ₂ is Keras's, and half of the paper's.
     Source: McMahan et al. 2013, Ad click prediction: a view from the trenches, algorithm 1.
     """
-    return follow_the_leader(learning_rate, l1, l2, power, start)
+    return ftrl_proximal(learning_rate, l1, l2, power, initial_value)

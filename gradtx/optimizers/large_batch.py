@@ -6,8 +6,8 @@ from gradtx.core.arguments import checked
 from gradtx.pieces import (
     add_momentum,
     add_weight_decay,
+    fromage_rescale,
     scale_by_learning_rate,
-    shrink,
     trust_ratio,
 )
 from gradtx.typing import ScalarOrSchedule, Where
@@ -58,7 +58,7 @@ def fromage(learning_rate: ScalarOrSchedule = 1e-2) -> Transformation:
     The ratio is 1 where w or g is 0, as in the authors' code; Optax raises both norms to 1e-6 instead.
     Source: Bernstein et al. 2020, arXiv 2002.03432, algorithm 1.
     """
-    return chain(trust_ratio(), scale_by_learning_rate(learning_rate), shrink(learning_rate))
+    return chain(trust_ratio(), scale_by_learning_rate(learning_rate), fromage_rescale(learning_rate))
 
 
 @checked

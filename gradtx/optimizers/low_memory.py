@@ -10,12 +10,12 @@ from gradtx.pieces import (
     add_momentum,
     add_weight_decay,
     clip_by_rms,
-    covered_sum,
     identity,
     running_mean,
     scale_by_ema,
     scale_by_learning_rate,
     scale_by_param_rms,
+    sm3_sum,
     sqrt,
     square,
 )
@@ -100,7 +100,7 @@ def sm3(
     gradients whose squares are too small for float32.
     Source: Anil et al. 2019, arXiv 1901.11150, algorithm SM3-II.
     """
-    divided = precondition(identity(), chain(square(), covered_sum(), sqrt()), eps, eps_in_sqrt=True)
+    divided = precondition(identity(), chain(square(), sm3_sum(), sqrt()), eps, eps_in_sqrt=True)
     return chain(divided, scale_by_ema(momentum), scale_by_learning_rate(learning_rate))
 
 

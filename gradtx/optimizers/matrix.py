@@ -36,9 +36,9 @@ def muon(
     learning_rate: ScalarOrSchedule = 0.02,
     momentum: ScalarOrSchedule = 0.95,
     weight_decay: ScalarOrSchedule = 0.0,
-    rest: TransformationLike = ADAM,
+    default: TransformationLike = ADAM,
     where: Where = is_matrix,
-    apart: Patterns = (),
+    exclude: Patterns = (),
     nesterov: bool = True,
     corrected: bool = False,
     rule: str = "original",
@@ -58,7 +58,7 @@ def muon(
     direction = nesterov_ema(momentum) if corrected and nesterov else add_momentum(momentum, nesterov)
     shaped = chain(direction, orthogonalize(method, axes=axes, dtype=dtype), scale_by_shape(rule, axes))
     matrices = chain(shaped, add_weight_decay(weight_decay), scale_by_learning_rate(learning_rate))
-    return partition(_each(apart, rest) | {where: matrices}, rest, optional=where if callable(where) else ())
+    return partition(_each(exclude, default) | {where: matrices}, default, optional=where if callable(where) else ())
 
 
 @checked

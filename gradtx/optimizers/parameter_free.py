@@ -2,19 +2,19 @@
 
 from gradtx.combinators import (
     chain,
-    estimate_distance,
-    grow_distance,
+    dadapt_distance,
+    dog_distance,
     leafwise,
-    model_step,
     momentum,
+    momo_step,
+    prodigy_distance,
     rms,
-    scale_by_distance,
 )
 from gradtx.core import Transformation
 from gradtx.core.arguments import checked
 from gradtx.pieces import (
     add_weight_decay,
-    bet_coins,
+    coin_betting,
     polyak_step,
     scale,
     scale_by_ema,
@@ -27,7 +27,7 @@ from gradtx.typing import ScalarOrSchedule, Where
 @checked
 def dog(
     learning_rate: ScalarOrSchedule = 1.0,
-    start: ScalarOrSchedule = 1e-6,
+    initial_value: ScalarOrSchedule = 1e-6,
     relative: bool = True,
     eps: ScalarOrSchedule = 1e-8,
     per_leaf: bool = False,
@@ -37,18 +37,18 @@ def dog(
     The authors advise to average the iterates. `learning_rate` is best left at 1; `per_leaf` is their L-DoG.
     Source: Ivgi, Hinder and Carmon 2023, arXiv 2302.12022, equations 1 and 2, with ε of its published code.
     """
-    tx = chain(scale_by_distance(scale_by_total_norm(eps), start, relative), scale_by_learning_rate(learning_rate))
+    tx = chain(dog_distance(scale_by_total_norm(eps), initial_value, relative), scale_by_learning_rate(learning_rate))
     return leafwise(tx) if per_leaf else tx
 
 
 @checked
-def dowg(learning_rate: ScalarOrSchedule = 1.0, start: ScalarOrSchedule = 1e-2) -> Transformation:
+def dowg(learning_rate: ScalarOrSchedule = 1.0, initial_value: ScalarOrSchedule = 1e-2) -> Transformation:
     """w ← w − η·r²·g/√(Σr²‖g‖²), with r ← max(r, ‖w − w₀‖)
 
-    DoG whose later gradients count more. `start` is a distance; the default is that of the published code.
+    DoG whose later gradients count more. `initial_value` is a distance; the default is that of the published code.
     Source: Khaled, Mishchenko and Jin 2023, arXiv 2305.16284, algorithm 1.
     """
-    weighted = scale_by_distance(scale_by_total_norm(0.0), start, relative=False, weighted=True)
+    weighted = dog_distance(scale_by_total_norm(0.0), initial_value, relative=False, weighted=True)
     return chain(weighted, scale_by_learning_rate(learning_rate))
 
 
@@ -60,16 +60,18 @@ def prodigy(
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     where: Where = None,
-    start: ScalarOrSchedule = 1e-6,
+    initial_value: ScalarOrSchedule = 1e-6,
     coefficient: ScalarOrSchedule = 1.0,
 ) -> Transformation:
-    """w ← w − η·d·(m/(√v + d·ε) + λ·w), with m = ema(d·g), v = ema((d·g)²), d of `grow_distance`
+    """w ← w − η·d·(m/(√v + d·ε) + λ·w), with m = ema(d·g), v = ema((d·g)²), d of `prodigy_distance`
 
     As in the paper, averages are not corrected for their start at 0; Optax corrects them by a factor of the rate.
     Source: Mishchenko and Defazio 2024, arXiv 2306.06101, algorithm 4.
     """
     direction, size, pull = momentum(b1, False), rms(b2, False), add_weight_decay(weight_decay, where)
-    return chain(grow_distance(direction, size, eps, pull, learning_rate, b2, start, coefficient), scale(-1.0))
+    return chain(
+        prodigy_distance(direction, size, eps, pull, learning_rate, b2, initial_value, coefficient), scale(-1.0)
+    )
 
 
 @checked
@@ -80,16 +82,16 @@ def dadapt_adam(
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     where: Where = None,
-    start: ScalarOrSchedule = 1e-6,
+    initial_value: ScalarOrSchedule = 1e-6,
 ) -> Transformation:
-    """w ← w − m/(√v + ε) − η·d·λ·w, with m = ema(η·d·g), v = ema(g²), d of `estimate_distance`
+    """w ← w − m/(√v + ε) − η·d·λ·w, with m = ema(η·d·g), v = ema(g²), d of `dadapt_distance`
 
     As in the paper, averages are not corrected for their start at 0, and d is estimated with the new v; its published
     code and Optax take the v of the step before.
     Source: Defazio and Mishchenko 2023, arXiv 2301.07733, the Adam form, with decoupled decay.
     """
     direction, size, pull = momentum(b1, False), rms(b2, False), add_weight_decay(weight_decay, where)
-    return chain(estimate_distance(direction, size, eps, pull, learning_rate, b2, start), scale(-1.0))
+    return chain(dadapt_distance(direction, size, eps, pull, learning_rate, b2, initial_value), scale(-1.0))
 
 
 @checked
@@ -105,12 +107,12 @@ def polyak_sgd(max_rate: ScalarOrSchedule = 1.0, lowest: ScalarOrSchedule = 0.0)
 def momo(
     max_rate: ScalarOrSchedule = 1.0, decay: ScalarOrSchedule = 0.9, lowest: ScalarOrSchedule = 0.0
 ) -> Transformation:
-    """w ← w − min(c, max(h − f*, 0)/‖m‖²)·m, with m = ema(g) from the first g, h of `model_step`
+    """w ← w − min(c, max(h − f*, 0)/‖m‖²)·m, with m = ema(g) from the first g, h of `momo_step`
 
     Polyak's step for momentum. `decay` is of `scale_by_ema`.
     Source: Schaipp et al. 2024, arXiv 2305.07583, algorithm 1, without decay.
     """
-    return chain(model_step(scale_by_ema(decay, True), max_rate=max_rate, lowest=lowest), scale(-1.0))
+    return chain(momo_step(scale_by_ema(decay, True), max_rate=max_rate, lowest=lowest), scale(-1.0))
 
 
 @checked
@@ -121,17 +123,17 @@ def momo_adam(
     eps: ScalarOrSchedule = 1e-8,
     lowest: ScalarOrSchedule = 0.0,
 ) -> Transformation:
-    """w ← w − min(c, max(h − f*, 0)/⟨m̂, m̂/s⟩)·m̂/s, with s = √v̂ + ε, and m̂, v̂ of Adam, h of `model_step`
+    """w ← w − min(c, max(h − f*, 0)/⟨m̂, m̂/s⟩)·m̂/s, with s = √v̂ + ε, and m̂, v̂ of Adam, h of `momo_step`
 
     Source: Schaipp et al. 2024, arXiv 2305.07583, algorithm 2, without decay.
     """
-    return chain(model_step(momentum(b1), by=rms(b2), eps=eps, max_rate=max_rate, lowest=lowest), scale(-1.0))
+    return chain(momo_step(momentum(b1), by=rms(b2), eps=eps, max_rate=max_rate, lowest=lowest), scale(-1.0))
 
 
 @checked
 def cocob(alpha: ScalarOrSchedule = 100.0) -> Transformation:
-    """w ← w₀ + b, with b ← Σ(−g)/max(Σ|g| + l, α·l)·(1 + r/l), l = max|g|, r of `bet_coins`
+    """w ← w₀ + b, with b ← Σ(−g)/max(Σ|g| + l, α·l)·(1 + r/l), l = max|g|, r of `coin_betting`
 
     Source: Orabona and Tommasi 2017, arXiv 1705.07795, algorithm 2 (COCOB-Backprop).
     """
-    return chain(bet_coins(alpha))
+    return chain(coin_betting(alpha))

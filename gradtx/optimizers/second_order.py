@@ -5,9 +5,9 @@ from gradtx.core import Transformation
 from gradtx.core.arguments import checked
 from gradtx.pieces import (
     add_weight_decay,
-    at_least,
     clip,
     hessian_diagonal,
+    lower_bound,
     power,
     scale,
     scale_by_ema,
@@ -48,7 +48,7 @@ def sophia(
     eps: ScalarOrSchedule = 1e-12,
     weight_decay: ScalarOrSchedule = 0.2,
     where: Where = None,
-    interval: int = 10,
+    every_k: int = 10,
     diagonal: TransformationLike = HUTCHINSON,
 ) -> Transformation:
     """w ← w − η·(clip(m/max(γ·h, ε), ±1) + λ·w), with h ← ema(diagonal of the Hessian) at every tenth update
@@ -57,6 +57,6 @@ def sophia(
     the h of the step before. Another `diagonal`, a transformation that makes it, is another Sophia.
     Source: Liu et al. 2023, arXiv 2305.14342, algorithm 3.
     """
-    size = chain(every(chain(diagonal, scale_by_ema(b2)), interval), scale(gamma), at_least(eps))
+    size = chain(every(chain(diagonal, scale_by_ema(b2)), every_k), scale(gamma), lower_bound(eps))
     clipped = chain(precondition(momentum(b1, corrected=False), by=size, eps=0.0), clip(1.0))
     return chain(clipped, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))

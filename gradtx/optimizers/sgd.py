@@ -97,13 +97,13 @@ def sgdw(
 
 @checked
 def qhm(
-    learning_rate: ScalarOrSchedule = 1.0, decay: ScalarOrSchedule = 0.999, share: ScalarOrSchedule = 0.7
+    learning_rate: ScalarOrSchedule = 1.0, decay: ScalarOrSchedule = 0.999, weight: ScalarOrSchedule = 0.7
 ) -> Transformation:
     """w ← w − η·(ν·m + (1−ν)·g), with m ← β·m + (1−β)·g
 
     Source: Ma and Yarats 2019, arXiv 1810.06801, equations 3 and 4.
     """
-    return chain(blend(scale_by_ema(decay), share), scale_by_learning_rate(learning_rate))
+    return chain(blend(scale_by_ema(decay), weight), scale_by_learning_rate(learning_rate))
 
 
 @checked

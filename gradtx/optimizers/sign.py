@@ -5,11 +5,11 @@ from gradtx.core import Transformation
 from gradtx.core.arguments import checked
 from gradtx.pieces import (
     add_weight_decay,
+    rprop_steps,
     scale,
     scale_by_ema,
     scale_by_learning_rate,
     sign,
-    sign_steps,
 )
 from gradtx.typing import ScalarOrSchedule, Where
 
@@ -25,11 +25,11 @@ def rprop(
 ) -> Transformation:
     """w ← w − s·sign(g), with s ← 1.2·s while sign(g) stays, 0.6·s when it flips
 
-    For gradients of the whole data set. The rate is s at the start; all arguments are those of `sign_steps`. Other
+    For gradients of the whole data set. The rate is s at the start; all arguments are those of `rprop_steps`. Other
     libraries shrink by 0.5 and wait on a flip.
     Source: Riedmiller and Braun 1993.
     """
-    return chain(sign_steps(learning_rate, grow, shrink, smallest, largest, wait_on_flip), scale(-1.0))
+    return chain(rprop_steps(learning_rate, grow, shrink, smallest, largest, wait_on_flip), scale(-1.0))
 
 
 @checked

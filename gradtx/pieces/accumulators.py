@@ -16,7 +16,7 @@ class running_sum(PerLeaf):
     """The sum of all updates so far, AdaGrad's memory.   s ← s + g;  u = s
 
     Args:
-      start: The sum before the first update, in units of the updates.
+      initial_value: The sum before the first update, in units of the updates.
 
     Source: Duchi, Hazan and Singer 2011.
 
@@ -27,12 +27,12 @@ class running_sum(PerLeaf):
     Array([1., 3., 6.], dtype=float32)
     """
 
-    start: NonNegative = 0.0
+    initial_value: NonNegative = 0.0
 
-    formula = "s0 = start; s = s + g; u = s"
+    formula = "s0 = initial_value; s = s + g; u = s"
 
     def init_leaf(self, param: Array) -> Slots:
-        return {"sum": jnp.full_like(param, self.start)}
+        return {"sum": jnp.full_like(param, self.initial_value)}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         total = slots["sum"] + g
@@ -119,7 +119,7 @@ class scale_by_own_rms(PerLeaf):
         return u, {"mean_square": lerp(slots["mean_square"], u * u, self.decay)}
 
 
-class covered_sum(PerLeaf):
+class sm3_sum(PerLeaf):
     r"""The sum of all updates so far, of which only the largest of each row and of each column are remembered.
 
     $$s_{ij} = \min(r_i, c_j) + g_{ij}; \qquad u = s, \qquad r_i ← \max_j s_{ij}, \quad c_j ← \max_i s_{ij}$$
@@ -130,9 +130,9 @@ class covered_sum(PerLeaf):
     Source: Anil et al. 2019, arXiv 1901.11150, algorithm SM3-II.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx, w = gx.covered_sum(), jnp.array([[1.0, 2.0], [3.0, 0.0]])
+    >>> tx, w = gx.sm3_sum(), jnp.array([[1.0, 2.0], [3.0, 0.0]])
     >>> _, state = tx.update(w, tx.init(w))
-    >>> state.slots["covered_sum"]["largest"]
+    >>> state.slots["sm3_sum"]["largest"]
     (Array([2., 3.], dtype=float32), Array([3., 2.], dtype=float32))
     >>> tx.update(w, state)[0]
     Array([[3., 4.],

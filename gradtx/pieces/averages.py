@@ -144,8 +144,8 @@ class nesterov_ema(Transformation):
 
     Args:
       decay: b in [0, 1).
-      warm_up: Whether μ is warmed up.
-      warm_up_rate: ψ, per step.
+      warmup: Whether μ is warmed up.
+      warmup_rate: ψ, per step.
 
     Source: Dozat 2016, Incorporating Nesterov momentum into Adam, algorithm 2, with m decayed by b at every step, as in
     PyTorch and Keras.
@@ -158,13 +158,13 @@ class nesterov_ema(Transformation):
     """
 
     decay: Decay = 0.9
-    warm_up: bool = False
-    warm_up_rate: NonNegative = 0.004
+    warmup: bool = False
+    warmup_rate: NonNegative = 0.004
 
     formula = (
         "m = decay * m + (1 - decay) * g; "
-        "μ = decay * (1 - 0.96 ** (warm_up_rate * t) / 2) if warm_up else decay; "
-        "ν = decay * (1 - 0.96 ** (warm_up_rate * (t + 1)) / 2) if warm_up else decay; "
+        "μ = decay * (1 - 0.96 ** (warmup_rate * t) / 2) if warmup else decay; "
+        "ν = decay * (1 - 0.96 ** (warmup_rate * (t + 1)) / 2) if warmup else decay; "
         "p0 = 1; p = μ * p; u = ν * m / (1 - ν * p) + (1 - μ) * g / (1 - p)"
     )
 
@@ -181,11 +181,11 @@ class nesterov_ema(Transformation):
         return out, new | {"mean_log_decay": mean}
 
     def _mu(self, step: Array) -> Array:
-        warm = 1 - 0.5 * 0.96 ** (self.warm_up_rate * step.astype(self.decay.dtype))
-        return self.decay * warm if self.warm_up else self.decay
+        warm = 1 - 0.5 * 0.96 ** (self.warmup_rate * step.astype(self.decay.dtype))
+        return self.decay * warm if self.warmup else self.decay
 
 
-class additive_average(PerLeaf):
+class yogi_average(PerLeaf):
     r"""Yogi's average of sizes: it moves by a share of g, towards g, however far away that is.
 
     $$s ← s − (1 − b)\,\mathrm{sign}(s − g)\,g; \qquad u = s$$
@@ -194,24 +194,24 @@ class additive_average(PerLeaf):
 
     Args:
       decay: b in [0, 1).
-      start: s before the first update, in units of the updates.
+      initial_value: s before the first update, in units of the updates.
 
     Source: Zaheer et al. 2018, Adaptive methods for nonconvex optimization, algorithm 2.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
-    >>> tx = gx.additive_average(0.5)
+    >>> tx = gx.yogi_average(0.5)
     >>> gradients, start = jnp.array([4.0, 1.0, 1.0]), tx.init(jnp.zeros(()))
     >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1]
     Array([2. , 1.5, 1. ], dtype=float32)
     """
 
     decay: Decay = 0.999
-    start: NonNegative = 0.0
+    initial_value: NonNegative = 0.0
 
-    formula = "s0 = start; s = s - (1 - decay) * sign(s - g) * g; u = s"
+    formula = "s0 = initial_value; s = s - (1 - decay) * sign(s - g) * g; u = s"
 
     def init_leaf(self, param: Array) -> Slots:
-        return {"mean": jnp.full_like(param, self.start)}
+        return {"mean": jnp.full_like(param, self.initial_value)}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         mean = slots["mean"] - (1 - self.decay) * jnp.sign(slots["mean"] - g) * g

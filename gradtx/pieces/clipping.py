@@ -31,7 +31,7 @@ class clip(PerLeaf):
         return jnp.clip(g, -self.limit, self.limit), slots
 
 
-class growing_clip(PerLeaf):
+class adopt_clip(PerLeaf):
     """Bounds each coordinate ever less, and the first update to 0.   u = min(max(g, −c), c), c = (t − 1)ᵖ
 
     For updates that have a size, of about 1, but one that is not to be trusted yet.
@@ -42,7 +42,7 @@ class growing_clip(PerLeaf):
     Source: Taniguchi et al. 2024, arXiv 2411.02853, algorithm 2.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
-    >>> tx = gx.growing_clip(0.5)
+    >>> tx = gx.adopt_clip(0.5)
     >>> gradients, start = jnp.array([7.0, 7.0, -0.5, 7.0, 7.0]), tx.init(jnp.zeros(()))
     >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1].round(2)
     Array([ 0.  ,  1.  , -0.5 ,  1.73,  2.  ], dtype=float32)
@@ -57,7 +57,7 @@ class growing_clip(PerLeaf):
         return jnp.clip(g, -limit, limit), slots
 
 
-class narrowing_clip(PerLeaf):
+class adabound_clip(PerLeaf):
     """Holds each coordinate ever closer to one number.   u = min(max(g, c·r), c/r), r = γ·t/(γ·t + 1)
 
     For a size: from each coordinate's own, at first, to the same for all.
@@ -69,7 +69,7 @@ class narrowing_clip(PerLeaf):
     Source: Luo et al. 2019, arXiv 1902.09843; the bounds of its published code, of a size instead of a rate.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
-    >>> tx = gx.narrowing_clip(1.0, speed=1.0)
+    >>> tx = gx.adabound_clip(1.0, speed=1.0)
     >>> sizes, start = jnp.array([9.0, 9.0, 9.0, 0.1]), tx.init(jnp.zeros(()))
     >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, sizes)[1]
     Array([2.       , 1.5      , 1.3333334, 0.8      ], dtype=float32)

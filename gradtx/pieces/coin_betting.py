@@ -7,7 +7,7 @@ from gradtx.core import Context, PerLeaf, Positive, Slots
 from gradtx.pieces.formulas import safe_divide
 
 
-class bet_coins(PerLeaf):
+class coin_betting(PerLeaf):
     r"""Coin betting: each coordinate's distance from its start is a bet, of the wealth that earlier bets have won.
 
     $$l ← \max(l, |g|), \quad s ← s + |g|, \quad r ← \max(r − g·b, 0), \quad c ← c − g$$
@@ -22,7 +22,7 @@ class bet_coins(PerLeaf):
     Source: Orabona and Tommasi 2017, arXiv 1705.07795, algorithm 2 (COCOB-Backprop), from l = 0.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
-    >>> tx = gx.bet_coins(10.0)
+    >>> tx = gx.coin_betting(10.0)
     >>> gradients, start = jnp.array([2.0, 2.0, -1.0]), tx.init(jnp.zeros(()))
     >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1].round(1)
     Array([-0.1, -0.1,  0.1], dtype=float32)

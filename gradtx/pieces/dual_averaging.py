@@ -30,7 +30,7 @@ class from_start(PerLeaf):
         return slots["start"] + g - context.params, slots
 
 
-class follow_the_leader(PerLeaf):
+class ftrl_proximal(PerLeaf):
     r"""Steps to the point that was best so far: for the gradients, penalties, and a proximal term for each step.
 
     $$n ← n + g^2, \quad s = \frac{n^p}{η}, \quad z = v + g − s\,θ, \quad
@@ -45,14 +45,14 @@ class follow_the_leader(PerLeaf):
       l1: λ₁, in units of the gradient.
       l2: λ₂, half of the paper's.
       power: p: ½ is AdaGrad's; at 0 the rate does not fall.
-      start: n before the first update, in squared units of the gradient.
+      initial_value: n before the first update, in squared units of the gradient.
 
     Source: McMahan et al. 2013, Ad click prediction: a view from the trenches, algorithm 1, without its β, which is an
     l2 of β/(2η); λ₂, the power and the start are Keras's. Its z is v − s·θ here: v, what the penalties pull, does not
     grow, and loses no digits.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx, params = gx.follow_the_leader(0.5, l1=0.1, start=0.0), jnp.zeros(2)
+    >>> tx, params = gx.ftrl_proximal(0.5, l1=0.1, initial_value=0.0), jnp.zeros(2)
     >>> tx.update(jnp.array([-2.0, 0.05]), tx.init(params), params)[0]
     Array([ 0.475, -0.   ], dtype=float32)
     """
@@ -61,16 +61,16 @@ class follow_the_leader(PerLeaf):
     l1: NonNegative = 0.0
     l2: NonNegative = 0.0
     power: NonNegative = 0.5
-    start: NonNegative = 0.1
+    initial_value: NonNegative = 0.1
 
     formula = (
-        "n0 = start; n = n + g**2; s = n**power / learning_rate; v0 = start**power / learning_rate * θ; "
+        "n0 = initial_value; n = n + g**2; s = n**power / learning_rate; v0 = start**power / learning_rate * θ; "
         "z = v + g - s * θ; x = (clip(z, -l1, l1) - z) / (s + 2 * l2); v = z + s * x; u = x - θ"
     )
     needs = ("params",)
 
     def init_leaf(self, param: Array) -> Slots:
-        total = jnp.full_like(param, self.start)
+        total = jnp.full_like(param, self.initial_value)
         return {
             "pull": safe_power(total, jnp.asarray(self.power, total.dtype)) / self.learning_rate * param,
             "sum": total,

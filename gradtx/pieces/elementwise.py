@@ -118,14 +118,14 @@ class add_constant(Map):
         return g + self.constant
 
 
-class at_least(Map):
+class lower_bound(Map):
     """Raises each coordinate to a least one.   u = max(g, c)
 
     Args:
       least: c, in units of the updates.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.at_least(0.5)
+    >>> tx = gx.lower_bound(0.5)
     >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
     Array([4. , 0.5], dtype=float32)
     """
@@ -138,11 +138,11 @@ class at_least(Map):
         return jnp.maximum(g, self.least)
 
 
-class emit_one(Map):
+class ones(Map):
     """One for every coordinate, whatever the updates are: the size of what is not to be divided.   u = 1
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.emit_one()
+    >>> tx = gx.ones()
     >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
     Array([1., 1.], dtype=float32)
     """
@@ -218,11 +218,11 @@ class sigmoid(Map):
         return jax.nn.sigmoid(g)
 
 
-class absolute(Map):
+class abs(Map):
     """u = |g|
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.absolute()
+    >>> tx = gx.abs()
     >>> tx.update(jnp.array([4.0, -1.0]), tx.init(jnp.zeros(2)))[0]
     Array([4., 1.], dtype=float32)
     """

@@ -107,7 +107,7 @@ class trust_ratio(PerLeaf):
         return length * (g / total), slots  # never length / total, which may be too large a number, or too small
 
 
-class shrink(PerLeaf):
+class fromage_rescale(PerLeaf):
     r"""Shrinks the parameters, after the step, by as much as an orthogonal step of relative length c makes them grow.
 
     $$u = \frac{θ + g}{\sqrt{1 + c^2}} − θ$$
@@ -120,7 +120,7 @@ class shrink(PerLeaf):
     Source: Bernstein et al. 2020, arXiv 2002.03432, algorithm 1.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx, params = gx.shrink(0.75), jnp.array([4.0, 0.0])
+    >>> tx, params = gx.fromage_rescale(0.75), jnp.array([4.0, 0.0])
     >>> u, _ = tx.update(jnp.array([0.0, 3.0]), tx.init(params), params)
     >>> params + u  # (4, 3), back at the length 4
     Array([3.2, 2.4], dtype=float32)

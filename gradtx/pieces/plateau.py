@@ -26,7 +26,7 @@ class reduce_on_plateau(Transformation):
       threshold: How much lower is better, 0 or more: a share of the best, or `absolute`, in units of the value.
       cooldown: How many values after a reduction are not counted; an integer.
       floor: The smallest c, in [0, 1).
-      every: How many values are judged together, by their mean; an integer. More than 1 for the loss of a minibatch.
+      every_k: How many values are judged together, by their mean; an integer. More than 1 for the loss of a minibatch.
       absolute: Whether the threshold is in units of the value.
 
     Raises `ValueError` if an update is not given a `value`, or if that is not one number.
@@ -52,7 +52,7 @@ class reduce_on_plateau(Transformation):
     threshold: NonNegative = 1e-4
     cooldown: CountOrZero = 0
     floor: Decay = 0.0
-    every: Count = 1
+    every_k: Count = 1
     absolute: bool = False
 
     formula = "u = c * g"
@@ -75,7 +75,7 @@ class reduce_on_plateau(Transformation):
         mean = slots["mean"] + (value - slots["mean"]) / seen.astype(value.dtype)
         gathered = slots | {"mean": mean, "seen": seen}
         judged = self._judge(slots, mean)
-        new = {n: jnp.where(seen < self.every, gathered[n], judged[n]) for n in slots}
+        new = {n: jnp.where(seen < self.every_k, gathered[n], judged[n]) for n in slots}
         new = {n: jnp.where(jnp.isnan(value), slots[n], new[n]) for n in slots}
         return jax.tree.map(lambda g: new["scale"] * g, updates), new
 

@@ -6,13 +6,13 @@ from jax import Array
 from gradtx.core import Context, NonNegative, PerLeaf, Positive, Slots
 
 
-class sign_steps(PerLeaf):
+class rprop_steps(PerLeaf):
     r"""Rprop's steps: each coordinate has a size of its own, and only the sign of the update is used.
 
     $$s ← \mathrm{clip}(s · (\text{grow if } g·g_{-1} > 0,\ \text{shrink if} < 0)), \qquad u = s · \mathrm{sign}(g)$$
 
     Args:
-      start: s before the first update, in units of the parameters.
+      initial_value: s before the first update, in units of the parameters.
       grow: The factor while the sign stays, at least 1.
       shrink: The factor when the sign flips.
       smallest: The least s.
@@ -23,13 +23,13 @@ class sign_steps(PerLeaf):
     Source: Riedmiller and Braun 1993; `wait_on_flip` is Igel and Hüsken's iRprop⁻, 2000.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
-    >>> tx = gx.sign_steps(1.0, grow=2.0, shrink=0.5)
+    >>> tx = gx.rprop_steps(1.0, grow=2.0, shrink=0.5)
     >>> gradients, start = jnp.array([0.1, 7.0, -0.1]), tx.init(jnp.zeros(()))
     >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1]
     Array([ 1.,  2., -1.], dtype=float32)
     """
 
-    start: Positive = 1e-2
+    initial_value: Positive = 1e-2
     grow: Positive = 1.2
     shrink: Positive = 0.6
     smallest: NonNegative = 1e-6
@@ -37,12 +37,12 @@ class sign_steps(PerLeaf):
     wait_on_flip: bool = False
 
     formula = (
-        "a = σ * sign(g); s0 = start; s = clip(s * grow ** (a > 0) * shrink ** (a < 0), smallest, largest); "
+        "a = σ * sign(g); s0 = initial_value; s = clip(s * grow ** (a > 0) * shrink ** (a < 0), smallest, largest); "
         "σ = sign(g) * (a >= 0) if wait_on_flip else sign(g); u = s * σ"
     )
 
     def init_leaf(self, param: Array) -> Slots:
-        return {"step_size": jnp.full_like(param, self.start), "sign": jnp.zeros_like(param)}
+        return {"step_size": jnp.full_like(param, self.initial_value), "sign": jnp.zeros_like(param)}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         sign = jnp.sign(g)

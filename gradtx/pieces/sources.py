@@ -10,7 +10,7 @@ class delay(PerLeaf):
     """The updates of the step before.   u = l;  l ← g
 
     Args:
-      start: What the first update gives, in units of the updates.
+      initial_value: What the first update gives, in units of the updates.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.delay()
@@ -19,12 +19,12 @@ class delay(PerLeaf):
     (0.0, 1.0)
     """
 
-    start: Scalar = 0.0
+    initial_value: Scalar = 0.0
 
-    formula = "l0 = start; d = l; l = g; u = d"
+    formula = "l0 = initial_value; d = l; l = g; u = d"
 
     def init_leaf(self, param: Array) -> Slots:
-        return {"last": jnp.full_like(param, self.start)}
+        return {"last": jnp.full_like(param, self.initial_value)}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         return slots["last"], {"last": g}

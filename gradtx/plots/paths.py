@@ -53,7 +53,7 @@ def paths(
 
     >>> import gradtx as gx
     >>> from gradtx import plots
-    >>> from gradtx.training import SURFACES
+    >>> from gradtx.lab import SURFACES
     >>> axes = plots.paths(SURFACES["bowl"], {"sgd": gx.sgd(0.5), "momentum": gx.heavy_ball(0.1)}, steps=20)
     >>> axes.get_title(loc="left")
     'Quadratic bowl: 20 steps'
@@ -91,7 +91,7 @@ def animate(
 
     >>> import gradtx as gx
     >>> from gradtx import plots
-    >>> from gradtx.training import SURFACES
+    >>> from gradtx.lab import SURFACES
     >>> moving = plots.animate(SURFACES["bowl"], {"sgd": gx.sgd(0.5)}, steps=3)
     >>> moving.to_jshtml().count("data:image/png")
     4

@@ -71,11 +71,13 @@ def _parsed(text: str) -> ast.expr:
 def _public() -> dict[str, Any]:
     """What a text may name: what makes transformations and schedules, and the functions that are made for them."""
     import gradtx
-    from gradtx import schedules
+    from gradtx import projections, schedules
 
     names: dict[str, Any] = {"inf": math.inf, "nan": math.nan}
-    for name, thing in (vars(schedules) | vars(gradtx)).items():
-        argument = inspect.isfunction(thing) and thing.__module__.startswith("gradtx.pieces.")  # `is_matrix`, and such
+    for name, thing in (vars(schedules) | vars(projections) | vars(gradtx)).items():
+        argument = inspect.isfunction(thing) and thing.__module__.startswith(
+            ("gradtx.pieces.", "gradtx.core.where")
+        )  # `is_matrix`, and such
         if name[0] != "_" and (_makes(thing) or argument) and thing not in (Transformation, PerLeaf, Schedule):
             names[name] = thing
     return names
@@ -86,7 +88,7 @@ def _makes(thing: Any) -> bool:
     if inspect.isclass(thing):
         return issubclass(thing, Record)
     recipe = inspect.isfunction(thing) and thing.__annotations__.get("return") in (Transformation, Schedule)
-    return recipe and thing.__module__ != "gradtx.inspection"
+    return recipe and thing.__module__ != "gradtx.inspect.hyperparameters"
 
 
 def _short(text: str, most: int = 60) -> str:

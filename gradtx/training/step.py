@@ -268,7 +268,7 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
         }
         needs = {name for piece in walk(step.tx) for name in piece.needs}
         extra = {name: x for name, x in given.items() if name in needs}
-        return step.tx.apply(gradient, state, params, **extra)
+        return step.tx.apply(params, state, gradient, **extra)
 
     finite = None
     if step.skip_nonfinite:

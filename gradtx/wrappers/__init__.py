@@ -7,7 +7,7 @@ from gradtx.wrappers.guard import skip_nonfinite
 from gradtx.wrappers.iterates import average_params, lookahead, schedule_free
 from gradtx.wrappers.mechanic import mechanic
 from gradtx.wrappers.precision import master_weights
-from gradtx.wrappers.retract import retract
+from gradtx.wrappers.projected import projected
 from gradtx.wrappers.sharpness import asam, sam
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "lookahead",
     "master_weights",
     "mechanic",
-    "retract",
+    "projected",
     "sam",
     "schedule_free",
     "skip_nonfinite",

@@ -28,7 +28,7 @@ class accumulate(Branching):
 
     Args:
       inner: The transformation.
-      every: k, an integer.
+      every_k: k, an integer.
       mean: Whether it is the mean of the k updates, and of the losses; if not, their sum.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
@@ -39,18 +39,18 @@ class accumulate(Branching):
     """
 
     inner: Part
-    every: Count
+    every_k: Count
     mean: bool = True
 
     formula = "u = released(inner(accumulated(g)))"
 
     def at(self, step: Any, running: bool = False) -> Any:
         """With the schedules of `inner` replaced by their values after so many runs as there are by `step`."""
-        return dataclasses.replace(self, inner=self.inner.at(step // self.every, running))
+        return dataclasses.replace(self, inner=self.inner.at(step // self.every_k, running))
 
     def init_tree(self, params: Any) -> Slots:
         slots = super().init_tree(params)
-        if self.every > 1:
+        if self.every_k > 1:
             slots |= running_sum().init_tree(params)
             if any("value" in piece.needs for piece in walk(self.inner)):
                 slots["value"] = jnp.zeros((), working_dtype(params))
@@ -62,11 +62,11 @@ class accumulate(Branching):
         def end(made: Any, kept: Slots) -> Any:
             return then(made, sums | ({"inner": kept} if kept else {}))
 
-        if self.every == 1:
+        if self.every_k == 1:
             return run(self.inner, updates, old, context, end)
-        first, due = (context.step - 1) % self.every == 0, context.step % self.every == 0
+        first, due = (context.step - 1) % self.every_k == 0, context.step % self.every_k == 0
         sums = jax.tree.map(lambda a: jnp.where(first, 0, a), sums)  # not once it is used: that would need a copy
-        extra, share = dict(context.extra), self.every if self.mean else 1
+        extra, share = dict(context.extra), self.every_k if self.mean else 1
         if "value" in sums:
             sums["value"] += value_of(self, context, sums["value"].dtype)
             extra["value"] = sums["value"] / share
@@ -78,6 +78,6 @@ class accumulate(Branching):
 
         def work() -> Any:
             taken = jax.tree.map(lambda g, a: g if g is None else a / share, updates, total, is_leaf=is_none)
-            return run(self.inner, taken, old, context._replace(step=context.step // self.every, extra=extra), end)
+            return run(self.inner, taken, old, context._replace(step=context.step // self.every_k, extra=extra), end)
 
         return jax.lax.cond(due, work, lambda: end(NOTHING, old))

@@ -38,7 +38,7 @@ def eval_params(tx: TransformationLike, state: State, params: Any) -> Any:
       ValueError: The state is another optimizer's, or that of other parameters.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx, params = gx.lookahead(gx.sgd(1.0), every=2), jnp.array([4.0])
+    >>> tx, params = gx.lookahead(gx.sgd(1.0), every_k=2), jnp.array([4.0])
     >>> updates, state = tx.update(jnp.array([1.0]), tx.init(params), params)
     >>> gx.apply_updates(params, updates), gx.eval_params(tx, state, gx.apply_updates(params, updates))
     (Array([3.], dtype=float32), Array([4.], dtype=float32))

@@ -24,7 +24,7 @@ class every(Transformation):
 
     Args:
       inner: The transformation.
-      interval: k, an integer.
+      every_k: k, an integer.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> tx = gx.every(gx.running_sum(), 2)
@@ -34,19 +34,19 @@ class every(Transformation):
     """
 
     inner: Part
-    interval: Count
+    every_k: Count
 
     formula = "u = held(inner(g))"
 
     def at(self, step: Any, running: bool = False) -> Any:
         """With the schedules of `inner` replaced by their values after so many runs as there are by `step`."""
-        return dataclasses.replace(self, inner=self.inner.at(step // self.interval, running))
+        return dataclasses.replace(self, inner=self.inner.at(step // self.every_k, running))
 
     def init_tree(self, params: Any) -> Slots:
-        return super().init_tree(params) | (delay().init_tree(params) if self.interval > 1 else {})
+        return super().init_tree(params) | (delay().init_tree(params) if self.every_k > 1 else {})
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        ran = context._replace(step=(context.step - 1) // self.interval + 1)
+        ran = context._replace(step=(context.step - 1) // self.every_k + 1)
         if "last" not in slots:  # k is 1, or there are no leaves
             return self.part("inner", updates, slots, ran, new := {}), new
 
@@ -55,5 +55,5 @@ class every(Transformation):
             last = jax.tree.map(lambda u, before: before if u is None else u, out, slots["last"], is_leaf=is_none)
             return jax.tree.map(lambda old, x: jnp.asarray(x, old.dtype), slots, new | {"last": last})
 
-        new = jax.lax.cond((context.step - 1) % self.interval == 0, run, lambda: slots)
+        new = jax.lax.cond((context.step - 1) % self.every_k == 0, run, lambda: slots)
         return jax.tree.map(lambda g, u: g if g is None else u, updates, new["last"], is_leaf=is_none), new

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import Context, NonNegative, Part, Share, Slots, Transformation, trees, working_dtype
+from gradtx.core import Context, Fraction, NonNegative, Part, Slots, Transformation, trees, working_dtype
 from gradtx.pieces.formulas import lerp, safe_divide
 from gradtx.schedules.curve import Count
 
@@ -43,7 +43,7 @@ class average_params(Transformation):
       inner: The optimizer.
       decay: b, above 0 and at most 1: about the last 1/(1 − b) of those averaged count.
       start: The first update after which the parameters are averaged, from 1.
-      every: Every how many updates they are.
+      every_k: Every how many updates they are.
 
     Source: Polyak and Juditsky 1992; Ruppert 1988; for b < 1, Kingma and Ba 2015, arXiv 1412.6980, section 7.2.
 
@@ -58,14 +58,14 @@ class average_params(Transformation):
     """
 
     inner: Part
-    decay: Share = 0.999
+    decay: Fraction = 0.999
     start: Count = 1
-    every: Count = 1
+    every_k: Count = 1
 
     formula = (
-        "φ = 1 if start == every == 1 else (t >= start) * (mod(t - start, every) <= 0); "
+        "φ = 1 if start == every_k == 1 else (t >= start) * (mod(t - start, every_k) <= 0); "
         "n = φ * (decay * n + 1) + (1 - φ) * n; a0 = θ; "
-        "a = a + (θ + inner(g) - a) / n if start == every == 1 else "
+        "a = a + (θ + inner(g) - a) / n if start == every_k == 1 else "
         "a + max(φ, (n <= 0)) * (θ + inner(g) - a) / max(n, 1); u = inner(g)"
     )
     needs = ("params",)
@@ -75,7 +75,7 @@ class average_params(Transformation):
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
-        taken = (context.step >= self.start) & ((context.step - self.start) % self.every == 0)
+        taken = (context.step >= self.start) & ((context.step - self.start) % self.every_k == 0)
         total = jnp.where(taken, self.decay * slots["total"] + 1, slots["total"])
         follows, share = taken | (total == 0), 1 / jnp.maximum(total, 1)
 
@@ -99,13 +99,13 @@ class lookahead(Transformation):
 
     Args:
       inner: The optimizer; it runs at every update, and its schedules count them all.
-      every: k.
-      share: c, above 0 and at most 1: the share of the way from s to θ' that s moves.
+      every_k: k.
+      weight: c, above 0 and at most 1: the share of the way from s to θ' that s moves.
 
     Source: Zhang et al. 2019, arXiv 1907.08610, algorithm 1.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx, params = gx.lookahead(gx.sgd(1.0), every=2), jnp.array([4.0])
+    >>> tx, params = gx.lookahead(gx.sgd(1.0), every_k=2), jnp.array([4.0])
     >>> state = tx.init(params)
     >>> for _ in range(3):
     ...     updates, state = tx.update(jnp.array([1.0]), state, params)
@@ -117,11 +117,12 @@ class lookahead(Transformation):
     """
 
     inner: Part
-    every: Count = 6
-    share: Share = 0.5
+    every_k: Count = 6
+    weight: Fraction = 0.5
 
     formula = (
-        "φ = (mod(t, every) <= 0); s0 = θ; s = s + φ * share * (θ + inner(g) - s); u = (1 - φ) * inner(g) + φ * (s - θ)"
+        "φ = (mod(t, every_k) <= 0); s0 = θ; s = s + φ * weight * (θ + inner(g) - s); "
+        "u = (1 - φ) * inner(g) + φ * (s - θ)"
     )
     needs = ("params",)
 
@@ -130,15 +131,15 @@ class lookahead(Transformation):
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
-        pull = context.step % self.every == 0
+        pull = context.step % self.every_k == 0
 
         slow = _among(made, slots["slow"])
 
         def pulled(u, p, s):
-            return jnp.where(pull, lerp(u, s - p, self.share), u)
+            return jnp.where(pull, lerp(u, s - p, self.weight), u)
 
         def moved(u, p, s):
-            return jnp.where(pull, s + self.share * (p + u - s), s)
+            return jnp.where(pull, s + self.weight * (p + u - s), s)
 
         out = jax.tree.map(pulled, made, context.params, slow)
         return out, new | {"slow": _kept(jax.tree.map(moved, made, context.params, slow), slots["slow"])}
@@ -176,7 +177,7 @@ class schedule_free(Transformation):
     """
 
     inner: Part
-    b1: Share = 0.9
+    b1: Fraction = 0.9
     weight: NonNegative = 1.0
 
     formula = (  # of a constant b1

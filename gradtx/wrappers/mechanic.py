@@ -28,7 +28,7 @@ class mechanic(Transformation):
     Args:
       inner: The optimizer: makes a of g, which would be added to the parameters.
       tuners: n, how many; an integer.
-      start: s₀, the first scale: too small rather than too large.
+      initial_value: s₀, the first scale: too small rather than too large.
       weight_decay: λ, of the bets; the parameters do not decay.
       eps: ε, above 0, in units of h.
 
@@ -49,7 +49,7 @@ class mechanic(Transformation):
 
     inner: Part
     tuners: int = 6
-    start: Positive = 1e-6
+    initial_value: Positive = 1e-6
     weight_decay: NonNegative = 1e-2
     eps: Positive = 1e-8
 
@@ -82,5 +82,5 @@ class mechanic(Transformation):
         reward = decay * tuner["reward"] + tuner["scale"] * jnp.clip(worth, -tuner["largest"], tuner["largest"])
         largest = jnp.maximum(decay * tuner["largest"], jnp.abs(worth) + self.eps)
         root = hypot(decay * tuner["root"], worth)
-        wealth = self.start / self.tuners * largest + jnp.maximum(reward, 0)
+        wealth = self.initial_value / self.tuners * largest + jnp.maximum(reward, 0)
         return {"scale": wealth / (root + self.eps), "reward": reward, "largest": largest, "root": root}

@@ -79,7 +79,7 @@ class Step:
     def __init__(self, tx: Any, shapes: list[tuple[int, ...]]) -> None:
         def step(params, state, gradient):
             if isinstance(tx, gx.Transformation):
-                return tx.apply(gradient, state, params)
+                return tx.apply(params, state, gradient)
             updates, state = tx.update(gradient, state, params)
             return jax.tree.map(jnp.add, params, updates), state
 

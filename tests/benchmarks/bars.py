@@ -96,7 +96,7 @@ def branches(rounds: int = 48) -> None:
         return jax.tree.map(jnp.add, params, updates), state
 
     def apply(name: str, params: Any, state: Any, g: Any) -> Any:
-        return ways[name].apply(g, state, params)
+        return ways[name].apply(params, state, g)
 
     def ordered(key: Any, g: Any) -> Any:
         params, state = carry[key]

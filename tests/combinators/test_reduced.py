@@ -82,7 +82,7 @@ def test_where_an_axis_is_of_size_one_factoring_changes_nothing(shape):
         (gx.reduced(gx.scale_by_ema(), "columns"), [(4,), (), (6,), (), (2,), (1,)]),
         (gx.factored(gx.scale_by_ema()), [(16,), (4,), (3,), (2, 4), (2, 6), (), (0, 2), (5, 1)]),
         (gx.factored(gx.scale_by_ema(), 5), [(16, 4), (3,), (2, 4, 6), (), (0, 2), (5, 1)]),
-        (gx.covered_sum(), [(16,), (4,), (3,), (2,), (4,), (6,), (), (0,), (2,), (5,), (1,)]),
+        (gx.sm3_sum(), [(16,), (4,), (3,), (2,), (4,), (6,), (), (0,), (2,), (5,), (1,)]),
     ],
 )
 def test_the_slots_have_the_reduced_shapes(tx, shapes):

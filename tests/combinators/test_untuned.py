@@ -15,12 +15,12 @@ import gradtx as gx
 
 MEASURING = {
     "scale_by_total_norm": gx.scale_by_total_norm(),
-    "scale_by_distance": gx.scale_by_distance(gx.scale_by_total_norm(), start=0.1, relative=False),
-    "grow_distance": gx.grow_distance(gx.momentum(), by=gx.rms()),
-    "estimate_distance": gx.estimate_distance(gx.momentum(), by=gx.rms()),
-    "model_step": gx.model_step(gx.momentum(), by=gx.rms()),
+    "dog_distance": gx.dog_distance(gx.scale_by_total_norm(), initial_value=0.1, relative=False),
+    "prodigy_distance": gx.prodigy_distance(gx.momentum(), by=gx.rms()),
+    "dadapt_distance": gx.dadapt_distance(gx.momentum(), by=gx.rms()),
+    "momo_step": gx.momo_step(gx.momentum(), by=gx.rms()),
     "polyak_step": gx.polyak_step(),
-    "mechanic": gx.mechanic(gx.sgd(0.1), tuners=2, start=0.1),
+    "mechanic": gx.mechanic(gx.sgd(0.1), tuners=2, initial_value=0.1),
 }
 each = pytest.mark.parametrize("tx", MEASURING.values(), ids=MEASURING)
 
@@ -48,7 +48,7 @@ def test_a_leaf_without_gradients_is_not_counted(tx):
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 def test_the_size_of_the_gradients_is_no_matter(tx, size):
     """With a loss that is as large, and sizes that are no squares, which would be out of range."""
-    by = {"by": gx.absolute()} if hasattr(tx, "by") else {}
+    by = {"by": gx.abs()} if hasattr(tx, "by") else {}
     tx, params = dataclasses.replace(tx, **by), params_of()
     zeros = jax.tree.map(jnp.zeros_like, params)
     for g in stream(params, 2):
@@ -68,14 +68,14 @@ def test_polyaks_step_is_exact_where_squares_are_not():
 
 
 def test_the_distance_is_the_largest_so_far_and_the_start_is_kept():
-    tx = gx.scale_by_distance(gx.identity(), start=0.5)
+    tx = gx.dog_distance(gx.identity(), initial_value=0.5)
     params = jnp.array([3.0, 4.0])
     state = tx.init(params)
-    assert float(state.slots["scale_by_distance"]["distance"]) == 3.0  # 0.5·(1 + ‖θ₀‖)
+    assert float(state.slots["dog_distance"]["distance"]) == 3.0  # 0.5·(1 + ‖θ₀‖)
     for away, largest in ((0.0, 3.0), (10.0, 10.0), (5.0, 10.0)):
         u, state = tx.update(jnp.ones(2), state, params + jnp.array([away, 0.0]))
         assert_near(u, jnp.full(2, largest))
-    chex.assert_trees_all_equal(state.slots["scale_by_distance"]["emit_displacement"]["start"], params)
+    chex.assert_trees_all_equal(state.slots["dog_distance"]["emit_displacement"]["start"], params)
 
 
 def test_each_leaf_by_itself():
@@ -94,7 +94,7 @@ def test_what_sees_something_else_refuses_a_function_of_all_parameters():
     class newton(gx.PerLeaf):
         needs = ("hvp",)
 
-    for name in ("leafwise", "model_step"):
+    for name in ("leafwise", "momo_step"):
         with pytest.raises(ValueError, match=f"{name}: newton needs 'hvp', a function of all parameters"):
             getattr(gx, name)(gx.chain(gx.scale(1.0), newton()))
 
@@ -102,7 +102,7 @@ def test_what_sees_something_else_refuses_a_function_of_all_parameters():
 def test_a_model_of_the_loss_averages_losses_as_gradients(x64):
     """Of any linear direction; a quadratic loss is above its tangents, so that the model is below it."""
     w, direction = jnp.array([1.0, -2.0]), gx.chain(gx.add_momentum(0.5), gx.scale(0.5))
-    tx = gx.model_step(direction, max_rate=1e9)
+    tx = gx.momo_step(direction, max_rate=1e9)
     state = tx.init(w)
     points, gradients = [], []
     for _ in range(5):
@@ -120,10 +120,10 @@ def test_a_model_of_the_loss_averages_losses_as_gradients(x64):
 @pytest.mark.parametrize(
     ("tx", "extra", "words"),
     [
-        (gx.momo(), {}, "model_step needs the argument 'value'"),
+        (gx.momo(), {}, "momo_step needs the argument 'value'"),
         (gx.polyak_sgd(), {}, "polyak_step needs the argument 'value'"),
         (gx.polyak_sgd(), {"value": jnp.ones(2)}, "polyak_step: value must be one real number"),
-        (gx.momo(), {"value": jnp.ones(2)}, "model_step: value must be one real number"),
+        (gx.momo(), {"value": jnp.ones(2)}, "momo_step: value must be one real number"),
     ],
 )
 def test_the_loss_is_one_number(tx, extra, words):

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import gradtx as gx
-from gradtx import plots, schedules, training
+from gradtx import lab, plots, schedules, training
 
 params = {"layer": {"w": jnp.ones((3, 4)), "b": jnp.zeros(4)}}
 tx = gx.adamw()
@@ -102,17 +102,17 @@ HYPERPARAMETERS = [
         (gx.add_momentum, "decay", (1.0, -0.1)),
         (gx.bias_correction, "decay", (1.0,)),
         (gx.nesterov_ema, "decay", (1.0, -1e-9)),
-        (gx.nesterov_ema, "warm_up_rate", (-1.0,)),
+        (gx.nesterov_ema, "warmup_rate", (-1.0,)),
         (gx.decayed_max, "decay", (1.0,)),
         (gx.running_variance, "decay", (1.0,)),
-        (gx.running_sum, "start", (-1.0,)),
+        (gx.running_sum, "initial_value", (-1.0,)),
         (gx.scale_by_own_rms, "decay", (1.0,)),
         (gx.scale_by_own_rms, "eps", (-1e-8,)),
-        (gx.sign_steps, "start", (0.0, -1.0)),
-        (gx.sign_steps, "grow", (0.0,)),
-        (gx.sign_steps, "shrink", (0.0,)),
-        (gx.sign_steps, "smallest", (-1.0,)),
-        (gx.sign_steps, "largest", (0.0,)),
+        (gx.rprop_steps, "initial_value", (0.0, -1.0)),
+        (gx.rprop_steps, "grow", (0.0,)),
+        (gx.rprop_steps, "shrink", (0.0,)),
+        (gx.rprop_steps, "smallest", (-1.0,)),
+        (gx.rprop_steps, "largest", (0.0,)),
         (gx.scale_by_learning_rate, "learning_rate", (-1.0,)),
         (gx.add_weight_decay, "weight_decay", (-0.1,)),
         (gx.clip, "limit", (0.0, -1.0)),
@@ -145,9 +145,9 @@ RECIPES = [
     (gx.sgd, {"nesterov": True}, "sgd: nesterov=True needs a momentum"),
     (gx.sgd, {"momentum": 1.0}, "add_momentum: decay"),
     (gx.rmsprop, {"centered": True, "corrected": True}, "rmsprop: centered=True"),
-    (gx.rprop, {"learning_rate": 0.0}, "sign_steps: start"),
+    (gx.rprop, {"learning_rate": 0.0}, "rprop_steps: initial_value"),
     (gx.rolling_ball, {"friction": 20.0}, "add_momentum: decay"),
-    (gx.adagrad, {"start": -1.0}, "running_sum: start"),
+    (gx.adagrad, {"initial_value": -1.0}, "running_sum: initial_value"),
 ]
 
 
@@ -508,8 +508,8 @@ CALLS = {
         "^train_step needs the argument 'batch'; it takes params, state, batch, key",
     ),
     "a picture": (lambda: plots.curves({}, colour="red"), "^curves has no argument 'colour'"),
-    "a race": (lambda: training.race(training.xor(), epoch=1), "^race has no argument 'epoch': did you mean 'epochs'"),
-    "descend": (lambda: training.descend(training.SURFACES["bowl"]), "^descend needs the argument 'tx'"),
+    "a race": (lambda: lab.race(lab.xor(), epoch=1), "^race has no argument 'epoch': did you mean 'epochs'"),
+    "descend": (lambda: lab.descend(lab.SURFACES["bowl"]), "^descend needs the argument 'tx'"),
 }
 
 
@@ -599,24 +599,32 @@ PARTS = {
         TypeError,
         "^train_step: donate must be True or",
     ),
-    "no interval": (lambda: gx.every(gx.sgd(), 0), ValueError, "^every: interval must be an integer, 1 or more, got 0"),
-    "a broken interval": (lambda: gx.every(gx.sgd(), 1.5), TypeError, "^every: interval must be an integer, .* 1.5"),
-    "a boolean count": (lambda: gx.lookahead(gx.sgd(), every=True), TypeError, "^lookahead: every must be an integer"),
+    "no interval": (lambda: gx.every(gx.sgd(), 0), ValueError, "^every: every_k must be an integer, 1 or more, got 0"),
+    "a broken interval": (lambda: gx.every(gx.sgd(), 1.5), TypeError, "^every: every_k must be an integer, .* 1.5"),
+    "a boolean count": (
+        lambda: gx.lookahead(gx.sgd(), every_k=True),
+        TypeError,
+        "^lookahead: every_k must be an integer",
+    ),
     "a count below 1": (lambda: gx.average_params(gx.sgd(), start=-1), ValueError, "^average_params: start must be"),
     "a scheduled count": (
         lambda: gx.every(gx.sgd(), schedules.constant(2.0)),
         TypeError,
-        "^every: interval must be an",
+        "^every: every_k must be an",
     ),
     "a traced count": (
         lambda: jax.make_jaxpr(lambda k: gx.every(gx.sgd(), k).init(weights))(3),
         TypeError,
-        r"^every: interval must be an integer, 1 or more, got .*int32\[\]",
+        r"^every: every_k must be an integer, 1 or more, got .*int32\[\]",
     ),
     "one decay for many": (lambda: gx.aggmo(decays=0.9), TypeError, "^aggmo: decays must be a sequence, got 0.9"),
     "no decay": (lambda: gx.aggmo(decays=()), ValueError, "^aggmo: decays must have 1 or more, got none"),
     "a number as patterns": (lambda: gx.scion(heads=3), TypeError, "the patterns of a group must be a sequence, got 3"),
-    "a box upside down": (lambda: gx.box(1.0, -1.0), ValueError, "^box: low must be at most high, got 1.0 and -1.0"),
+    "a box upside down": (
+        lambda: gx.projections.box(1.0, -1.0),
+        ValueError,
+        "^box: low must be at most high, got 1.0 and -1.0",
+    ),
     "assigned": (lambda: setattr(tx, "links", ()), AttributeError, "^cannot assign to field 'links'"),
     "an unknown name": (lambda: gx.addam, AttributeError, "^module 'gradtx' has no attribute 'addam'"),
     "b2 = 1 as float32 rounds it": (
@@ -627,7 +635,7 @@ PARTS = {
     "a batch of optimizers in init": (
         lambda: gx.stack([gx.delay(1.0), gx.delay(2.0)]).init(weights),
         ValueError,
-        r"^start holds values of shape \(2,\): update many optimizers inside jax.vmap",
+        r"^initial_value holds values of shape \(2,\): update many optimizers inside jax.vmap",
     ),
     # functions of the step
     "a rate of two arguments": (
@@ -1386,12 +1394,12 @@ BUILT = {
     ),
     "a number as a table": (lambda: plots.table(3), TypeError, "^table: table must be a sequence, got 3"),
     "a race of nothing": (
-        lambda: training.race(3),
+        lambda: lab.race(3),
         TypeError,
         r"must be a Problem, such as PROBLEMS\['xor'\]\(\), got 3",
     ),
     "a race of names": (
-        lambda: training.race(training.xor(), ["adam"]),
+        lambda: lab.race(lab.xor(), ["adam"]),
         TypeError,
         "^race: entries must be a dict from n",
     ),
@@ -1559,7 +1567,7 @@ WRITTEN = {
         f"keys of several types, {name}": (act, ValueError, f"^{name}: a dict must have keys of one type")
         for name, act in {
             "chain.update": lambda: tx.update(mixed, state, params),
-            "chain.apply": lambda: tx.apply(params, state, mixed),
+            "chain.apply": lambda: tx.apply(mixed, state, params),
             "apply_updates": lambda: gx.apply_updates(mixed, mixed),
             "eval_params": lambda: gx.eval_params(tx, state, mixed),
             "summary": lambda: gx.summary(tx, mixed),

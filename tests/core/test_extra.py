@@ -233,7 +233,7 @@ def test_complex_parameters_are_pairs_of_reals():
 
 @pytest.mark.parametrize("jitted", [True, False])
 def test_functions_are_closed_over_in_jit_scan_and_vmap(jitted):
-    tx = gx.sam(gx.sophia(0.1, interval=2), radius=0.1)
+    tx = gx.sam(gx.sophia(0.1, every_k=2), radius=0.1)
     traces = 0
 
     def step(state, scale):

@@ -22,9 +22,9 @@ def adahessian(
     diagonal: Any = None,
 ) -> Steps:
     """The paper's algorithm 1, with the ε of its code; `diagonal` may be an `every`, of which k is read."""
-    m, v, h, interval = 0.0, 0.0, 0.0, getattr(diagonal, "interval", 1)
+    m, v, h, every_k = 0.0, 0.0, 0.0, getattr(diagonal, "every_k", 1)
     for t, g in zip(count(1), gradients):
-        h = hvp(np.ones_like(w)) if t % interval == 1 % interval else h
+        h = hvp(np.ones_like(w)) if t % every_k == 1 % every_k else h
         m = b1 * m + (1 - b1) * g
         v = b2 * v + (1 - b2) * h**2
         yield -learning_rate * divide(m / (1 - b1**t), sqrt(v / (1 - b2**t)) ** hessian_power + eps)
@@ -41,14 +41,14 @@ def sophia(
     eps=1e-12,
     weight_decay=0.2,
     where: Any = 1,
-    interval=10,
+    every_k=10,
     diagonal: Any = None,
 ) -> Steps:
     """The paper's algorithm 3."""
     m, h = 0.0, 0.0
     for t, g in zip(count(1), gradients):
         m = b1 * m + (1 - b1) * g
-        if t % interval == 1 % interval:
+        if t % every_k == 1 % every_k:
             h = b2 * h + (1 - b2) * hvp(np.ones_like(w))
         step = np.clip(divide(m, np.maximum(gamma * h, eps)), -1, 1)
         yield -learning_rate * (step + weight_decay * where * w)
@@ -63,8 +63,8 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "sophia": [
         {},
-        {"learning_rate": 1e-2, "b1": 0.5, "b2": 0.9, "gamma": 10.0, "eps": 1e-3, "interval": 1},
-        {"gamma": 1.0, "eps": 0.1, "interval": 3, "weight_decay": 1.0, "where": {"bias": False, "kernel": True}},
+        {"learning_rate": 1e-2, "b1": 0.5, "b2": 0.9, "gamma": 10.0, "eps": 1e-3, "every_k": 1},
+        {"gamma": 1.0, "eps": 0.1, "every_k": 3, "weight_decay": 1.0, "where": {"bias": False, "kernel": True}},
     ],
 }
 
@@ -91,7 +91,7 @@ LAWS = {  # where functions are given, they are those of the loss ½‖θ‖²
         gx.sgd(rate / 10),
     ),
     "the bowl's diagonal is 1": (gx.hessian_diagonal(), gx.chain(gx.scale(0.0), gx.add_constant(1.0))),
-    "a half power of squares is the absolute": (gx.chain(gx.square(), gx.power(0.5)), gx.absolute()),
+    "a half power of squares is the absolute": (gx.chain(gx.square(), gx.power(0.5)), gx.abs()),
     "a power of 1 changes no size": (gx.chain(gx.square(), gx.power(1.0)), gx.square()),
     "every update is the transformation": (gx.every(gx.adam(rate), 1), gx.adam(rate)),
     "every without a memory repeats": (gx.every(gx.emit_params(), 3), gx.emit_params()),

@@ -47,7 +47,7 @@ def schedule_free_adamw(
         yield step
 
 
-def swa(gradients: Gradients, inner: Any, start=1, every=1) -> Steps:
+def swa(gradients: Gradients, inner: Any, start=1, every_k=1) -> Steps:
     """Before plain descent, of which the rate is read: the average does not move the parameters."""
     for g in gradients:
         yield -inner.links[-1].learning_rate * g
@@ -61,7 +61,7 @@ WHERE = {"bias": False, "kernel": True}
 
 
 def ranger(
-    gradients: Gradients, w: ndarray, learning_rate=1e-3, b1=0.95, b2=0.999, eps=1e-5, every=6, share=0.5
+    gradients: Gradients, w: ndarray, learning_rate=1e-3, b1=0.95, b2=0.999, eps=1e-5, every_k=6, weight=0.5
 ) -> Steps:
     """The kernel, the last 12 coordinates, has 3 inputs and 4 outputs."""
 
@@ -71,8 +71,8 @@ def ranger(
 
     slow = w.copy()
     for t, step in zip(count(1), radam(map(centralized, gradients), learning_rate, b1, b2, eps)):
-        if t % every == 0:
-            slow = slow + share * (w + step - slow)
+        if t % every_k == 0:
+            slow = slow + weight * (w + step - slow)
             step = slow - w
         yield step
 
@@ -85,8 +85,8 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "ranger": [  # at small rates a pull is a difference of near parameters, in the reference
         {"learning_rate": 0.1},
-        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "every": 2, "share": 0.8},
-        {"learning_rate": 1.0, "b1": 0.9, "b2": 0.99, "every": 5, "share": 1.0},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "every_k": 2, "weight": 0.8},
+        {"learning_rate": 1.0, "b1": 0.9, "b2": 0.99, "every_k": 5, "weight": 1.0},
     ],
     "schedule_free_adamw": [
         {},
@@ -96,8 +96,8 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "swa": [
         {"inner": gx.sgd(0.1)},
-        {"inner": gx.sgd(0.01), "start": 100, "every": 10},
-        {"inner": gx.sgd(1.0), "every": 3},
+        {"inner": gx.sgd(0.01), "start": 100, "every_k": 10},
+        {"inner": gx.sgd(1.0), "every_k": 3},
     ],
 }
 CURVED = {"asgd": True, "schedule_free_adamw": True}
@@ -125,7 +125,7 @@ def warm(step: Any) -> Any:
 
 OPTAX = {
     "lookahead": (
-        gx.lookahead(gx.adam(0.1, eps=1e-6), every=5, share=0.3),
+        gx.lookahead(gx.adam(0.1, eps=1e-6), every_k=5, weight=0.3),
         of_fast(optax.lookahead(optax.adam(0.1, eps=1e-6), 5, 0.3)),
     ),
     "schedule_free": (gx.schedule_free(gx.sgd(0.1), 0.8), optax.contrib.schedule_free(optax.sgd(0.1), 0.1, 0.8)),
@@ -145,19 +145,19 @@ TORCH = {"asgd": gx.asgd(0.01, start=102)}
 rate = 0.03
 LAWS = {
     "ranger that keeps its way is RAdam of centralized gradients": (
-        gx.ranger(rate, eps=1e-8, share=1.0),
+        gx.ranger(rate, eps=1e-8, weight=1.0),
         gx.chain(gx.centralize(), gx.radam(rate, b1=0.95)),
     ),
     "average_params moves nothing": (gx.average_params(gx.adam(rate), 0.9), gx.adam(rate)),
-    "swa moves nothing": (gx.swa(gx.adam(rate), every=2), gx.adam(rate)),
+    "swa moves nothing": (gx.swa(gx.adam(rate), every_k=2), gx.adam(rate)),
     "swa is an average without decay": (gx.swa(gx.sgd(rate)), gx.average_params(gx.sgd(rate), decay=1.0)),
     "asgd without decay is SGD": (gx.asgd(rate, weight_decay=0.0), gx.sgd(rate)),
     "asgd at a constant rate is SGD with L2": (
         gx.asgd(rate, weight_decay=0.1, power=0.0),
         gx.chain(gx.add_weight_decay(0.1), gx.sgd(rate)),
     ),
-    "lookahead that goes all the way is its inner": (gx.lookahead(gx.adam(rate), every=2, share=1.0), gx.adam(rate)),
-    "lookahead that never pulls is its inner": (gx.lookahead(gx.adam(rate), every=100), gx.adam(rate)),
+    "lookahead that goes all the way is its inner": (gx.lookahead(gx.adam(rate), every_k=2, weight=1.0), gx.adam(rate)),
+    "lookahead that never pulls is its inner": (gx.lookahead(gx.adam(rate), every_k=100), gx.adam(rate)),
     "schedule_free of no step is none": (gx.schedule_free(gx.scale(0.0)), gx.scale(0.0)),
     "schedule_free_adamw is schedule_free of adamw without momentum": (
         gx.schedule_free_adamw(rate, weight_decay=0.1),

@@ -211,8 +211,8 @@ OPTAX: dict[str, tuple[Any, Any]] = {
         gx.chain(gx.centralize(output_axis=0), gx.sgd(0.1)),
         optax.chain(optax.centralize(), optax.sgd(0.1)),
     ),
-    "retract onto what is not negative": (
-        gx.retract(gx.sgd(0.1), gx.at_least(0.0)),
+    "projected onto what is not negative": (
+        gx.projected(gx.sgd(0.1), gx.lower_bound(0.0)),
         optax.chain(optax.sgd(0.1), optax.keep_params_nonnegative()),
     ),
 }
@@ -238,13 +238,13 @@ LAWS: dict[str, tuple[Any, Any]] = {
     ),
     "fromage is lars, shrunk": (
         gx.fromage(rate),
-        gx.chain(gx.lars(rate, momentum=0.0, weight_decay=0.0, coefficient=1.0), gx.shrink(rate)),
+        gx.chain(gx.lars(rate, momentum=0.0, weight_decay=0.0, coefficient=1.0), gx.fromage_rescale(rate)),
     ),
     "shrink is a retraction": (
-        gx.chain(gx.sgd(rate), gx.shrink(0.75)),
-        gx.retract(gx.sgd(rate), gx.scale(0.8)),
+        gx.chain(gx.sgd(rate), gx.fromage_rescale(0.75)),
+        gx.projected(gx.sgd(rate), gx.scale(0.8)),
     ),
-    "shrink by nothing is nothing": (gx.chain(gx.sgd(rate), gx.shrink(0.0)), gx.sgd(rate)),
+    "shrink by nothing is nothing": (gx.chain(gx.sgd(rate), gx.fromage_rescale(0.0)), gx.sgd(rate)),
     "sgdp that never projects is the heavy ball": (gx.sgdp(rate, threshold=1e-9), gx.heavy_ball(rate)),
     "adamp that never projects is adam": (gx.adamp(rate, threshold=1e-9), gx.adam(rate)),
     "adamp leaves a bias to adam": (
@@ -273,11 +273,17 @@ LAWS: dict[str, tuple[Any, Any]] = {
         gx.adamw(lambda step: rate / (1 + real(step)), weight_decay=lambda step: 0.3 / (1 + real(step))),
     ),
     "a graft on itself is itself": (gx.graft(gx.adam(rate), gx.adam(rate)), gx.adam(rate)),
-    "to retract onto everything is nothing": (gx.retract(gx.sgd(1.0), gx.identity()), gx.sgd(1.0)),
-    "a box around 0 is clip": (gx.chain(gx.box(-0.5, 0.5), gx.sgd(rate)), gx.chain(gx.clip(0.5), gx.sgd(rate))),
-    "a large ball is nothing": (gx.chain(gx.l1_ball(1e9), gx.clip_by_norm(1e9), gx.sgd(rate)), gx.sgd(rate)),
+    "to projected onto everything is nothing": (gx.projected(gx.sgd(1.0), gx.identity()), gx.sgd(1.0)),
+    "a box around 0 is clip": (
+        gx.chain(gx.projections.box(-0.5, 0.5), gx.sgd(rate)),
+        gx.chain(gx.clip(0.5), gx.sgd(rate)),
+    ),
+    "a large ball is nothing": (
+        gx.chain(gx.projections.l1_ball(1e9), gx.clip_by_norm(1e9), gx.sgd(rate)),
+        gx.sgd(rate),
+    ),
     "the simplex is the ball's face where nothing is negative": (
-        gx.chain(gx.absolute(), gx.add_constant(1.0), gx.l1_ball(0.5)),
-        gx.chain(gx.absolute(), gx.add_constant(1.0), gx.simplex(0.5)),
+        gx.chain(gx.abs(), gx.add_constant(1.0), gx.projections.l1_ball(0.5)),
+        gx.chain(gx.abs(), gx.add_constant(1.0), gx.projections.simplex(0.5)),
     ),
 }

@@ -47,7 +47,7 @@ def muon(
     momentum=0.95,
     weight_decay=0.0,
     rest: Any = None,
-    apart=(),
+    exclude=(),
     nesterov=True,
     corrected=False,
     rule="original",
@@ -66,7 +66,7 @@ def muon(
         early, now = (1 - momentum ** (t + 1), 1 - momentum**t) if corrected else (1.0, 1.0)
         direction = momentum * m / early + (1 - momentum) * g / now if nesterov else m
         u = factors[rule] * orthogonal(direction, method)
-        if apart != "kernel":
+        if exclude != "kernel":
             step = np.concatenate([step[BIAS], -learning_rate * (u.ravel() + weight_decay * w[KERNEL])])
         yield step
 
@@ -103,10 +103,10 @@ CONFIGURATIONS = {
     "muon": [
         {},
         {"learning_rate": 0.1, "momentum": 0.8, "weight_decay": 0.3, "nesterov": False, "rule": "adam"},
-        {"corrected": True, "rule": "spectral", "axes": (-1, -2), "rest": gx.sgd(0.1)},
+        {"corrected": True, "rule": "spectral", "axes": (-1, -2), "default": gx.sgd(0.1)},
         {"method": "polar_express", "axes": (-1, -2), "momentum": 0.5},
         {"method": "svd", "momentum": 0.99, "weight_decay": 1.0},
-        {"apart": "kernel"},
+        {"exclude": "kernel"},
     ],
     "scion": [
         {},
@@ -118,17 +118,17 @@ CURVED = {"scion": True}  # muon is chaotic there: where it is near 0, the gradi
 
 OPTAX = {
     "muon": (
-        gx.muon(0.02, weight_decay=0.1, corrected=True, rest=gx.nadam(0.003, eps=0.0)),
+        gx.muon(0.02, weight_decay=0.1, corrected=True, default=gx.nadam(0.003, eps=0.0)),
         optax.contrib.muon(0.02, weight_decay=0.1, eps=0.0, adam_learning_rate=0.003),
     ),
     "muon by the size of adam, without Nesterov's step": (
-        gx.muon(0.02, 0.8, nesterov=False, rule="adam", rest=gx.adam(0.02, eps=0.0)),
+        gx.muon(0.02, 0.8, nesterov=False, rule="adam", default=gx.adam(0.02, eps=0.0)),
         optax.contrib.muon(0.02, beta=0.8, nesterov=False, consistent_rms=0.2, eps=0.0),
     ),
 }
 TORCH = {  # which moves no bias
-    "muon": gx.muon(0.01, weight_decay=0.1, rest=gx.freeze(), axes=(-1, -2)),
-    "muon by the size of adam": gx.muon(0.01, weight_decay=0.1, rest=gx.freeze(), rule="adam"),
+    "muon": gx.muon(0.01, weight_decay=0.1, default=gx.freeze(), axes=(-1, -2)),
+    "muon by the size of adam": gx.muon(0.01, weight_decay=0.1, default=gx.freeze(), rule="adam"),
 }
 
 rate = 0.03
@@ -140,12 +140,12 @@ def matrices(*several: Any) -> gx.Transformation:
 
 LAWS = {
     "muon without momentum orthogonalizes": (
-        gx.muon(rate, 0.0, rest=gx.sgd(rate)),
+        gx.muon(rate, 0.0, default=gx.sgd(rate)),
         gx.chain(matrices(gx.orthogonalize(), gx.scale_by_shape()), gx.scale_by_learning_rate(rate)),
     ),
-    "muon without any matrices is its rest": (gx.muon(apart=("w", "b"), rest=gx.adam(rate)), gx.adam(rate)),
+    "muon without any matrices is its rest": (gx.muon(exclude=("w", "b"), default=gx.adam(rate)), gx.adam(rate)),
     "muon of a sum is muon of an average": (
-        gx.muon(rate, 0.9, rest=gx.sgd(rate)),
+        gx.muon(rate, 0.9, default=gx.sgd(rate)),
         gx.chain(
             matrices(gx.blend(gx.scale_by_ema(0.9), 0.9), gx.orthogonalize(), gx.scale_by_shape()),
             gx.scale_by_learning_rate(rate),
@@ -158,7 +158,7 @@ LAWS = {
             0.9,
             nesterov=False,
             rule="spectral",
-            rest=gx.chain(gx.scale_by_ema(0.9), gx.unit_rms(), gx.scale_by_learning_rate(rate)),
+            default=gx.chain(gx.scale_by_ema(0.9), gx.unit_rms(), gx.scale_by_learning_rate(rate)),
         ),
     ),
     "scion of embeddings alone is signum": (

@@ -267,8 +267,8 @@ LAWS = {
         gx.chain(gx.scale(1e3), gx.clip_by_rms(1.0)),
     ),
     "scale_by_param_rms with a large floor is a scale": (gx.scale_by_param_rms(1e3), gx.scale(1e3)),
-    "covered_sum of what is the same everywhere is the sum": (
-        gx.chain(gx.square(), gx.reduced(gx.identity()), gx.covered_sum()),
+    "sm3_sum of what is the same everywhere is the sum": (
+        gx.chain(gx.square(), gx.reduced(gx.identity()), gx.sm3_sum()),
         gx.chain(gx.square(), gx.reduced(gx.running_sum())),
     ),
 }

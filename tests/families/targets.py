@@ -40,13 +40,13 @@ def madgrad(gradients: Gradients, w: ndarray, learning_rate=1e-2, momentum=0.9, 
         yield momentum * w + (1 - momentum) * z - w
 
 
-def ftrl(gradients: Gradients, w: ndarray, learning_rate=1e-3, l1=0.0, l2=0.0, power=0.5, start=0.1) -> Steps:
-    """The paper's algorithm 1, coordinate by coordinate, with Keras's power, start and 2·λ₂.
+def ftrl(gradients: Gradients, w: ndarray, learning_rate=1e-3, l1=0.0, l2=0.0, power=0.5, initial_value=0.1) -> Steps:
+    """The paper's algorithm 1, coordinate by coordinate, with Keras's power, initial_value and 2·λ₂.
 
     z is a sum of large numbers, of which each step is a small difference: it, and the point, are kept in longer floats.
     """
     point = w.astype(np.longdouble)
-    z, n = np.zeros_like(point), np.full_like(point, start)
+    z, n = np.zeros_like(point), np.full_like(point, initial_value)
     for g in gradients:
         before = point.copy()
         for i, g_i in enumerate(g.astype(np.longdouble)):
@@ -140,9 +140,9 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "ftrl": [
         {},
-        {"learning_rate": 0.1, "l1": 3.0, "l2": 0.5, "start": 0.0},
+        {"learning_rate": 0.1, "l1": 3.0, "l2": 0.5, "initial_value": 0.0},
         {"learning_rate": 1.0, "l1": 0.1, "power": 0.3},
-        {"learning_rate": 1e-3, "l2": 10.0, "power": 0.0, "start": 1.0},
+        {"learning_rate": 1e-3, "l2": 10.0, "power": 0.0, "initial_value": 1.0},
     ],
     "noisy_sgd": [{}, {"learning_rate": 0.1, "variance": 3.0, "power": 0.0}, {"variance": 1.0, "power": 2.0}],
     "padam": [
@@ -205,7 +205,7 @@ LAWS = {
         gx.chain(gx.madgrad(rate, 0.0), gx.scale(1 - 0.9)),
     ),
     "ftrl without penalties is adagrad": (
-        gx.chain(gx.add_constant(3.0), gx.ftrl(rate, start=0.0)),
+        gx.chain(gx.add_constant(3.0), gx.ftrl(rate, initial_value=0.0)),
         gx.chain(gx.add_constant(3.0), gx.adagrad(rate, eps=0.0)),
     ),
     "ftrl with large penalties is 0": (

@@ -25,11 +25,13 @@ def over(a: Any, b: Any) -> ndarray:
 
 
 def dog(
-    gradients: Gradients, w: ndarray, learning_rate=1.0, start=1e-6, relative=True, eps=1e-8, per_leaf=False
+    gradients: Gradients, w: ndarray, learning_rate=1.0, initial_value=1e-6, relative=True, eps=1e-8, per_leaf=False
 ) -> Steps:
     blocks = LEAVES if per_leaf else (slice(None),)
     first, step = w.copy(), np.zeros_like(w)
-    furthest: list[Any] = [start * (1 + np.linalg.norm(first[block])) if relative else start for block in blocks]
+    furthest: list[Any] = [
+        initial_value * (1 + np.linalg.norm(first[block])) if relative else initial_value for block in blocks
+    ]
     squares: list[Any] = [eps for _ in blocks]
     for g in gradients:
         for i, block in enumerate(blocks):
@@ -39,8 +41,8 @@ def dog(
         yield step.copy()
 
 
-def dowg(gradients: Gradients, w: ndarray, learning_rate=1.0, start=1e-2) -> Steps:
-    first, furthest, weighted = w.copy(), start, 0.0
+def dowg(gradients: Gradients, w: ndarray, learning_rate=1.0, initial_value=1e-2) -> Steps:
+    first, furthest, weighted = w.copy(), initial_value, 0.0
     for g in gradients:
         furthest = max(furthest, np.linalg.norm(w - first))
         weighted += furthest**2 * (g @ g)
@@ -56,11 +58,11 @@ def prodigy(
     eps=1e-8,
     weight_decay=0.0,
     where: Any = 1,
-    start=1e-6,
+    initial_value=1e-6,
     coefficient=1.0,
 ) -> Steps:
     """The paper's algorithm 4, with its factor 1 − √β₂ in r and s."""
-    first, d, keep = w.copy(), start, sqrt(b2)
+    first, d, keep = w.copy(), initial_value, sqrt(b2)
     m, v, r, s = 0.0, 0.0, 0.0, 0.0
     for g in gradients:
         m = b1 * m + (1 - b1) * d * g
@@ -80,9 +82,9 @@ def dadapt_adam(
     eps=1e-8,
     weight_decay=0.0,
     where: Any = 1,
-    start=1e-6,
+    initial_value=1e-6,
 ) -> Steps:
-    d, keep = start, sqrt(b2)
+    d, keep = initial_value, sqrt(b2)
     m, v, r, s = np.zeros_like(w), 0.0, 0.0, np.zeros_like(w)
     for g in gradients:
         rate = d * learning_rate
@@ -149,22 +151,26 @@ def cocob(gradients: Gradients, w: ndarray, alpha=100.0) -> Steps:
 CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     "dog": [
         {},
-        {"learning_rate": 0.5, "start": 1e-2, "relative": False, "eps": 0.0},
-        {"start": 1e-4, "eps": 1e-2},
+        {"learning_rate": 0.5, "initial_value": 1e-2, "relative": False, "eps": 0.0},
+        {"initial_value": 1e-4, "eps": 1e-2},
         {"per_leaf": True},
-        {"start": 0.1, "relative": False, "per_leaf": True},
+        {"initial_value": 0.1, "relative": False, "per_leaf": True},
     ],
     # Gradients of noise with a mean are those of a loss without a minimum: these methods go ever faster, and some, with
     # their defaults, out of the range of float64. Those run slowly here, and with their defaults where there is one.
-    "dowg": [{"learning_rate": 0.5}, {"learning_rate": 0.5, "start": 1e-4}, {"learning_rate": 0.2, "start": 1.0}],
+    "dowg": [
+        {"learning_rate": 0.5},
+        {"learning_rate": 0.5, "initial_value": 1e-4},
+        {"learning_rate": 0.2, "initial_value": 1.0},
+    ],
     "prodigy": [
         {"learning_rate": 0.01},
-        {"learning_rate": 0.01, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "start": 1e-3, "coefficient": 0.2},
+        {"learning_rate": 0.01, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "initial_value": 1e-3, "coefficient": 0.2},
         {"learning_rate": 0.01, "b2": 0.99, "eps": 0.0, "weight_decay": 0.1, "where": KERNEL},
     ],
     "dadapt_adam": [
         {},
-        {"learning_rate": 0.5, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "start": 1e-3},
+        {"learning_rate": 0.5, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "initial_value": 1e-3},
         {"learning_rate": 0.01, "b1": 0.5, "eps": 0.0, "weight_decay": 0.1, "where": KERNEL},
     ],
     "polyak_sgd": [{}, {"max_rate": 1e-3, "lowest": -1000.0}, {"max_rate": 0.1, "lowest": -100.0}],
@@ -181,15 +187,15 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     "cocob": [{}, {"alpha": 10.0}, {"alpha": 1.0}],
 }
 
-# Some runs cannot be compared: of two references from starts that differ by 2e-16, prodigy(b2=0.99, start=0.01,
+# Some runs cannot be compared: of two references from starts that differ by 2e-16, prodigy(b2=0.99, initial_value=0.01,
 # coefficient=0.5) is 0.8 of a step apart after 929 steps, dadapt_adam(b2=0.99) 0.04 after 997, and dadapt_adam(), with
 # its defaults, 7e-13 after 999. What runs here keeps them within 1e-13.
 CURVED: dict[str, Any] = {
     "dog": [{}, {"per_leaf": True}],
     "dowg": True,
-    "prodigy": [{}, {"b1": 0.5, "coefficient": 2.0}, {"weight_decay": 0.1, "eps": 1e-3, "start": 1e-2}],
+    "prodigy": [{}, {"b1": 0.5, "coefficient": 2.0}, {"weight_decay": 0.1, "eps": 1e-3, "initial_value": 1e-2}],
     "dadapt_adam": [
-        {"learning_rate": 0.1, "b1": 0.5, "start": 1e-3},
+        {"learning_rate": 0.1, "b1": 0.5, "initial_value": 1e-3},
         {"learning_rate": 0.1, "weight_decay": 0.01, "where": KERNEL},
     ],
     "polyak_sgd": True,
@@ -221,14 +227,14 @@ class with_value(gx.Transformation):
 TINY = 1e-37  # for an ε of 0, with which Optax divides 0 by 0
 OPTAX: dict[str, Any] = {
     "dog": (gx.dog(0.5, 1e-2, eps=1e-4), optax.contrib.dog(0.5, ("heuristic", 1e-2), eps=1e-4)),
-    "dog from a distance": (gx.dog(start=0.1, relative=False), optax.contrib.dog(1.0, ("distance", 0.1))),
+    "dog from a distance": (gx.dog(initial_value=0.1, relative=False), optax.contrib.dog(1.0, ("distance", 0.1))),
     "dowg": (gx.dowg(0.5), optax.contrib.dowg(0.5, init_estim_sq_dist=1e-4, eps=0.0)),
     "prodigy": (
-        gx.prodigy(corrected(0.8, 0.99), 0.8, 0.99, TINY, 0.1, start=1e-3, coefficient=0.01),
+        gx.prodigy(corrected(0.8, 0.99), 0.8, 0.99, TINY, 0.1, initial_value=1e-3, coefficient=0.01),
         optax.contrib.prodigy(1.0, (0.8, 0.99), None, TINY, 1e-3, 0.01, 0.1),
     ),
     "dadapt_adam without memory of sizes": (
-        gx.chain(gx.sign(), gx.dadapt_adam(0.1, 0.8, 0.0, weight_decay=0.1, start=1e-3)),
+        gx.chain(gx.sign(), gx.dadapt_adam(0.1, 0.8, 0.0, weight_decay=0.1, initial_value=1e-3)),
         optax.chain(
             optax.stateless(lambda updates, _: jax.tree.map(jnp.sign, updates)),
             optax.contrib.dadapt_adamw(lambda step: 0.1 * (1 - 0.8 ** (step + 1)), (0.8, 0.0), 1e-8, 1e-3, 0.1),
@@ -245,11 +251,11 @@ OPTAX: dict[str, Any] = {
     ),
     "cocob": (gx.cocob(10.0), optax.contrib.cocob(alpha=10.0, eps=1e-150)),
     "mechanic": (
-        gx.mechanic(gx.sgd(0.1), tuners=3, start=0.1, weight_decay=0.1, eps=TINY),
+        gx.mechanic(gx.sgd(0.1), tuners=3, initial_value=0.1, weight_decay=0.1, eps=TINY),
         optax.contrib.mechanize(optax.sgd(0.1), 0.1, TINY, 0.1, 3),
     ),
     "mechanic of adam": (
-        gx.mechanic(gx.adam(0.1), start=1e-2, eps=TINY),
+        gx.mechanic(gx.adam(0.1), initial_value=1e-2, eps=TINY),
         optax.contrib.mechanize(optax.adam(0.1), 1e-2, TINY, 1e-2),
     ),
 }
@@ -257,16 +263,19 @@ OPTAX: dict[str, Any] = {
 rate = 0.03
 LAWS = {
     "dog whose distance stays is a rate over the total norm": (
-        gx.dog(start=rate, relative=False, eps=0.5),
+        gx.dog(initial_value=rate, relative=False, eps=0.5),
         gx.chain(gx.scale_by_total_norm(0.5), gx.scale_by_learning_rate(rate)),
     ),
-    "dowg whose distance stays is dog": (gx.dowg(start=rate), gx.dog(start=rate, relative=False, eps=0.0)),
+    "dowg whose distance stays is dog": (
+        gx.dowg(initial_value=rate),
+        gx.dog(initial_value=rate, relative=False, eps=0.0),
+    ),
     "prodigy whose distance stays is adam": (
-        gx.prodigy(start=rate, coefficient=1e-9),
+        gx.prodigy(initial_value=rate, coefficient=1e-9),
         gx.adam(rate, corrected=False),
     ),
     "prodigy's pull is adamw's": (
-        gx.prodigy(start=rate, weight_decay=0.1, where="w"),
+        gx.prodigy(initial_value=rate, weight_decay=0.1, where="w"),
         gx.chain(
             gx.precondition(gx.momentum(0.9, False), by=gx.rms(0.999, False)),
             gx.add_weight_decay(0.1, "w"),
@@ -274,7 +283,7 @@ LAWS = {
         ),
     ),
     "a distance too large to be proven is a rate: adam": (
-        gx.dadapt_adam(start=rate * 1e6, learning_rate=1e-6, weight_decay=0.1),
+        gx.dadapt_adam(initial_value=rate * 1e6, learning_rate=1e-6, weight_decay=0.1),
         gx.chain(
             gx.precondition(gx.momentum(0.9, False), by=gx.rms(0.999, False)),
             gx.add_weight_decay(0.1),
@@ -282,7 +291,7 @@ LAWS = {
         ),
     ),
     "the same of a sign": (
-        gx.chain(gx.grow_distance(gx.sign(), by=gx.emit_one(), eps=0.0, start=rate), gx.scale(-1.0)),
+        gx.chain(gx.prodigy_distance(gx.sign(), by=gx.ones(), eps=0.0, initial_value=rate), gx.scale(-1.0)),
         gx.sign_sgd(rate),
     ),
     "polyak_sgd with a low bound is SGD": (gx.polyak_sgd(rate, -1e9), gx.sgd(rate)),
@@ -291,12 +300,12 @@ LAWS = {
     "momo_adam with a low bound is adam": (gx.momo_adam(rate, lowest=-1e9), gx.adam(rate)),
     "leafwise changes nothing of what sees one coordinate": (gx.leafwise(gx.adam(rate)), gx.adam(rate)),
     "a size of one divides by nothing": (
-        gx.precondition(gx.momentum(0.9), by=gx.emit_one(), eps=0.0),
+        gx.precondition(gx.momentum(0.9), by=gx.ones(), eps=0.0),
         gx.momentum(0.9),
     ),
     "parameters that stay are displaced by nothing": (gx.emit_displacement(), gx.scale(0.0)),
     "cocob of the first bets is the mean gradient": (
-        gx.chain(gx.sign(), gx.scale(1e-20), gx.bet_coins(1e9), gx.running_sum()),
+        gx.chain(gx.sign(), gx.scale(1e-20), gx.coin_betting(1e9), gx.running_sum()),
         gx.chain(gx.sign(), gx.running_sum(), gx.scale(-1e-9)),
     ),
 }

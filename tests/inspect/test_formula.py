@@ -260,7 +260,7 @@ def test_the_formula_computes_what_the_code_does(name, x64):
     tx = by_name[name].tx
     if excepted := [type(piece).__name__ for piece in walk(tx) if type(piece).__name__ in EXCEPTIONS]:
         pytest.skip(f"declared: {EXCEPTIONS[excepted[0]]}")
-    if any(isinstance(piece, (gx.covered_sum, gx.factored, gx.reduced)) for piece in walk(tx)):
+    if any(isinstance(piece, (gx.sm3_sum, gx.factored, gx.reduced)) for piece in walk(tx)):
         shapes = ((3, 4),)  # what they are to matrices
     else:
         shapes = ((4,), (3, 4)) if re.search("is_matrix|centralize|project_if", repr(tx)) else ((4,),)

@@ -32,7 +32,7 @@ def test_recipe_is_its_formula_on_a_curved_loss(x64, name: str, arguments: dict[
 def test_sophia_of_optaxs_conventions_is_optaxs(x64):
     """Optax corrects the momentum, and divides by the Hessian of the step before."""
     own = gx.every(gx.chain(gx.hessian_diagonal(), gx.scale_by_ema(0.9)), 4)
-    size = gx.chain(own, gx.delay(), gx.scale(0.5), gx.at_least(1e-3))
+    size = gx.chain(own, gx.delay(), gx.scale(0.5), gx.lower_bound(1e-3))
     tx = gx.chain(
         gx.precondition(gx.momentum(0.8), by=size, eps=0.0),
         gx.clip(1.0),

@@ -8,7 +8,7 @@ DIFFERENT holds those of which Optax has another definition, with the cause: eac
 | rprop | rprop | Optax emits the step of the update before, and on a flip nothing: while no sign flips, one step late |
 | adan | adan(gain=1 − b2) | Optax adds 1 − β₂ of the change where the paper and its code add β₂ |
 | adagrad | adagrad | only the form with ε in the root |
-| nadam | nadam(warm_up=True) | Optax does not warm β₁ up |
+| nadam | nadam(warmup=True) | Optax does not warm β₁ up |
 | yogi | yogi | Optax starts the average of gradients at 1e-6 too, so that it moves where no gradient ever came |
 | dowg | dowg | Optax adds an ε to the size by default |
 | prodigy | prodigy | Optax corrects the averages, by a factor of the rate, and multiplies ε by the new d |
@@ -44,7 +44,7 @@ PAIRS: dict[str, tuple[gx.Transformation, Any]] = {
         gx.averaged_momentum(0.1, 0.9),
         optax.chain(optax.ema(0.9, debias=False), optax.scale(-0.1)),
     ),
-    "adagrad": (gx.adagrad(0.1, eps=1e-7, eps_in_sqrt=True, start=0.1), optax.adagrad(0.1)),
+    "adagrad": (gx.adagrad(0.1, eps=1e-7, eps_in_sqrt=True, initial_value=0.1), optax.adagrad(0.1)),
     "rmsprop": (gx.rmsprop(**rmsprop), optax.rmsprop(**rmsprop, eps_in_sqrt=False)),
     "rmsprop, ε in the root": (gx.rmsprop(**rmsprop, eps_in_sqrt=True), optax.rmsprop(**rmsprop)),
     "rmsprop, corrected": (
@@ -92,7 +92,7 @@ PAIRS: dict[str, tuple[gx.Transformation, Any]] = {
         optax.adabelief(0.01, 0.8, 0.99, 1e-6, eps_root=1e-6),
     ),
     "yogi": (
-        gx.yogi(0.01, 0.8, 0.99, start=0.0),
+        gx.yogi(0.01, 0.8, 0.99, initial_value=0.0),
         optax.chain(optax.scale_by_yogi(0.8, 0.99, initial_accumulator_value=0.0), optax.scale(-0.01)),
     ),
     "radam": (gx.radam(0.01, 0.8, 0.99, 1e-6), optax.radam(0.01, 0.8, 0.99, 1e-6)),
@@ -119,9 +119,9 @@ DIFFERENT: dict[str, tuple[gx.Transformation, Any, str]] = {
         "Optax adds 1 − β₂ of the change where the paper and its code add β₂; `gain` says which (above)",
     ),
     "adagrad": (gx.adagrad(0.1), optax.adagrad(0.1), "Optax has ε in the root, and starts the sum at 0.1 (above)"),
-    "nadam": (gx.nadam(0.01, warm_up=True), optax.nadam(0.01), "Optax does not warm β₁ up"),
+    "nadam": (gx.nadam(0.01, warmup=True), optax.nadam(0.01), "Optax does not warm β₁ up"),
     "yogi": (
-        gx.yogi(0.01, start=1e-6),
+        gx.yogi(0.01, initial_value=1e-6),
         optax.yogi(0.01),
         "Optax starts the average of gradients at 1e-6 too, so that it moves where no gradient ever came",
     ),
@@ -131,7 +131,7 @@ DIFFERENT: dict[str, tuple[gx.Transformation, Any, str]] = {
         "Optax can leave the largest uncorrected; here it is corrected before or after",
     ),
     "muon": (
-        gx.muon(0.1, weight_decay=0.0, rest=gx.freeze()),
+        gx.muon(0.1, weight_decay=0.0, default=gx.freeze()),
         optax.contrib.muon(0.1, eps=1e-3),
         "Optax adds ε to the norm before it orthogonalizes, here 0 stays 0 without one; and its other defaults",
     ),

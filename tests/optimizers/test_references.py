@@ -38,7 +38,7 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     "adagrad": [
         {},
         {"learning_rate": 1.0, "eps": 1e-3, "eps_in_sqrt": True},
-        {"learning_rate": 0.1, "eps": 1e-7, "eps_in_sqrt": True, "start": 0.1},
+        {"learning_rate": 0.1, "eps": 1e-7, "eps_in_sqrt": True, "initial_value": 0.1},
         {"eps": 0.0},
     ],
     "rmsprop": [
@@ -77,13 +77,13 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "qhm": [
         {},
-        {"learning_rate": 0.1, "decay": 0.9, "share": 1.0},
-        {"learning_rate": 3e-3, "decay": 0.5, "share": 0.2},
+        {"learning_rate": 0.1, "decay": 0.9, "weight": 1.0},
+        {"learning_rate": 3e-3, "decay": 0.5, "weight": 0.2},
     ],
     "qhadam": [
         {},
-        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "share1": 0.3, "share2": 0.8, "eps": 1e-3},
-        {"share1": 1.0, "share2": 0.5, "eps": 0.0},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "weight1": 0.3, "weight2": 0.8, "eps": 1e-3},
+        {"weight1": 1.0, "weight2": 0.5, "eps": 0.0},
     ],
     "aggmo": [{}, {"learning_rate": 1.0, "decays": (0.5,)}, {"learning_rate": 1e-3, "decays": (0.0, 0.5, 0.9, 0.999)}],
     "optimistic_sgd": [{}, {"learning_rate": 1.0, "optimism": 0.5}, {"learning_rate": 1e-3, "optimism": 2.0}],
@@ -122,8 +122,8 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     "nadam": [
         {},
         {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3},
-        {"warm_up": True},
-        {"b1": 0.99, "b2": 0.99, "warm_up": True, "warm_up_rate": 0.1},
+        {"warmup": True},
+        {"b1": 0.99, "b2": 0.99, "warmup": True, "warmup_rate": 0.1},
     ],
     "amsgrad": [
         {},
@@ -138,7 +138,7 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "nadamw": [
         {},
-        {"learning_rate": 0.1, "b1": 0.5, "eps": 1e-3, "weight_decay": 0.3, "warm_up": True},
+        {"learning_rate": 0.1, "b1": 0.5, "eps": 1e-3, "weight_decay": 0.3, "warmup": True},
         {"weight_decay": 1.0, "where": {"bias": False, "kernel": True}},
     ],
     "adamaxw": [
@@ -153,8 +153,8 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "yogi": [
         {},
-        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-6, "start": 0.1},
-        {"start": 0.0, "corrected": False},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-6, "initial_value": 0.1},
+        {"initial_value": 0.0, "corrected": False},
     ],
     "radam": [
         {},

@@ -9,7 +9,7 @@ Where PyTorch has no recipe of the same definition:
 | Adam(weight_decay=λ) | adam | adds λ·w to the gradient: in gradtx `chain(add_weight_decay(λ), adam())`, below |
 | Rprop | rprop | shrinks by 0.5 and waits on a flip; by default gradtx shrinks by 0.6 and steps back |
 | Muon | muon | rounds to bfloat16 first (`dtype="bfloat16"`); recorded without, on the kernel alone |
-| NAdam, AMSGrad | nadam, amsgrad | `warm_up=True` and `correct_first=False`, not gradtx's defaults |
+| NAdam, AMSGrad | nadam, amsgrad | `warmup=True` and `correct_first=False`, not gradtx's defaults |
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ RECIPES = {
     "sgd with momentum": gx.sgd(0.01, momentum=0.9),
     "sgd with Nesterov's momentum": gx.sgd(0.01, momentum=0.9, nesterov=True),
     "adagrad": gx.adagrad(0.01, eps=1e-10),
-    "adagrad with a start": gx.adagrad(0.01, eps=1e-10, start=0.1),
+    "adagrad with a start": gx.adagrad(0.01, eps=1e-10, initial_value=0.1),
     "rmsprop": gx.rmsprop(0.01, decay=0.99),
     "rmsprop with momentum": gx.rmsprop(0.01, decay=0.95, momentum=0.9),
     "rmsprop, centered": gx.rmsprop(0.01, decay=0.99, centered=True),
@@ -37,7 +37,7 @@ RECIPES = {
     "adamw": gx.adamw(1e-3, weight_decay=0.1),
     "amsgrad": gx.amsgrad(1e-3, b2=0.9, correct_first=False),
     "adamax": gx.adamax(2e-3),
-    "nadam": gx.nadam(2e-3, warm_up=True),
+    "nadam": gx.nadam(2e-3, warmup=True),
     "rprop": gx.rprop(0.01, shrink=0.5, wait_on_flip=True),
 }
 RECIPES |= collected("TORCH")

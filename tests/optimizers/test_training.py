@@ -61,9 +61,9 @@ ARGUMENTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "acprop": lambda factor: {"eps": 1e-2},  # its first size is that of the start, where the last one is small
     "asgd": lambda factor: {"start": 900},
     "average_params": lambda factor: {"decay": 0.9},
-    "mechanic": lambda factor: {"start": 1e-2},
-    "muon": lambda factor: {"rest": gx.adam(1e-3 * factor)},
-    "ranger": lambda factor: {"share": 0.8},
+    "mechanic": lambda factor: {"initial_value": 1e-2},
+    "muon": lambda factor: {"default": gx.adam(1e-3 * factor)},
+    "ranger": lambda factor: {"weight": 0.8},
     "rolling_ball": lambda factor: {"friction": 1 / factor},
     "simplified_ademamix": lambda factor: {"b1": 0.9},
     "swa": lambda factor: {"start": 900},

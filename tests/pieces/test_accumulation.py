@@ -14,7 +14,7 @@ from gradtx.pieces.norms import root_mean_square
 def test_covered_sums_are_never_below_the_sums_nor_above_the_largest(shape):
     params = jnp.zeros(shape)
     squares = [jnp.square(g) for g in stream(params, 8)]
-    covered, _ = follow(gx.covered_sum(), params, squares)
+    covered, _ = follow(gx.sm3_sum(), params, squares)
     sums, _ = follow(gx.running_sum(), params, squares)
     most = 0.0
     for c, s, g in zip(covered, sums, squares):
@@ -25,7 +25,7 @@ def test_covered_sums_are_never_below_the_sums_nor_above_the_largest(shape):
 
 def test_a_covered_sum_is_the_sum_where_the_row_or_the_column_is_quiet():
     g = jnp.zeros((3, 4)).at[0, 1].set(4.0).at[0, 2].set(1.0)
-    u, _ = follow(gx.covered_sum(), g, [g, g, 0 * g])
+    u, _ = follow(gx.sm3_sum(), g, [g, g, 0 * g])
     assert_near(u[-1], 2 * g)
 
 

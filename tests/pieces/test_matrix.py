@@ -212,7 +212,7 @@ def test_the_exact_matrix_has_its_derivative(shape, equal, x64):
         (lambda: gx.scale_by_shape().init(jnp.ones(())), r"scale_by_shape: '' has shape \(\), which is no matrix"),
         (lambda: gx.orthogonalize(axes=(0, 2)).init({"w": jnp.ones((2, 2))}), r"'w' has shape \(2, 2\), of which axes"),
         (lambda: gx.orthogonalize(axes=(1, -1)).init({"w": jnp.ones((2, 2))}), "are not all axes, each one once"),
-        (lambda: gx.muon(apart="embed*").init({"w": jnp.ones((2, 2))}), "the rule 'embed*' chooses no parameter"),
+        (lambda: gx.muon(exclude="embed*").init({"w": jnp.ones((2, 2))}), "the rule 'embed*' chooses no parameter"),
         (lambda: gx.muon(where="w*").init({"b": jnp.ones((2, 2))}), "the rule 'w*' chooses no parameter"),
     ],
 )
@@ -234,14 +234,14 @@ def test_muon_tells_which_parameter_goes_by_what():
         "layers": [{"w": jnp.ones((4, 4)), "b": jnp.ones(4)}],
         "head": jnp.ones((4, 9)),
     }
-    got = {row.parameter: row.group for row in gx.explain(gx.muon(apart=("embed", "head")), params).rows}
+    got = {row.parameter: row.group for row in gx.explain(gx.muon(exclude=("embed", "head")), params).rows}
     assert got == {
         "embed": "partition.embed",
         "head": "partition.head",
         "layers/0/b": "partition.default",
         "layers/0/w": "partition.is_matrix",
     }
-    tx = gx.muon(where="layers/*/w", rest=gx.freeze())
+    tx = gx.muon(where="layers/*/w", default=gx.freeze())
     assert {row.parameter for row in gx.explain(tx, params).rows if "layers" in row.group} == {"layers/0/w"}
 
 

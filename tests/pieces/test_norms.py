@@ -58,11 +58,11 @@ def test_lars_and_optax_weigh_the_decay_differently():
 
 def test_shrink_keeps_the_length_and_does_not_cancel():
     w, c = np.array([3.0, 4.0]), np.float32(1e-3)
-    u = once(gx.shrink(1e-3), jnp.array([-4.0, 3.0]) * c, jnp.asarray(w, jnp.float32))
+    u = once(gx.fromage_rescale(1e-3), jnp.array([-4.0, 3.0]) * c, jnp.asarray(w, jnp.float32))
     exact = (w + np.array([-4.0, 3.0]) * np.float64(c)) / np.sqrt(1 + np.float64(c) ** 2) - w
     assert np.max(np.abs(u - exact)) < 1e-6 * np.max(np.abs(exact))
     assert abs(length(w + np.asarray(u, np.float64)) - 5) < 1e-8
-    alone = once(gx.shrink(1e-3), jnp.zeros(2), jnp.asarray(w, jnp.float32))  # −5e-7 of w: 1 − 1/√ is 6% off
+    alone = once(gx.fromage_rescale(1e-3), jnp.zeros(2), jnp.asarray(w, jnp.float32))  # −5e-7 of w: 1 − 1/√ is 6% off
     assert np.allclose(alone, w * np.expm1(-0.5 * np.log1p(np.float64(c) ** 2)), rtol=1e-6, atol=0)
 
 

@@ -10,7 +10,7 @@ import gradtx as gx
 @pytest.mark.promotes("its models, as users write them")
 def test_a_coordinate_stays_exactly_zero_while_its_gradients_sum_to_less_than_the_penalty():
     gradients = jnp.stack([(-1.0) ** jnp.arange(8), -jnp.ones(8)], axis=1)
-    tx, w = gx.ftrl(0.5, l1=2.0, start=0.0), jnp.zeros(2)
+    tx, w = gx.ftrl(0.5, l1=2.0, initial_value=0.0), jnp.zeros(2)
     state, zero = tx.init(w), []
     for g in gradients:
         u, state = tx.update(g, state, w)
@@ -33,7 +33,7 @@ def test_without_penalties_it_keeps_all_digits():
         w = jnp.array([5.0, -3.0])
         return jax.lax.scan(step, (w, tx.init(w)), g)[1]
 
-    steps, expected = walk(gx.ftrl(1e-4, start=0.0)), walk(gx.adagrad(1e-4, eps=0.0))
+    steps, expected = walk(gx.ftrl(1e-4, initial_value=0.0)), walk(gx.adagrad(1e-4, eps=0.0))
     assert jnp.max(jnp.abs(steps / expected - 1)) < 1e-5
 
 
@@ -41,7 +41,7 @@ def test_what_a_start_needs():
     tx, w = gx.madgrad(), jnp.ones(2)
     with pytest.raises(ValueError, match="from_start needs the parameters"):
         tx.update(w, tx.init(w))
-    with pytest.raises(ValueError, match="follow_the_leader needs the parameters"):
+    with pytest.raises(ValueError, match="ftrl_proximal needs the parameters"):
         gx.ftrl().update(w, gx.ftrl().init(w))
     state = gx.from_start().init(w)
     assert state.slots["from_start"]["start"] is not w  # or both could not be donated
@@ -59,10 +59,10 @@ def test_each_leaf_is_clipped_by_its_own_norm_at_any_size(size):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gx.ftrl(0.0), "follow_the_leader: learning_rate must be a finite number above 0"),
-        (lambda: gx.ftrl(l1=-1.0), "follow_the_leader: l1 must be"),
+        (lambda: gx.ftrl(0.0), "ftrl_proximal: learning_rate must be a finite number above 0"),
+        (lambda: gx.ftrl(l1=-1.0), "ftrl_proximal: l1 must be"),
         (lambda: gx.clip_by_norm(0.0), "clip_by_norm: max_norm must be"),
-        (lambda: gx.adabound(final_size=0.0), "narrowing_clip: center must be"),
+        (lambda: gx.adabound(final_size=0.0), "adabound_clip: center must be"),
         (lambda: gx.padam(exponent=-0.5), "power: exponent must be"),
         (lambda: gx.noisy_sgd(variance=-1.0), "add_noise: variance must be"),
     ],

@@ -37,12 +37,12 @@ AGAINST_OPTAX = {
         reduce_on_plateau(0.5, 2, 0.01, cooldown=4, floor=0.05),
         {"factor": 0.5, "patience": 3, "rtol": 0.01, "cooldown": 4, "min_scale": 0.05},
     ),
-    "absolute": (
+    "abs": (
         reduce_on_plateau(0.7, 1, 0.02, absolute=True),
         {"factor": 0.7, "patience": 2, "rtol": 0.0, "atol": 0.02},
     ),
     "the mean of several": (
-        reduce_on_plateau(0.5, 1, every=4),
+        reduce_on_plateau(0.5, 1, every_k=4),
         {"factor": 0.5, "patience": 2, "accumulation_size": 4},
     ),
 }
@@ -81,7 +81,7 @@ def test_it_is_optaxs(tx: Any, arguments: dict[str, Any]):
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_nan_is_ignored(every: int):
-    tx = reduce_on_plateau(0.5, patience=2, cooldown=3, every=every)
+    tx = reduce_on_plateau(0.5, patience=2, cooldown=3, every_k=every)
     holes = np.random.default_rng(0).random(len(LOSSES)) < 0.3
     with_nan = np.insert(LOSSES, np.flatnonzero(holes), np.nan)
     assert np.all(scales(tx, with_nan)[~np.isnan(with_nan)] == scales(tx, LOSSES))
@@ -90,7 +90,7 @@ def test_nan_is_ignored(every: int):
 
 def test_infinity_is_no_better_and_is_forgotten():
     assert list(scales(reduce_on_plateau(0.5, patience=1), [np.inf, np.inf, 3.0, 2.0])) == [1, 0.5, 0.5, 0.5]
-    assert list(scales(reduce_on_plateau(0.5, patience=0, every=2), [np.inf, 1.0, 3.0, 2.0])) == [1, 0.5, 0.5, 0.5]
+    assert list(scales(reduce_on_plateau(0.5, patience=0, every_k=2), [np.inf, 1.0, 3.0, 2.0])) == [1, 0.5, 0.5, 0.5]
 
 
 def test_below_0_lower_is_better():
@@ -133,7 +133,11 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: reduce_on_plateau(threshold=np.nan), ValueError, "reduce_on_plateau: threshold must be a finite number"),
     (lambda: reduce_on_plateau(cooldown=-1), ValueError, "reduce_on_plateau: cooldown must be an integer, 0 or more"),
     (lambda: reduce_on_plateau(floor=1.0), ValueError, "reduce_on_plateau: floor must be at least 0 and below 1"),
-    (lambda: reduce_on_plateau(every=0), ValueError, "reduce_on_plateau: every must be an integer, 1 or more, got 0"),
+    (
+        lambda: reduce_on_plateau(every_k=0),
+        ValueError,
+        "reduce_on_plateau: every_k must be an integer, 1 or more, got 0",
+    ),
     (lambda: reduce_on_plateau(absolute="abs"), TypeError, "reduce_on_plateau: absolute must be True or False"),  # pyright: ignore[reportArgumentType]
     (
         lambda: TX.update(PARAMS, TX.init(PARAMS)),

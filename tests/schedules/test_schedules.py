@@ -31,7 +31,6 @@ from numpy import pi, sqrt
 
 import gradtx as gx
 from gradtx import schedules
-from gradtx.core import Schedule
 from gradtx.schedules.compose import cycle, join, piecewise_constant, piecewise_interpolated
 from gradtx.schedules.cyclic import cosine_restarts, cyclic, linear_restarts
 from gradtx.schedules.decay import (
@@ -231,12 +230,7 @@ def at_each(schedule: Any, steps: Any) -> jax.Array:
 
 # ---------------------------------------------------------------- the registry
 def test_every_public_schedule_has_a_row_and_a_doctest():
-    public = {
-        name: thing
-        for name, thing in vars(schedules).items()
-        if inspect.isclass(thing) and issubclass(thing, Schedule) and thing.__module__ == schedules.__name__
-    }
-    public = {name: thing for name, thing in public.items() if not name.startswith("_")}
+    public = {name: getattr(schedules, name) for name in schedules.__all__}
     assert set(public) == set(ROWS) == {cls.__name__ for cls in public.values()}
     for name, rows in ROWS.items():
         assert f"{name}(" in inspect.cleandoc(public[name].__doc__ or "").partition(">>>")[2], f"{name} has no doctest"

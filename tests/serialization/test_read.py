@@ -170,7 +170,7 @@ def test_a_formula_is_code_and_no_data():
 WATCHED = """
 import sys
 import gradtx as gx
-from test_reading import REFUSED, RIGHT, OWN
+from test_read import REFUSED, RIGHT, OWN
 
 for text, _ in RIGHT.values():  # what is imported when first used
     gx.read(text, OWN)
@@ -206,7 +206,7 @@ def python(code):
 
 def test_nothing_is_run_opened_or_imported():
     """Python's own audit events, of which `exec`, `open`, `import`, `os.system` and `pickle.find_class` are some."""
-    path = f"import sys; sys.path[:0] = {sys.path!r}\n"
+    path = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n"
     ended = python(path + WATCHED)
     assert ended.returncode == 0, ended.stderr
 

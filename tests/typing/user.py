@@ -15,8 +15,8 @@ gx.adam(jnp.array(1e-3), b1=gx.schedules.linear(0.8, 0.9, steps=100), eps=lambda
 gx.adamw(gx.schedules.cosine(1e-3, steps=1000), weight_decay=0.1, where=gx.is_matrix)
 gx.adamw(where="**/kernel")
 gx.adamw(where={"w": True, "b": False})
-gx.muon(0.02, rest=gx.lion(1e-4), apart=["embed/*", "head/*"])
-gx.lookahead(gx.sgd(0.1, momentum=0.9), every=5)
+gx.muon(0.02, default=gx.lion(1e-4), exclude=["embed/*", "head/*"])
+gx.lookahead(gx.sgd(0.1, momentum=0.9), every_k=5)
 
 # Optax inside gradtx, and gradtx inside Optax.
 gx.chain(optax.clip(1.0), gx.sgd(0.1))
@@ -76,7 +76,7 @@ init, update = tx
 state = tx.init(params)
 updates, state = tx.update(jax.grad(loss)(params, batch), state, params)
 params = gx.apply_updates(params, updates)
-params, state = tx.apply(jax.grad(loss)(params, batch), state, params)
+params, state = tx.apply(params, state, jax.grad(loss)(params, batch))
 rate: float = float(gx.hyperparameters(tx, state)["learning_rate"])
 slower: gx.Transformation = gx.set_hyperparameters(my_adam(), {"learning_rate": 0.01})
 

@@ -13,7 +13,7 @@ gx.chain(0.1, gx.sgd(0.1))  # wrong
 gx.accumulate("adam", 4)  # wrong
 gx.accumulate(gx.adam())  # wrong
 gx.precondition(gx.identity(), by=0.1)  # wrong
-gx.ranger(every=(1, 2))  # wrong
+gx.ranger(every_k=(1, 2))  # wrong
 gx.formula(3)  # wrong
 gx.adam().updat({})  # wrong
 gx.AdamW(1e-3)  # wrong

@@ -194,13 +194,13 @@ def test_many_at_once_have_a_clock_each():
 # ---------------------------------------------------------------- errors
 @pytest.mark.parametrize("every", [0, -1, 2**31])
 def test_a_bad_number(every):
-    with pytest.raises(ValueError, match=r"^accumulate: every must be"):
+    with pytest.raises(ValueError, match=r"^accumulate: every_k must be"):
         gx.accumulate(gx.sgd(), every)
 
 
 @pytest.mark.parametrize("every", [1.5, True, None, "2"])
 def test_no_number(every):
-    with pytest.raises(TypeError, match=r"^accumulate: every must be an integer, 1 or more, got"):
+    with pytest.raises(TypeError, match=r"^accumulate: every_k must be an integer, 1 or more, got"):
         gx.accumulate(gx.sgd(), every)
 
 

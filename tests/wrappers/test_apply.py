@@ -47,7 +47,7 @@ def test_it_is_the_update_added(name):
     state, theta = tx.init(params), params
     for g in gradients:
         expected = separately(tx, g, state, theta, **extra(tx))
-        theta, state = as_one(g, state, theta, **extra(tx))
+        theta, state = as_one(theta, state, g, **extra(tx))
         assert_near(*(jax.tree.map(lambda x: jnp.nan_to_num(x, nan=7.0), x) for x in ((theta, state), expected)))
 
 
@@ -65,7 +65,7 @@ def test_parameters_are_bit_for_bit_as_they_were_where_nothing_is_emitted(tx, ea
     g = {name: jnp.full(jnp.shape(x), jnp.nan, jnp.result_type(x)) for name, x in theta.items()} | {"fixed": None}
     state = tx.init(theta)
     with jax.disable_jit(eager):
-        got, after = tx.apply(g, state, theta)
+        got, after = tx.apply(theta, state, g)
     for name, x in theta.items():
         a, b = np.asarray(jnp.asarray(got[name])), np.asarray(jnp.asarray(x))
         assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), name
@@ -87,7 +87,7 @@ def test_on_a_mesh_it_is_as_on_one_device(name, axis_type):
         p, g = put(theta), [put(g) for g in gradients]
         state = tx.init(p)
         for one in g:
-            p, state = jax.jit(lambda g, s, p: tx.apply(g, s, p, **extra(tx)))(one, state, p)
+            p, state = jax.jit(lambda p, s, g: tx.apply(p, s, g, **extra(tx)))(p, state, one)
         return p
 
     expected = walked(lambda tree: tree)
@@ -102,7 +102,7 @@ def test_on_a_mesh_it_is_as_on_one_device(name, axis_type):
 def test_one_leaf_without_a_gradient_is_left_alone():
     """None is the whole tree there, and not the same as nothing emitted."""
     for tx in (gx.adam(0.1), gx.skip_nonfinite(gx.adam(0.1)), gx.accumulate(gx.adam(0.1), 1)):
-        w, state = tx.apply(None, tx.init(jnp.ones(2)), jnp.ones(2))
+        w, state = tx.apply(jnp.ones(2), tx.init(jnp.ones(2)), None)
         assert w.tolist() == [1, 1] and state.step == 1
 
 
@@ -114,7 +114,7 @@ def test_hypergradients_pass_through_branches():
 
         def step(carry, _):
             w, state = carry
-            return tx.apply(2 * w, state, w), None
+            return tx.apply(w, state, 2 * w), None
 
         w = jnp.array([1.0, -2.0])
         (w, _), _ = jax.lax.scan(step, (w, tx.init(w)), length=steps)

@@ -103,9 +103,9 @@ def late(step):
 ORACLES = {
     "EMA": (gx.average_params(gx.sgd(RATE), 0.9), averaged(0.9)),
     "EMA of a scheduled decay": (gx.average_params(gx.sgd(RATE), late), averaged(late)),
-    "EMA, late and seldom": (gx.average_params(gx.sgd(RATE), 0.9, start=10, every=7), averaged(0.9, 10, 7)),
+    "EMA, late and seldom": (gx.average_params(gx.sgd(RATE), 0.9, start=10, every_k=7), averaged(0.9, 10, 7)),
     "mean": (gx.average_params(gx.sgd(RATE), 1.0), averaged(1.0)),
-    "swa": (gx.swa(gx.sgd(RATE), start=20, every=5), averaged(1.0, 20, 5)),
+    "swa": (gx.swa(gx.sgd(RATE), start=20, every_k=5), averaged(1.0, 20, 5)),
     "asgd": (gx.asgd(RATE, 0.3, 0.75, start=22), as_in_pytorch(0.3, 0.75, 20)),
     "lookahead": (gx.lookahead(gx.sgd(RATE)), slow_and_fast(6, 0.5)),
     "lookahead, each step": (gx.lookahead(gx.sgd(RATE), 1, 0.3), slow_and_fast(1, 0.3)),
@@ -176,7 +176,9 @@ def test_schedule_free_in_float32():
     assert max(errors_in_float32(theirs, optax.contrib.schedule_free_eval_params)) > 2e-5
 
 
-@pytest.mark.parametrize("tx", [gx.lookahead(gx.sgd(1.0), every=2), gx.average_params(gx.sgd(1.0), start=2, every=2)])
+@pytest.mark.parametrize(
+    "tx", [gx.lookahead(gx.sgd(1.0), every_k=2), gx.average_params(gx.sgd(1.0), start=2, every_k=2)]
+)
 def test_a_nan_between_is_not_seen(tx):
     """The updates that are not counted are not multiplied by 0."""
     params, gradients = jnp.zeros(2), [jnp.array([x, 1.0]) for x in (1.0, 2.0, jnp.nan, 3.0)]
@@ -362,9 +364,9 @@ def test_what_is_refused():
         (lambda: p.average_params(p.sgd(), 0.0), ValueError, "average_params: decay must be above 0 and at"),
         (lambda: p.average_params(p.sgd(), 1.1), ValueError, "average_params: decay must be above 0 and at"),
         (lambda: p.average_params(p.sgd(), start=0), ValueError, "average_params: start must be an integer, 1 or"),
-        (lambda: p.swa(p.sgd(), every=0.5), TypeError, "average_params: every must be an integer"),
-        (lambda: p.lookahead(p.sgd(), every=0), ValueError, "lookahead: every must be an integer, 1 or more"),
-        (lambda: p.lookahead(p.sgd(), share=0.0), ValueError, "lookahead: share must be above 0 and at"),
+        (lambda: p.swa(p.sgd(), every_k=0.5), TypeError, "average_params: every_k must be an integer"),
+        (lambda: p.lookahead(p.sgd(), every_k=0), ValueError, "lookahead: every_k must be an integer, 1 or more"),
+        (lambda: p.lookahead(p.sgd(), weight=0.0), ValueError, "lookahead: weight must be above 0 and at"),
         (lambda: p.lookahead(0.1), TypeError, "lookahead: inner must be a transformation"),
         (lambda: p.schedule_free(p.sgd(), 0.0), ValueError, "schedule_free: b1 must be above 0 and at"),
         (lambda: p.schedule_free(p.sgd(), weight=-1.0), ValueError, "schedule_free: weight must be a finite num"),

@@ -61,7 +61,7 @@ def test_what_is_held_is_not_computed(interval, runs):
         jax.debug.callback(lambda: calls.append(1))
         return v
 
-    tx: Any = gx.sophia(interval=interval)
+    tx: Any = gx.sophia(every_k=interval)
 
     def step(state, _):
         return tx.update(params, state, params, hvp=hvp, key=jax.random.key(0))[::-1]
@@ -99,7 +99,7 @@ def test_a_nan_between_is_not_seen_and_one_at_a_run_is_held():
 
 @pytest.mark.parametrize("interval", [0, -1, 1.5, True, None, 2**31])
 def test_a_bad_interval(interval):
-    with pytest.raises((TypeError, ValueError), match=r"^every: interval must be"):
+    with pytest.raises((TypeError, ValueError), match=r"^every: every_k must be"):
         gx.every(gx.sgd(), interval)
 
 

@@ -15,7 +15,7 @@ NOISE = gradient_stream(1000, seed=1)
 run = jax.jit(steps_of)
 
 
-def reference(gradients, w, learning_rate, tuners=6, start=1e-6, weight_decay=1e-2, eps=1e-8):
+def reference(gradients, w, learning_rate, tuners=6, initial_value=1e-6, weight_decay=1e-2, eps=1e-8):
     """With SGD inside; w is w₀ + s·way, whose difference w would round to its own digits."""
     betas = 1 - 0.1 ** np.arange(1, tuners + 1)
     way, old = np.zeros_like(w), np.zeros_like(w)
@@ -26,7 +26,7 @@ def reference(gradients, w, learning_rate, tuners=6, start=1e-6, weight_decay=1e
         r = betas * r + np.clip(h, -m, m) * s
         m = np.maximum(betas * m, abs(h) + eps)
         v = betas**2 * v + h**2
-        s = (start / tuners * m + np.maximum(r, 0)) / (np.sqrt(v) + eps)
+        s = (initial_value / tuners * m + np.maximum(r, 0)) / (np.sqrt(v) + eps)
         way = way - learning_rate * g
         yield s.sum() * way - old
         old = s.sum() * way
@@ -36,8 +36,8 @@ def reference(gradients, w, learning_rate, tuners=6, start=1e-6, weight_decay=1e
     "arguments",
     [
         {"learning_rate": 1.0},
-        {"learning_rate": 0.01, "tuners": 2, "start": 1e-3, "weight_decay": 0.0},
-        {"learning_rate": 0.1, "tuners": 3, "start": 1e-4, "weight_decay": 0.1, "eps": 1e-3},
+        {"learning_rate": 0.01, "tuners": 2, "initial_value": 1e-3, "weight_decay": 0.0},
+        {"learning_rate": 0.1, "tuners": 3, "initial_value": 1e-4, "weight_decay": 0.1, "eps": 1e-3},
     ],
 )
 def test_mechanic_is_its_algorithm(x64, arguments):
@@ -48,8 +48,8 @@ def test_mechanic_is_its_algorithm(x64, arguments):
 
 def test_a_scale_of_the_rate_is_undone(x64):
     """From the same first step; both find the same way."""
-    own: dict[str, Any] = {"start": 1e-3, "weight_decay": 0.0, "eps": 1e-8}
-    larger: dict[str, Any] = {"start": 1e-3 / 4, "weight_decay": 0.0, "eps": 4e-8}
+    own: dict[str, Any] = {"initial_value": 1e-3, "weight_decay": 0.0, "eps": 1e-8}
+    larger: dict[str, Any] = {"initial_value": 1e-3 / 4, "weight_decay": 0.0, "eps": 4e-8}
     steps = run(gx.mechanic(gx.sgd(1.0), **own), NOISE[:100], CURVATURE)
     assert worst_error(run(gx.mechanic(gx.sgd(4.0), **larger), NOISE[:100], CURVATURE), steps) <= 1e-9
 

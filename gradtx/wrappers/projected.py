@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gradtx.core import Context, Part, Slots, Transformation
 
 
-class retract(Transformation):
+class projected(Transformation):
     r"""Steps as an optimizer does, and back into a set.   u = P(θ + a(g)) − θ
 
     Gradient descent, retracted, is projected gradient descent. The parameters are in the set after the first update,
@@ -16,25 +16,25 @@ class retract(Transformation):
 
     Args:
       inner: The optimizer: makes a(g), which is added to the parameters.
-      projection: P, on each leaf, or on all: `at_least(0.0)` for what is not negative, `box`, `simplex`, `l1_ball`,
+      onto: P, on each leaf, or on all: `lower_bound(0.0)` for what is not negative, `box`, `simplex`, `l1_ball`,
         `clip_by_norm`, `clip_by_global_norm`, or any other transformation.
 
     Source: Goldstein 1964; Levitin and Polyak 1966.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx, params = gx.retract(gx.sgd(0.5), gx.at_least(0.0)), jnp.array([1.0, 1.0])
+    >>> tx, params = gx.projected(gx.sgd(0.5), gx.lower_bound(0.0)), jnp.array([1.0, 1.0])
     >>> tx.update(jnp.array([1.0, 4.0]), tx.init(params), params)[0]
     Array([-0.5, -1. ], dtype=float32)
     """
 
     inner: Part
-    projection: Part
+    onto: Part
 
-    formula = "u = projection(θ + inner(g)) - θ"
+    formula = "u = onto(θ + inner(g)) - θ"
     needs = ("params",)
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
         moved = jax.tree.map(lambda a, p: p + a, made, context.params)
-        there = self.part("projection", moved, slots, context, new)
+        there = self.part("onto", moved, slots, context, new)
         return jax.tree.map(jnp.subtract, there, context.params), new

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 
 from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, NonNegative, Part, Positive, Scalar, Slots, Transformation, init_slots, working_dtype
-from gradtx.pieces.elementwise import emit_one
+from gradtx.pieces.elementwise import ones
 from gradtx.pieces.extra import value_of
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
 from gradtx.pieces.measures import global_norm, inner_product
 from gradtx.pieces.polyak import rated
 
 
-class model_step(Transformation):
+class momo_step(Transformation):
     r"""MoMo: Polyak's step for a direction that averages gradients, from a model that averages the loss alike.
 
     $$u = \min\left(c, \frac{\max(h − f_*, 0)}{⟨d, d/s⟩}\right) \frac{d}{s}, \qquad
@@ -37,14 +37,14 @@ class model_step(Transformation):
     Source: Schaipp et al. 2024, arXiv 2305.07583, algorithms 1 and 2.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.model_step(gx.momentum(0.9))
+    >>> tx = gx.momo_step(gx.momentum(0.9))
     >>> params = jnp.array([2.0, 0.0])  # of the loss ‖θ‖²
     >>> tx.update(2 * params, tx.init(params), params, value=params @ params)[0].round(4)
     Array([1., 0.], dtype=float32)
     """
 
     direction: Part
-    by: Part = emit_one()  # pyright: ignore[reportAssignmentType]
+    by: Part = ones()  # pyright: ignore[reportAssignmentType]
     eps: NonNegative = 0.0
     max_rate: Positive = 1.0
     lowest: Scalar = 0.0

@@ -24,7 +24,7 @@ from gradtx.pieces.measures import global_norm, inner_product, sum_of_sizes
 from gradtx.pieces.sources import emit_displacement
 
 
-class scale_by_distance(Transformation):
+class dog_distance(Transformation):
     r"""Multiplies a direction by the largest distance that the parameters have been from their start.
 
     $$r ← \max(r, ‖θ − θ_0‖), \qquad u = r · d(g) \quad\text{or, weighted,}\quad u = r · d(r · g)$$
@@ -34,15 +34,15 @@ class scale_by_distance(Transformation):
 
     Args:
       inner: Makes d of the updates.
-      start: r before the first update, in units of the parameters, or as `relative` says.
-      relative: Whether `start` is multiplied by 1 + ‖θ₀‖.
+      initial_value: r before the first update, in units of the parameters, or as `relative` says.
+      relative: Whether `initial_value` is multiplied by 1 + ‖θ₀‖.
       weighted: Whether d is made of updates that are multiplied by the distance, so that later ones count more.
 
     Source: Ivgi, Hinder and Carmon 2023, arXiv 2302.12022 (DoG); weighted, Khaled, Mishchenko and Jin 2023, arXiv
     2305.16284 (DoWG).
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.scale_by_distance(gx.sign(), start=0.1, relative=False)
+    >>> tx = gx.dog_distance(gx.sign(), initial_value=0.1, relative=False)
     >>> state = tx.init(jnp.zeros(2))
     >>> tx.update(jnp.array([7.0, -7.0]), state, jnp.zeros(2))[0]
     Array([ 0.1, -0.1], dtype=float32)
@@ -51,19 +51,19 @@ class scale_by_distance(Transformation):
     """
 
     inner: Part
-    start: Positive = 1e-6
+    initial_value: Positive = 1e-6
     relative: bool = True
     weighted: bool = False
 
     formula = (
-        "r0 = start * (1 + norm(θ0)) if relative else start; r = max(r, norm(θ - θ0)); "
+        "r0 = initial_value * (1 + norm(θ0)) if relative else initial_value; r = max(r, norm(θ - θ0)); "
         "u = r * (inner(r * g) if weighted else inner(g))"
     )
     needs = ("params",)
 
     def init_tree(self, params: Any) -> Slots:
         kept = init_slots(emit_displacement(), params)
-        start = jnp.asarray(self.start, working_dtype(params))
+        start = jnp.asarray(self.initial_value, working_dtype(params))
         return (
             super().init_tree(params) | kept | {"distance": start * (1 + global_norm(kept)) if self.relative else start}
         )
@@ -76,7 +76,7 @@ class scale_by_distance(Transformation):
         return jax.tree.map(lambda u: distance * u, direction), new | {"distance": distance}
 
 
-class grow_distance(Transformation):
+class prodigy_distance(Transformation):
     r"""Prodigy: a direction over a size, times an estimate d of the distance to the minimum, which only grows.
 
     $$u = γ\,d \left(\frac{a(d\,g)}{b(d\,g) + d\,ε} + p\right), \qquad
@@ -87,22 +87,22 @@ class grow_distance(Transformation):
 
     Args:
       direction: Makes a of the updates times d.
-      by: Makes b of the updates times d; 0 or more. `emit_one()` divides by nothing, for a direction without units.
+      by: Makes b of the updates times d; 0 or more. `ones()` divides by nothing, for a direction without units.
       eps: ε, in units of the updates.
       pull: Makes p, what is multiplied by γ·d too, of zeros: a decay of the weights.
       learning_rate: γ: 1, or a schedule of the shape that the rate should have.
       decay: β², what the estimate forgets, as an average of squares does.
-      start: d before the first update, in units of the parameters: too small rather than too large.
+      initial_value: d before the first update, in units of the parameters: too small rather than too large.
       coefficient: c, the way to make all steps smaller or larger.
 
     Source: Mishchenko and Defazio 2024, arXiv 2306.06101, algorithm 4.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
-    >>> tx = gx.chain(gx.grow_distance(gx.sign(), by=gx.emit_one(), eps=0.0, start=0.01), gx.scale(-1.0))
+    >>> tx = gx.chain(gx.prodigy_distance(gx.sign(), by=gx.ones(), eps=0.0, initial_value=0.01), gx.scale(-1.0))
     >>> def step(carry, _):
     ...     w, state = carry
     ...     u, state = tx.update(jnp.sign(w - 3), state, w)
-    ...     return (w + u, state), state.slots["grow_distance"]["distance"]
+    ...     return (w + u, state), state.slots["prodigy_distance"]["distance"]
     >>> jax.lax.scan(step, (jnp.zeros(()), tx.init(jnp.zeros(()))), length=30)[1][jnp.array([0, 29])].round()
     Array([0., 2.], dtype=float32)
     """
@@ -113,11 +113,11 @@ class grow_distance(Transformation):
     pull: Part = identity()  # pyright: ignore[reportAssignmentType]
     learning_rate: NonNegative = 1.0
     decay: Decay = 0.999
-    start: Positive = 1e-6
+    initial_value: Positive = 1e-6
     coefficient: Positive = 1.0
 
     formula = (
-        "d0 = start; k = learning_rate * d * (direction(d * g) / (by(d * g) + d * eps) + pull(0 * g)); "
+        "d0 = initial_value; k = learning_rate * d * (direction(d * g) / (by(d * g) + d * eps) + pull(0 * g)); "
         "r = sqrt(decay) * r + learning_rate * d**2 * sum(g * (θ0 - θ)); "
         "s = sqrt(decay) * s + learning_rate * d**2 * g; "
         "d = max(d, coefficient * r / sum(abs(s))); u = k"
@@ -125,7 +125,7 @@ class grow_distance(Transformation):
     needs = ("params",)
 
     def init_tree(self, params: Any) -> Slots:
-        start = jnp.asarray(self.start, working_dtype(params))
+        start = jnp.asarray(self.initial_value, working_dtype(params))
         kept = init_slots(emit_displacement(), params) | init_slots(add_momentum(), params)
         return super().init_tree(params) | kept | {"distance": start, "gain": jnp.zeros_like(start)}
 
@@ -139,7 +139,9 @@ class grow_distance(Transformation):
             return self.learning_rate * distance * (safe_divide(a, b + distance * self.eps) + p)
 
         away, start = run(emit_displacement(), updates, slots, context)
-        weight = self.learning_rate * distance * (distance / self.start)  # their ratio counts: d² would be too small
+        weight = (
+            self.learning_rate * distance * (distance / self.initial_value)
+        )  # their ratio counts: d² would be too small
         weights, kept = run(add_momentum(decay), scaled(weight, updates), slots, context)
         gain = decay * slots["gain"] - weight * inner_product(updates, away)
         estimate = self.coefficient * safe_divide(gain, sum_of_sizes(weights))
@@ -147,14 +149,14 @@ class grow_distance(Transformation):
         return jax.tree.map(step, direction, size, pull), new
 
 
-class estimate_distance(Transformation):
+class dadapt_distance(Transformation):
     r"""D-Adaptation: the updates, times an estimate d of the distance to the minimum, made a direction over a size.
 
     $$u = \frac{a(γ\,d\,g)}{b(g) + ε} + γ\,d\,p, \qquad s_+ = β\,s + (1 − β)\,γ\,d\,g,$$
     $$r ← β\,r + (1 − β)\,γ\,d \left⟨g, \frac{s}{b + ε}\right⟩, \qquad
       d ← \max\!\left(d, \frac{r}{(1 − β) ‖s_+‖_1}\right), \quad s ← s_+$$
 
-    All leaves share d, and sums are over all leaves. Of `grow_distance`, it needs no start, and grows more slowly.
+    All leaves share d, and sums are over all leaves. Of `prodigy_distance`, it needs no start, and grows more slowly.
 
     Args:
       direction: Makes a of the updates times γ·d; a linear one.
@@ -163,16 +165,16 @@ class estimate_distance(Transformation):
       pull: Makes p of zeros: a decay of the weights.
       learning_rate: γ: 1, or a schedule of the shape that the rate should have.
       decay: β², what the estimate forgets: that of the average of squares in `by`.
-      start: d before the first update, in units of the parameters: too small rather than too large.
+      initial_value: d before the first update, in units of the parameters: too small rather than too large.
 
     Source: Defazio and Mishchenko 2023, arXiv 2301.07733, the Adam form.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
-    >>> tx = gx.chain(gx.estimate_distance(gx.identity(), by=gx.rms(0.9), decay=0.9, start=0.01), gx.scale(-1.0))
+    >>> tx = gx.chain(gx.dadapt_distance(gx.identity(), by=gx.rms(0.9), decay=0.9, initial_value=0.01), gx.scale(-1.0))
     >>> def step(carry, _):
     ...     w, state = carry
     ...     u, state = tx.update(jnp.sign(w - 3), state, w)
-    ...     return (w + u, state), state.slots["estimate_distance"]["distance"]
+    ...     return (w + u, state), state.slots["dadapt_distance"]["distance"]
     >>> jax.lax.scan(step, (jnp.zeros(()), tx.init(jnp.zeros(()))), length=30)[1][jnp.array([0, 29])].round()
     Array([0., 1.], dtype=float32)
     """
@@ -183,10 +185,10 @@ class estimate_distance(Transformation):
     pull: Part = identity()  # pyright: ignore[reportAssignmentType]
     learning_rate: NonNegative = 1.0
     decay: Decay = 0.999
-    start: Positive = 1e-6
+    initial_value: Positive = 1e-6
 
     formula = (
-        "d0 = start; "
+        "d0 = initial_value; "
         "k = direction(learning_rate * d * g) / (by(g) + eps) + learning_rate * d * pull(0 * g); "
         "r = sqrt(decay) * r + (1 - sqrt(decay)) * learning_rate * d * sum(g * s / (by(g) + eps)); "
         "s = sqrt(decay) * s + (1 - sqrt(decay)) * learning_rate * d * g; "
@@ -194,7 +196,7 @@ class estimate_distance(Transformation):
     )
 
     def init_tree(self, params: Any) -> Slots:
-        start = jnp.asarray(self.start, working_dtype(params))
+        start = jnp.asarray(self.initial_value, working_dtype(params))
         kept = init_slots(scale_by_ema(), params)
         return super().init_tree(params) | kept | {"distance": start, "gain": jnp.zeros_like(start)}
 

@@ -20,10 +20,10 @@ def descend(tx, gradient, params, steps):
 @pytest.mark.parametrize(
     "projection, nearest",
     [
-        (gx.at_least(0.0), [2.0, 0.0, 0.25]),
-        (gx.box(-0.5, 1.0), [1.0, -0.5, 0.25]),
-        (gx.simplex(1.0), [1.0, 0.0, 0.0]),
-        (gx.l1_ball(2.0), [1.5, -0.5, 0.0]),
+        (gx.lower_bound(0.0), [2.0, 0.0, 0.25]),
+        (gx.projections.box(-0.5, 1.0), [1.0, -0.5, 0.25]),
+        (gx.projections.simplex(1.0), [1.0, 0.0, 0.0]),
+        (gx.projections.l1_ball(2.0), [1.5, -0.5, 0.0]),
         (gx.clip_by_norm(1.0), np.array([2.0, -1.0, 0.25]) / np.sqrt(5.0625)),
     ],
     ids=repr,
@@ -31,16 +31,23 @@ def descend(tx, gradient, params, steps):
 def test_projected_descent_finds_the_nearest_point(projection, nearest):
     target = jnp.array([2.0, -1.0, 0.25])
     for inner in (gx.sgd(0.5), gx.sgd(0.1, momentum=0.5)):
-        found = descend(gx.retract(inner, projection), lambda w: w - target, jnp.array([-3.0, 5.0, 1.0]), 100)
+        found = descend(gx.projected(inner, projection), lambda w: w - target, jnp.array([-3.0, 5.0, 1.0]), 100)
         assert np.allclose(found, nearest, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "projection", [gx.at_least(0.0), gx.box(-0.25, 0.5), gx.simplex(), gx.l1_ball(), gx.clip_by_norm(1.0)]
+    "onto",
+    [
+        gx.lower_bound(0.0),
+        gx.projections.box(-0.25, 0.5),
+        gx.projections.simplex(),
+        gx.projections.l1_ball(),
+        gx.clip_by_norm(1.0),
+    ],
 )
 @pytest.mark.parametrize("dtype, bound", [("float32", 2e-7), ("bfloat16", 8e-3)])
 def test_after_each_update_every_leaf_is_in_the_set_but_for_rounding(projection, dtype, bound):
-    tx, params = gx.retract(gx.adam(0.3), projection), params_of(dtype)
+    tx, params = gx.projected(gx.adam(0.3), projection), params_of(dtype)
     state = tx.init(params)
     for g in stream(params, 5):
         u, state = tx.update(g, state, params)
@@ -52,18 +59,23 @@ def test_after_each_update_every_leaf_is_in_the_set_but_for_rounding(projection,
 
 def test_each_keeps_its_slots_and_groups_see_their_own_parameters():
     params = params_of()
-    tx = gx.partition({"w": gx.retract(gx.adam(0.1), gx.clip_by_norm(0.5))}, default=gx.sgd(0.1))
+    tx = gx.partition({"w": gx.projected(gx.adam(0.1), gx.clip_by_norm(0.5))}, default=gx.sgd(0.1))
     alone = {"w": params["w"]}
     got, _ = follow(tx, params, stream(params))
-    expected, _ = follow(gx.retract(gx.adam(0.1), gx.clip_by_norm(0.5)), alone, ({"w": g["w"]} for g in stream(params)))
+    expected, _ = follow(
+        gx.projected(gx.adam(0.1), gx.clip_by_norm(0.5)), alone, ({"w": g["w"]} for g in stream(params))
+    )
     assert_near([{"w": u["w"]} for u in got], expected)
-    assert list(gx.retract(gx.adam(), gx.scale_by_ema(0.5)).init(params).slots["retract"]) == ["inner", "projection"]
-    assert gx.retract(gx.sgd(0.1), gx.simplex()).init(params).slots == {}
+    assert list(gx.projected(gx.adam(), gx.scale_by_ema(0.5)).init(params).slots["projected"]) == [
+        "inner",
+        "onto",
+    ]
+    assert gx.projected(gx.sgd(0.1), gx.projections.simplex()).init(params).slots == {}
 
 
 def test_bad_input():
-    with pytest.raises(TypeError, match="retract: projection must be a transformation"):
-        gx.retract(gx.sgd(), jnp.abs)
-    tx = gx.retract(gx.sgd(), gx.simplex())
-    with pytest.raises(ValueError, match="retract needs the parameters"):
+    with pytest.raises(TypeError, match="projected: onto must be a transformation"):
+        gx.projected(gx.sgd(), jnp.abs)
+    tx = gx.projected(gx.sgd(), gx.projections.simplex())
+    with pytest.raises(ValueError, match="projected needs the parameters"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
