@@ -127,7 +127,7 @@ class Transformation(Record, Pair):
 
         The same as `update` followed by `apply_updates`. Where a wrapper emits nothing, as `accumulate` does while it
         waits, the parameters are neither read nor written if that wrapper is outermost, last in a chain, or nested in
-        another such wrapper. `jax.jit(tx.apply, donate_argnums=(0, 1))` gives every new array the memory of its old one.
+        another such wrapper. `jax.jit(tx.apply, donate_argnums=(0, 1))` gives each new array its old one's memory.
 
         >>> import gradtx as gx, jax.numpy as jnp
         >>> tx, params = gx.sgd(0.5), jnp.ones(1)
