@@ -7,7 +7,7 @@ LINES = {
     "eps": "ε, added to the denominator, 0 or more.",
     "eps_in_sqrt": "If True, add ε inside the square root instead.",
     "weight_decay": "λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.",
-    "where": "The parameters that decay: a path pattern, a function of (path, leaf) or a tree of booleans; None for all.",
+    "where": "The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.",
     "momentum": "β, the decay of the momentum, in [0, 1).",
     "nesterov": "If True, use Nesterov's form of momentum.",
     "inner": "The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.",

@@ -46,7 +46,7 @@ def muon(
     learning_rate=0.02,
     momentum=0.95,
     weight_decay=0.0,
-    rest: Any = None,
+    default: Any = None,
     exclude=(),
     nesterov=True,
     corrected=False,
@@ -54,11 +54,15 @@ def muon(
     axes=(-2, -1),
     method="newton_schulz",
 ) -> Steps:
-    """With the average of PyTorch; `rest` is plain descent if given, of which the rate is read."""
+    """With the average of PyTorch; `default` is plain descent if given, of which the rate is read."""
     inputs, outputs = (3, 4) if axes == (-2, -1) else (4, 3)
     factors = {"original": max(1, outputs / inputs) ** 0.5, "adam": 0.2 * sqrt(4), "spectral": sqrt(outputs / inputs)}
     gradients, again = tee(gradients)
-    others = adam(again, 3e-4, 0.9, 0.95, 1e-10) if rest is None else (-rest.links[-1].learning_rate * g for g in again)
+    others = (
+        adam(again, 3e-4, 0.9, 0.95, 1e-10)
+        if default is None
+        else (-default.links[-1].learning_rate * g for g in again)
+    )
     m = 0.0
     for t, g, step in zip(count(1), gradients, others):
         g = g[KERNEL].reshape(3, 4)
