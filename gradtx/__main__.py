@@ -29,7 +29,7 @@ Value = TypeVar("Value")
 
 
 def _recipes() -> Iterator[tuple[str, Callable[..., Transformation]]]:
-    """The named optimizers, and the wrappers of any: what needs no argument but the inner optimizer."""
+    """Yield the named optimizers, and the wrappers that require only the inner optimizer."""
     for name in (*optimizers.__all__, *wrappers.__all__):
         made: Any = getattr(optimizers, name, None) or getattr(wrappers, name)
         required = [
@@ -45,33 +45,33 @@ RECIPES = dict(_recipes())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs one command; bad options end it with one line on standard error and exit code 2."""
+    """Run one command. Bad options end it with one line on standard error and exit code 2."""
     parser = _Parser(prog="gradtx", description="Composable gradient transformations for JAX.")
     parser.add_argument("--version", action="version", version=f"gradtx {__version__}, jax {jax.__version__}")
     commands = parser.add_subparsers(required=True, metavar="race | list | show | table")
 
     command = commands.add_parser(
-        "race", help="train a problem with every optimizer; a table and a picture", allow_abbrev=False
+        "race", help="train a problem with every optimizer; print a table and save a picture", allow_abbrev=False
     )
     command.set_defaults(run=_race)
-    command.add_argument("--problem", choices=PROBLEMS, default="digits", help="what to train (default: digits)")
+    command.add_argument("--problem", choices=PROBLEMS, default="digits", help="the problem to train (default: digits)")
     command.add_argument(
-        "--optimizers", metavar="adam,sgd,…", help=f"who takes part (default: all of {', '.join(ENTRIES)})"
+        "--optimizers", metavar="adam,sgd,…", help=f"the optimizers (default: all of {', '.join(ENTRIES)})"
     )
-    command.add_argument("--epochs", type=int, help="times through the examples")
-    command.add_argument("--batch-size", type=batch_size, help="examples a step: all is batch descent, 1 is stochastic")
-    command.add_argument("--learning-rate", type=float, help="for every optimizer (default: each has its own)")
-    command.add_argument("--seed", type=int, default=0, help="of the first parameters and the order of the examples")
+    command.add_argument("--epochs", type=int, help="passes over the examples (default: of the problem)")
+    command.add_argument("--batch-size", type=batch_size, help="examples in a step: all or a number")
+    command.add_argument("--learning-rate", type=float, help="for every optimizer (default: of each)")
+    command.add_argument("--seed", type=int, default=0, help="of the initial parameters and the order of the data")
     command.add_argument("--out", type=Path, default=Path("out"), help="folder of race.png and race.csv (default: out)")
 
     command = commands.add_parser("list", help="the recipes, with their formulas")
     command.set_defaults(run=_list)
 
-    command = commands.add_parser("show", help="what a recipe is composed of, and the state it keeps")
+    command = commands.add_parser("show", help="the composition and the state of a recipe")
     command.set_defaults(run=_show)
     command.add_argument("recipe")
 
-    command = commands.add_parser("table", help="every direction divided by every size, and what has a name")
+    command = commands.add_parser("table", help="every direction with every preconditioner, and the named optimizers")
     command.set_defaults(run=lambda options: print(periodic_table()))
 
     options = parser.parse_args(argv)
@@ -83,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if package not in ("matplotlib", "rich", "sklearn"):
             raise
         parser.error(f'{package} is missing; pip install "gradtx[race]"')
-    except BrokenPipeError:  # the reader has what it wants, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at exit
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the remaining output is flushed at exit
     except OSError as error:
         parser.error(f"{error.strerror}: {error.filename}" if error.filename else str(error))
     except ValueError as error:
@@ -99,12 +99,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def batch_size(text: str) -> int | Literal["all"]:
-    """A batch size as typed."""
+    """Parse a batch size."""
     return "all" if text == "all" else int(text)
 
 
 def _pick(names: Iterable[str], known: Mapping[str, Value]) -> dict[str, Value]:
-    """What is known under the names, or a `ValueError` that suggests a name."""
+    """Return the entries of the names; raise `ValueError` with a suggestion for an unknown name."""
     for name in names:
         if name not in known:
             close = get_close_matches(name, known)
@@ -119,7 +119,10 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _formula(recipe: Callable[..., Transformation]) -> str:
-    return (getdoc(recipe) or "").partition("\n")[0]
+    """Return the formula of a recipe, its docstring's second paragraph; its first line if there is none or in LaTeX."""
+    first, _, rest = (getdoc(recipe) or "").partition("\n\n")
+    line = rest.partition("\n")[0]
+    return " ".join((first if not line or line.startswith("$$") else line).split())
 
 
 def _family(recipe: Callable[..., Transformation]) -> str:
@@ -127,7 +130,7 @@ def _family(recipe: Callable[..., Transformation]) -> str:
 
 
 def _paper(recipe: Callable[..., Transformation]) -> str:
-    """Who and when, and the arXiv number: of the first source."""
+    """Return the authors, the year and the arXiv number of a recipe's first source."""
     source = " ".join((getdoc(recipe) or "").partition("Source: ")[2].split())
     who = re.match(r"\D*\d{4}", source)
     number = re.match(r"\D*\d{4}[^;]*?arXiv (\d{4}\.\d{4,5})", source)
@@ -164,12 +167,12 @@ def _race(options: argparse.Namespace) -> None:
             problem,
             entries,
             **how,
-            progress=lambda optimizer, share: bar.update(task, description=optimizer, completed=share),
+            progress=lambda optimizer, fraction: bar.update(task, description=optimizer, completed=fraction),
         )
-    # A terminal's width is its own; a file or a pipe gets lines long enough for the table.
+    # A terminal uses its own width; a file or a pipe gets lines that fit the table.
     Console(width=None if sys.stdout.isatty() else 100).print(_table(results))
     _write(results, options.out / "race.csv")
-    in_order = sorted(results, key=lambda r: list(entries).index(r.optimizer))  # colours do not depend on who wins
+    in_order = sorted(results, key=lambda r: list(entries).index(r.optimizer))  # colours do not depend on the ranking
     groups = {r.family: {q.optimizer: q.losses for q in in_order if q.family == r.family} for r in in_order}
     labels = {r.optimizer: f"{r.optimizer}  {_loss(r)}" for r in in_order}
     title = f"{options.problem}: training loss, with the final loss by each name"
@@ -206,7 +209,7 @@ def _table(results: Sequence[Result]) -> "Table":
 
 
 def _write(results: Sequence[Result], path: Path) -> None:
-    """The table with all its digits, a field of `Result` a column."""
+    """Write the table in full precision, with a column for each field of `Result`."""
     fields = [field for field in Result._fields if field != "losses"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -11,13 +11,16 @@ __all__ = ["box", "l1_ball", "simplex"]
 
 
 class box(Map):
-    """The nearest point with every coordinate from one number to another.   u = min(max(g, low), high)
+    """Project each coordinate onto an interval: the nearest point of a box.
+
+    u = min(max(g, low), high)
 
     Args:
-      low: The least coordinate.
-      high: The greatest.
+      low: The lower bound of a coordinate.
+      high: The upper bound of a coordinate, at least `low`.
 
-    Raises `ValueError` if low is above high.
+    Raises:
+      ValueError: `low` is above `high`.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.projections.box(0.0, 1.0)
@@ -40,10 +43,14 @@ class box(Map):
 
 
 class simplex(Map):
-    r"""The nearest point whose coordinates are not negative and sum to s.   u = max(g − τ, 0), with τ such that Σu = s
+    """Project onto the simplex: the nearest point whose coordinates are 0 or more and sum to s.
+
+    u = max(g − τ, 0), with τ such that Σu = s
+
+    The sum is over the coordinates of each leaf.
 
     Args:
-      total: s, above 0.
+      total: s, the sum of the coordinates, above 0.
 
     Source: Held, Wolfe and Crowder 1974; the threshold τ is found as in Michelot 1986.
 
@@ -62,12 +69,14 @@ class simplex(Map):
 
 
 class l1_ball(Map):
-    r"""The nearest point whose coordinates' sizes sum to at most r.   u = sign(g)·max(|g| − τ, 0), with the least τ ≥ 0
+    """Project onto the ℓ1 ball: the nearest point with absolute values that sum to at most r (Duchi et al., 2008).
 
-    Many coordinates become 0, as with a penalty on |g|.
+    u = sign(g)·max(|g| − τ, 0), with the least τ ≥ 0 such that Σ|u| ≤ r
+
+    The sum is over the coordinates of each leaf. Many coordinates become 0, as with a penalty on |g|.
 
     Args:
-      radius: r, above 0.
+      radius: r, the largest sum of absolute values, above 0.
 
     Source: Duchi et al. 2008, Efficient projections onto the ℓ1-ball.
 
@@ -88,8 +97,8 @@ class l1_ball(Map):
 
 
 def _onto_simplex(x: Array, total: Array) -> Array:
-    """max(x − τ, 0) with the sum `total`: τ is found among the candidates for coordinates above 0, ever fewer."""
-    x = x - jax.lax.stop_gradient(jnp.max(x, initial=-jnp.inf))  # moves τ as much; from here on τ is in [−total, 0)
+    """Return max(x − τ, 0) with the sum `total`; τ comes from a shrinking set of coordinates that may be above 0."""
+    x = x - jax.lax.stop_gradient(jnp.max(x, initial=-jnp.inf))  # shifts τ equally; from here on τ is in [−total, 0)
 
     def threshold(candidates, x, total):
         return (jnp.sum(jnp.where(candidates, x, 0)) - total) / jnp.sum(candidates, dtype=x.dtype)

@@ -1,4 +1,4 @@
-"""The lines of arguments that mean the same wherever they stand: a docstring's entry begins with its line."""
+"""The lines of arguments that mean the same wherever they stand: a docstring"s entry begins with its line."""
 
 LINES = {
     "learning_rate": "η, the step size, 0 or more. A number, an array of shape () or a schedule.",
@@ -7,7 +7,9 @@ LINES = {
     "eps": "ε, added to the denominator, 0 or more.",
     "eps_in_sqrt": "If True, add ε inside the square root instead.",
     "weight_decay": "λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.",
-    "where": "The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.",
+    "where": (
+        "The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all."
+    ),
     "momentum": "β, the decay of the momentum, in [0, 1).",
     "nesterov": "If True, use Nesterov's form of momentum.",
     "inner": "The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.",
@@ -17,4 +19,38 @@ LINES = {
     "min_size": "The smallest size of both axes of a leaf that is factored; smaller leaves keep their full shape.",
 }
 # Where an argument of this name means something else, in which functions.
-OTHERWISE = {}
+OTHERWISE = {
+    "acprop": ("b2",),
+    "adabelief": ("b2",),
+    "adahessian": ("b2",),
+    "adamax": ("b2", "eps"),
+    "adamaxw": ("b2", "eps"),
+    "adamc": ("weight_decay",),
+    "adan": ("b2",),
+    "add_weight_decay": ("weight_decay",),
+    "adopt": ("b1", "eps"),
+    "asgd": ("weight_decay",),
+    "dadapt_distance": ("learning_rate",),
+    "dog": ("eps",),
+    "freeze": ("where",),
+    "ftrl": ("learning_rate",),
+    "ftrl_proximal": ("learning_rate",),
+    "laprop": ("b1",),
+    "masked": ("where",),
+    "prodigy_distance": ("learning_rate",),
+    "scale_by_own_rms": ("eps",),
+    "scale_by_total_norm": ("eps",),
+    "schedule_free_adamw": ("b1",),
+    "simplified_ademamix": ("b1",),
+    "sophia": ("b2", "eps"),
+    "trust_ratio": ("weight_decay",),
+    "adadelta": ("eps",),
+    "adafactor": ("eps",),
+    "came": ("b1", "eps"),
+    "lars": ("weight_decay",),
+    "lion": ("b1", "b2"),
+    "muon": ("where",),
+    "novograd": ("b1", "b2"),
+    "rprop": ("learning_rate",),
+    "sm3": ("eps",),
+}

@@ -1,4 +1,4 @@
-"""Every public function and class documents itself: name, formula, each argument, source, an example; in plain English."""
+"""Every public function and class documents itself: name, formula, arguments, source and example, in plain English."""
 
 import ast
 import inspect
@@ -49,7 +49,7 @@ RECIPES = {f"gx.{name}": getattr(gx, name) for name in gx.optimizers.__all__}
 
 HEADS = re.compile(r"(?:^|[.:;]\s+)(What|That of|Those of)\s(?!follows)")
 WORDS = re.compile(
-    r"\b(goes by|go by|went by|is told|are told|was told|one's own|of your own|of its own accord|a text|hangs on|but for|"
+    r"\b(goes by|go by|went by|is told|are told|was told|one's own|of your own|a text|hangs on|but for|"
     r"is no (?:float|array|number|function|matrix)|what is remembered|remembers|mends|mended|by its place|is dear|"
     r"are dear|is said|are said)\b"
 )

@@ -1,4 +1,4 @@
-"""Transformations made of transformations."""
+"""Combinators: transformations made of transformations."""
 
 from gradtx.combinators.averages import momentum, rms, scale_by_rms
 from gradtx.combinators.blend import blend, cautious

@@ -1,4 +1,4 @@
-"""Compositions that recipes share: what a direction and a size are usually made of."""
+"""Compositions that recipes share: the usual directions and denominators."""
 
 from gradtx.combinators.chain import chain
 from gradtx.combinators.precondition import precondition
@@ -10,17 +10,22 @@ from gradtx.typing import ScalarOrSchedule
 
 
 def average(decay: ScalarOrSchedule, corrected: bool = True) -> Transformation:
-    """An exponential average of the updates, corrected for its start at 0 or not."""
+    """Exponential moving average of the updates, bias-corrected if `corrected`."""
     return chain(scale_by_ema(decay), bias_correction(decay)) if corrected else chain(scale_by_ema(decay))
 
 
 @checked
 def momentum(decay: ScalarOrSchedule = 0.9, corrected: bool = True) -> Transformation:
-    r"""Momentum as an average of gradients, the direction of Adam.   m̂ = ema(g) / (1 − bᵗ)
+    """Average the gradients exponentially: momentum, the numerator of Adam.
+
+    m̂ = ema(g) / (1 − bᵗ)
+
+    `momentum` has no learning rate; `heavy_ball`, `averaged_momentum` and `sgd(momentum=…)` are whole optimizers, and
+    `add_momentum` is the decaying sum v ← b·v + g.
 
     Args:
-      decay: b, of `scale_by_ema`.
-      corrected: Whether the average's start at 0 is corrected (`bias_correction`).
+      decay: b, the decay of the average, in [0, 1).
+      corrected: If True, divide the average by 1 − bᵗ, which corrects for its start at 0.
 
     >>> import gradtx as gx
     >>> gx.momentum(0.9)
@@ -31,11 +36,15 @@ def momentum(decay: ScalarOrSchedule = 0.9, corrected: bool = True) -> Transform
 
 @checked
 def rms(decay: ScalarOrSchedule = 0.999, corrected: bool = True) -> Transformation:
-    r"""The root of the average square of each coordinate, the size of Adam and RMSProp.   s = √(ema(g²) / (1 − bᵗ))
+    """Return the root of the average squared update: the denominator of Adam and RMSProp.
+
+    s = √(ema(g²) / (1 − bᵗ))
+
+    It emits the denominator itself; `scale_by_rms` divides the updates by it.
 
     Args:
-      decay: b, of `scale_by_ema`.
-      corrected: Whether the average's start at 0 is corrected (`bias_correction`).
+      decay: b, the decay of the average of squared updates, in [0, 1).
+      corrected: If True, divide the average by 1 − bᵗ, which corrects for its start at 0.
 
     >>> import gradtx as gx
     >>> gx.rms(0.999)
@@ -46,7 +55,13 @@ def rms(decay: ScalarOrSchedule = 0.999, corrected: bool = True) -> Transformati
 
 @checked
 def scale_by_rms(decay: ScalarOrSchedule = 0.999, eps: ScalarOrSchedule = 1e-8) -> Transformation:
-    r"""The RMSProp piece on its own: the updates divided by their `rms`.   u = g / (s + ε)
+    """Divide the updates by the root of their average square.
+
+    u = g / (s + ε), with s = √(ema(g²) / (1 − bᵗ))
+
+    Args:
+      decay: b, the decay of the average of squared updates, in [0, 1).
+      eps: ε, added to the denominator, 0 or more.
 
     >>> import gradtx as gx
     >>> gx.scale_by_rms(0.9) == gx.precondition(gx.identity(), by=gx.rms(0.9), eps=1e-8)

@@ -1,4 +1,4 @@
-"""What a transformation makes of the updates, and the updates themselves, in one."""
+"""Combinators of a transformation's output with its input."""
 
 from typing import Any
 
@@ -10,11 +10,13 @@ from gradtx.pieces.formulas import lerp
 
 
 class blend(Transformation):
-    r"""A weighted mean of what a transformation makes of the updates and the updates.   u = c·a(g) + (1 − c)·g
+    """Interpolate between the output of a transformation and its input.
+
+    u = c·a(g) + (1 − c)·g
 
     Args:
-      inner: Makes a(g).
-      weight: c: 1 is the transformation alone, 0 the updates as they are.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes a(g).
+      weight: c, the weight of a(g): 1 is the transformation alone, and 0 the unchanged updates.
 
     Source: Ma and Yarats 2019, arXiv 1810.06801 (quasi-hyperbolic momentum, of an average).
 
@@ -35,14 +37,17 @@ class blend(Transformation):
 
 
 class cautious(Transformation):
-    r"""Steps only where an optimizer goes downhill, and there further.   u = a·φ / max(mean φ, floor), φ = [a·g < 0]
+    """Zero the coordinates whose update opposes the descent direction, and rescale the rest (Liang et al., 2024).
 
-    The mean is over the leaf, so that the step as a whole is about as long as it was. A decay of the weights inside is
-    held back too; put it behind to keep it.
+    u = a·φ / max(mean φ, floor), φ = [a·g < 0]
+
+    The mean is over the leaf, so the rescaling roughly preserves the overall magnitude of the step. A weight decay
+    inside `inner` is masked too; put it after `cautious` to keep it whole.
 
     Args:
-      inner: The optimizer: makes a of g, which is added to the parameters.
-      floor: The least mean to divide by.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes a of
+        g, with the sign that is added to the parameters.
+      floor: The lower bound of the mean in the denominator, above 0.
 
     Source: Liang et al. 2024, arXiv 2411.16085, with the mean and the floor of its published code.
 
@@ -62,7 +67,7 @@ class cautious(Transformation):
         made = self.part("inner", updates, slots, context, new := {})
 
         def masked(a, g):
-            uphill = a * g >= 0  # NaN is not, and stays
+            uphill = a * g >= 0  # False for NaN, which passes through
             share = jnp.mean(jnp.where(uphill, 0, jnp.ones_like(a)))
             return jnp.where(uphill, 0, a) / jnp.maximum(share, self.floor) if a.size else a
 

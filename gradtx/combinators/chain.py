@@ -1,4 +1,4 @@
-"""Several transformations made one: in sequence, or side by side, summed or multiplied."""
+"""Compositions of several transformations: in sequence, or side by side, summed or multiplied."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from gradtx.core.transformation import TransformationLike
 
 
 class Links(Transformation):
-    """A transformation of several, each known in the slots by its class's name: `scale_by_ema`, `scale_by_ema_2`, …"""
+    """Base of compositions. Slots are named after the class of each link: `scale_by_ema`, `scale_by_ema_2`, …"""
 
     links: tuple[Transformation, ...]
     flat = True
@@ -37,7 +37,7 @@ class Links(Transformation):
         return {name: kept for name, kept in slots.items() if kept}
 
     def side_by_side(self, updates: Any, slots: Slots, context: Context) -> tuple[list[Any], Slots]:
-        """What each link makes of the same updates, and what all then remember."""
+        """Run every link on the same updates; return their outputs and the new slots of all."""
         made, new = [], {}
         for name, link in self.parts().items():
             one, kept = run(link, updates, slots, context, name=name)
@@ -47,13 +47,16 @@ class Links(Transformation):
 
 
 class chain(Links, init=False):
-    r"""Applies transformations one after another: each transforms what the one before it emits.
+    r"""Apply transformations one after another: each transforms the output of the one before it.
 
     $$\mathrm{chain}(a, b)(g) = b(a(g))$$
 
-    Takes any number of transformations, Optax's and other `(init, update)` pairs included. A chain within a chain is
-    flattened, so `chain(chain(a, b), c)` and `chain(a, b, c)` are equal and share their states; `chain()` is
-    the identity.
+    A chain within a chain is flattened, so `chain(chain(a, b), c)` and `chain(a, b, c)` are equal and have the same
+    state. `chain()` is the identity.
+
+    Args:
+      *several: The transformations, any number of them, in order: transformations of gradtx, or pairs (init, update)
+        such as Optax's.
 
     >>> import gradtx as gx
     >>> gx.chain(gx.chain(gx.clip(1.0), gx.scale_by_ema(0.9)), gx.scale(-0.1))
@@ -85,9 +88,13 @@ def _through(links: Any, updates: Any, slots: Slots, context: Context) -> tuple[
 
 
 class add(Links, init=False):
-    r"""The sum of what several transformations make of the same updates.
+    r"""Sum the outputs of several transformations of the same updates.
 
     $$\mathrm{add}(a, b)(g) = a(g) + b(g)$$
+
+    Args:
+      *several: The transformations, any number of them: transformations of gradtx, or pairs (init, update) such as
+        Optax's.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> variance = gx.add(gx.square(), gx.scale(-1.0))  # g² − g
@@ -101,9 +108,13 @@ class add(Links, init=False):
 
 
 class multiply(Links, init=False):
-    r"""The product of what several transformations make of the same updates.
+    r"""Multiply the outputs of several transformations of the same updates, coordinate by coordinate.
 
     $$\mathrm{multiply}(a, b)(g) = a(g) · b(g)$$
+
+    Args:
+      *several: The transformations, any number of them: transformations of gradtx, or pairs (init, update) such as
+        Optax's.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> cube = gx.multiply(gx.square(), gx.identity())

@@ -1,4 +1,4 @@
-"""Combinators that skip updates, and parts that must not be given functions of all parameters."""
+"""Base of combinators that skip updates, and the check for pieces that need functions of all parameters."""
 
 from typing import Any
 
@@ -9,20 +9,20 @@ from gradtx.core import NOTHING, Context, Slots, Transformation, walk
 
 
 def refuse_functions(tx: Transformation, inner: Transformation, sees: str) -> None:
-    """Refuses, in `inner`, what needs a function of all parameters, where it sees something else."""
+    """Raise ValueError if a piece of `inner` needs a function of all parameters, where it sees something else."""
     for piece in walk(inner):
         if needed := {"grad_fn", "hvp", "value_fn"} & {*piece.needs}:
             raise ValueError(
-                f"{type(tx).__name__}: {type(piece).__name__} needs {min(needed)!r}, a function of all parameters, and "
-                f"sees {sees} here: put it outside"
+                f"{type(tx).__name__}: {type(piece).__name__} needs {min(needed)!r}, a function of all parameters, but "
+                f"here it sees {sees}: move it outside {type(tx).__name__}"
             )
 
 
 class Branching(Transformation):
-    """A combinator that at some of the updates emits nothing. It defines `finish_tree`, and calls `then` in a branch.
+    """Base of combinators that emit nothing at some updates. They define `finish_tree`, which calls `then` in a branch.
 
-    A value, as `update` must return, would be a tree of zeros: what came in stands for it in the branch, and becomes 0
-    after it, so that no memory is needed for it, nor written.
+    `update` must return a value, which would be a tree of zeros. Instead, the incoming updates stand for it in the
+    branch and become 0 after it, so no memory is allocated or written for the zeros.
     """
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:

@@ -1,4 +1,4 @@
-"""A direction times a distance that is found on the way: how far the parameters have gone, or have to go."""
+"""Directions times an estimated distance: how far the parameters have moved, or how far they have to move."""
 
 from typing import Any
 
@@ -25,18 +25,20 @@ from gradtx.pieces.sources import emit_displacement
 
 
 class dog_distance(Transformation):
-    r"""Multiplies a direction by the largest distance that the parameters have been from their start.
+    r"""Multiply a direction by the largest distance of the parameters from their start: DoG and DoWG.
 
     $$r ← \max(r, ‖θ − θ_0‖), \qquad u = r · d(g) \quad\text{or, weighted,}\quad u = r · d(r · g)$$
 
-    The distance is over all leaves (`leafwise` takes each by itself), and starts small. d should have no units: a
-    gradient divided by a size.
+    The distance is over all leaves; wrap in `leafwise` for one distance per leaf. The direction d should be free of
+    units: a gradient divided by a denominator of the same units. Needs `params`.
 
     Args:
-      inner: Makes d of the updates.
-      initial_value: r before the first update, in units of the parameters, or as `relative` says.
-      relative: Whether `initial_value` is multiplied by 1 + ‖θ₀‖.
-      weighted: Whether d is made of updates that are multiplied by the distance, so that later ones count more.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes d of
+        the updates.
+      initial_value: r before the first update, above 0, in units of the parameters if `relative` is False. Choose it
+        small.
+      relative: If True, multiply `initial_value` by 1 + ‖θ₀‖.
+      weighted: If True, multiply the updates by r before d, so that later ones count more (DoWG).
 
     Source: Ivgi, Hinder and Carmon 2023, arXiv 2302.12022 (DoG); weighted, Khaled, Mishchenko and Jin 2023, arXiv
     2305.16284 (DoWG).
@@ -77,23 +79,24 @@ class dog_distance(Transformation):
 
 
 class prodigy_distance(Transformation):
-    r"""Prodigy: a direction over a size, times an estimate d of the distance to the minimum, which only grows.
+    r"""Multiply a preconditioned direction by Prodigy's estimate d of the distance to the minimum.
 
     $$u = γ\,d \left(\frac{a(d\,g)}{b(d\,g) + d\,ε} + p\right), \qquad
       r ← β\,r + γ\,d^2 ⟨g, θ_0 − θ⟩, \quad s ← β\,s + γ\,d^2 g, \quad d ← \max\!\left(d, c\,\frac{r}{‖s‖_1}\right)$$
 
-    All leaves share d, and sums are over all leaves. Both averages are of gradients that are multiplied by d, so that
-    what was seen while d was too small is soon outweighed.
+    One d serves all leaves, sums are over all leaves, and d only grows. Both averages are of gradients multiplied by d,
+    so gradients seen while d was too small are soon outweighed. Needs `params`.
 
     Args:
-      direction: Makes a of the updates times d.
-      by: Makes b of the updates times d; 0 or more. `ones()` divides by nothing, for a direction without units.
-      eps: ε, in units of the updates.
-      pull: Makes p, what is multiplied by γ·d too, of zeros: a decay of the weights.
-      learning_rate: γ: 1, or a schedule of the shape that the rate should have.
-      decay: β², what the estimate forgets, as an average of squares does.
-      initial_value: d before the first update, in units of the parameters: too small rather than too large.
-      coefficient: c, the way to make all steps smaller or larger.
+      direction: The transformation a: makes the direction from the updates times d.
+      by: The transformation b: makes the denominator, 0 or more, from the updates times d. `ones()` divides by 1, for a
+        direction that is free of units.
+      eps: ε, added to the denominator, 0 or more. It is multiplied by d, and is in units of the updates.
+      pull: The transformation that makes p from zeros, such as a weight decay. p is multiplied by γ·d too.
+      learning_rate: γ, the factor of d, 0 or more: 1, or a schedule of the shape that the learning rate should have.
+      decay: β², in [0, 1): the decay of the average of squares in `by`. Its root is the decay of r and s.
+      initial_value: d before the first update, above 0, in units of the parameters: too small rather than too large.
+      coefficient: c, the factor of the estimate, above 0. Change it to make all steps smaller or larger.
 
     Source: Mishchenko and Defazio 2024, arXiv 2306.06101, algorithm 4.
 
@@ -141,7 +144,7 @@ class prodigy_distance(Transformation):
         away, start = run(emit_displacement(), updates, slots, context)
         weight = (
             self.learning_rate * distance * (distance / self.initial_value)
-        )  # their ratio counts: d² would be too small
+        )  # only r / ‖s‖₁ matters, and d² could underflow
         weights, kept = run(add_momentum(decay), scaled(weight, updates), slots, context)
         gain = decay * slots["gain"] - weight * inner_product(updates, away)
         estimate = self.coefficient * safe_divide(gain, sum_of_sizes(weights))
@@ -150,22 +153,23 @@ class prodigy_distance(Transformation):
 
 
 class dadapt_distance(Transformation):
-    r"""D-Adaptation: the updates, times an estimate d of the distance to the minimum, made a direction over a size.
+    r"""Multiply the updates by D-Adaptation's estimate d of the distance to the minimum, and precondition them.
 
     $$u = \frac{a(γ\,d\,g)}{b(g) + ε} + γ\,d\,p, \qquad s_+ = β\,s + (1 − β)\,γ\,d\,g,$$
     $$r ← β\,r + (1 − β)\,γ\,d \left⟨g, \frac{s}{b + ε}\right⟩, \qquad
       d ← \max\!\left(d, \frac{r}{(1 − β) ‖s_+‖_1}\right), \quad s ← s_+$$
 
-    All leaves share d, and sums are over all leaves. Of `prodigy_distance`, it needs no start, and grows more slowly.
+    One d serves all leaves, sums are over all leaves, and d only grows. Unlike `prodigy_distance`, it does not need the
+    initial parameters, and d grows more slowly.
 
     Args:
-      direction: Makes a of the updates times γ·d; a linear one.
-      by: Makes b of the updates; 0 or more.
-      eps: ε, in units of the size.
-      pull: Makes p of zeros: a decay of the weights.
-      learning_rate: γ: 1, or a schedule of the shape that the rate should have.
-      decay: β², what the estimate forgets: that of the average of squares in `by`.
-      initial_value: d before the first update, in units of the parameters: too small rather than too large.
+      direction: The transformation a, which must be linear: makes the direction from the updates times γ·d.
+      by: The transformation b: makes the denominator, 0 or more, from the updates.
+      eps: ε, added to the denominator, 0 or more.
+      pull: The transformation that makes p from zeros, such as a weight decay. p is multiplied by γ·d too.
+      learning_rate: γ, the factor of d, 0 or more: 1, or a schedule of the shape that the learning rate should have.
+      decay: β², in [0, 1): the decay of the average of squares in `by`. Its root is the decay of r and s.
+      initial_value: d before the first update, above 0, in units of the parameters: too small rather than too large.
 
     Source: Defazio and Mishchenko 2023, arXiv 2301.07733, the Adam form.
 

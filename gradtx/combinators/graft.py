@@ -1,4 +1,4 @@
-"""A direction from one transformation, its length, or whether it is wanted, from another."""
+"""Combinators that change the norm of a direction, or project it off the parameters."""
 
 import math
 from typing import Any
@@ -12,13 +12,16 @@ from gradtx.pieces.formulas import cosine, norm, tangent, unit
 
 
 class graft(Transformation):
-    r"""One transformation's direction with another's length, leaf by leaf.   u = d·‖m‖/‖d‖;  0 where d is 0
+    """Combine the direction of one transformation with the norm of another, leaf by leaf.
 
-    Both see the same updates. So the steps of a new direction can be as long as those of an optimizer that is tuned.
+    u = d·‖m‖/‖d‖;  0 where d is 0
+
+    Both transformations see the same updates. Grafting gives a new direction the step norms of an optimizer that is
+    already tuned.
 
     Args:
-      magnitude: Makes m of the updates, of which the length is used.
-      direction: Makes d of the updates.
+      magnitude: The transformation that makes m of the updates; only its norm is used.
+      direction: The transformation that makes d of the updates.
 
     Source: Agarwal et al. 2020, arXiv 2002.11803, algorithm 1, by layer.
 
@@ -40,22 +43,26 @@ class graft(Transformation):
 
 
 class project_if_orthogonal(Transformation):
-    r"""Takes out of a step what is along the parameters, where the gradient is orthogonal to them.
-
-    A weight whose length does not matter, for a normalization follows, has a gradient orthogonal to it. A step of
-    momentum is not, and makes it longer; then the same rate turns it less. For a matrix
+    r"""Remove the component of the update along the parameters where the gradient is orthogonal to them (AdamP, SGDP).
 
     $$u = Π(a) \text{ if } |\cos(g, θ)| < \frac{δ}{\sqrt n}, \text{ else } a; \qquad Π(a) = a − \hatθ⟨\hatθ, a⟩$$
 
-    of each channel, the weights of an output, n of them, if it holds for every channel; else of the leaf as a whole, if
-    it holds for that. Leaves of fewer than two axes are left as they are. Needs `params`.
+    A weight whose norm does not matter, because a normalization follows, has a gradient orthogonal to it. A momentum
+    step is not orthogonal, and makes the norm grow; the same learning rate then turns the weight less.
+
+    For a matrix, the condition is tested by channel: the weights of one output, n of them. If it holds for every
+    channel, each channel is projected; otherwise the leaf is tested, and projected, as a whole. Leaves of fewer than
+    two axes are left unchanged. Needs `params`.
 
     Args:
-      inner: Makes a of g, the gradient.
-      threshold: δ, above 0.
-      output_axis: Of `centralize`.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes a of
+        g, the gradient.
+      threshold: δ, the bound on |cos(g, θ)|·√n below which the update is projected, above 0.
+      output_axis: The axis of outputs; a channel is all other axes. −1 is right for the kernels of Flax and Keras,
+        (…, inputs, outputs), and 0 for those of Equinox and PyTorch.
 
-    Raises `ValueError` for an axis that a leaf of two axes or more does not have.
+    Raises:
+      ValueError: A leaf of two or more axes does not have the axis `output_axis`.
 
     Source: Heo et al. 2021, arXiv 2006.08217, algorithms 1 and 2; channel and layer as in its published code.
 

@@ -1,4 +1,4 @@
-"""A transformation for each leaf."""
+"""A combinator that runs a transformation on each leaf separately."""
 
 from typing import Any
 
@@ -11,13 +11,16 @@ from gradtx.core.trees import differentiable, is_none
 
 
 class leafwise(Transformation):
-    """Runs a transformation on each leaf as if there were no other: what it measures, it measures of the leaf.
+    """Apply a transformation to each leaf independently, so norms are per leaf rather than global.
+
+    uᵢ = inner(gᵢ) for each leaf i
 
     Args:
-      inner: The transformation; it sees leaves without their paths.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It sees leaves
+        without their paths.
 
     Raises:
-      ValueError: The transformation needs a function of all parameters, `grad_fn` or `hvp`.
+      ValueError: The transformation needs a function of all parameters: `grad_fn`, `hvp` or `value_fn`.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.leafwise(gx.clip_by_global_norm(1.0))
@@ -32,7 +35,7 @@ class leafwise(Transformation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_functions(self, self.inner, "one leaf")
+        refuse_functions(self, self.inner, "one leaf at a time")
 
     def init_tree(self, params: Any) -> Slots:
         leaves = {path_of(path): p for path, p in tree_flatten_with_path(params)[0]}

@@ -1,4 +1,4 @@
-"""A step as long as a model of the loss says."""
+"""MoMo: step sizes from a model of the loss."""
 
 from typing import Any
 
@@ -15,24 +15,27 @@ from gradtx.pieces.polyak import rated
 
 
 class momo_step(Transformation):
-    r"""MoMo: Polyak's step for a direction that averages gradients, from a model that averages the loss alike.
+    r"""Scale a direction by MoMo's model-based Polyak step (Schaipp et al., 2024).
 
     $$u = \min\left(c, \frac{\max(h − f_*, 0)}{⟨d, d/s⟩}\right) \frac{d}{s}, \qquad
       h = \bar f − \overline{⟨g, θ⟩} + ⟨d, θ⟩$$
 
-    d is what the direction makes of the gradients g, and the bars are what it makes of the losses f and of ⟨g, θ⟩: so h
-    is the average, at θ, of the tangents of the losses seen. Products are over all leaves. Needs the loss:
+    The direction d averages the gradients g; the bars are the same average of the losses f and of ⟨g, θ⟩. So h is the
+    average, at θ, of the tangents of the losses seen. Products are over all leaves. Needs `params` and the loss:
     `update(g, state, params, value=loss)`.
 
     Args:
-      direction: Makes d of the updates, and the bars: linear, and the same for every coordinate.
-      by: Makes the size s of the updates, as in `precondition`: the metric in which the step is the shortest.
-      eps: ε, what is added to s.
-      max_rate: c, the largest step, in units of the parameters for one unit of d/s.
-      lowest: f*, the value of the loss at its minimum, or a bound below it.
+      direction: The transformation that makes d of the updates, and the bars. It must be linear, and the same for every
+        coordinate.
+      by: The transformation that makes the denominator s of the updates, 0 or more; the step is the shortest in this
+        metric. The default is 1.
+      eps: ε, added to the denominator, 0 or more.
+      max_rate: The upper bound of the learning rate, above 0. It is c, in units of the parameters for one unit of d/s.
+      lowest: f*: the minimum of the loss, or a lower bound on it.
 
-    Raises `ValueError` if an update is not given a `value`, or if that is not one number, and for a direction that
-    needs `grad_fn` or `hvp`.
+    Raises:
+      ValueError: `update` is not given a `value`, or one that is not one number; or the direction needs a function of
+        all parameters: `grad_fn`, `hvp` or `value_fn`.
 
     Source: Schaipp et al. 2024, arXiv 2305.07583, algorithms 1 and 2.
 
@@ -57,7 +60,7 @@ class momo_step(Transformation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_functions(self, self.direction, "losses beside the updates")
+        refuse_functions(self, self.direction, "the losses beside the updates")
 
     def init_tree(self, params: Any) -> Slots:
         zero = jnp.zeros((), working_dtype(params))
@@ -81,5 +84,5 @@ class momo_step(Transformation):
 
 
 def _beside(updates: Any, value: Any, product: Any) -> dict[str, Any]:
-    """What the direction is made of."""
+    """Return the tree that the direction runs on."""
     return {"updates": updates, "value": value, "product": product}

@@ -1,4 +1,4 @@
-"""What passes through an optimizer, measured: a number of the stream, kept in the state."""
+"""Measurements of the updates that pass through an optimizer, kept in its state."""
 
 from typing import Any, NamedTuple
 
@@ -13,24 +13,27 @@ from gradtx.core.errors import said
 
 
 class Measurement(NamedTuple):
-    """A number that a `monitor` has measured, as the state keeps it."""
+    """The number that a `monitor` measured, as the state holds it."""
 
     value: Array
 
 
 class monitor(Links, init=False):
-    """Measures the updates and passes them on.   u = g;  measured ← measure(a(g), b(g), …), or measure(g) without any
+    """Measure the updates, and pass them on unchanged.
 
-    The state keeps the number, 0 before the first update; `measurements` reads it.
+    u = g;  measured ← measure(a(g), b(g), …), or measure(g) without streams
+
+    The state holds the number, which is 0 before the first update; `measurements` reads it.
 
     Args:
-      name: That of the number.
-      measure: A function of trees, as many as there are streams, to one real number: `global_norm`, `norm_ratio`,
-        `cosine_similarity`, or your own. A leaf without a gradient is None in them.
-      streams: The transformations that make these trees of the updates, `emit_params()` and `delay()` among them;
-        none for the updates themselves.
+      name: The name of the number, a string.
+      measure: A function of as many trees as there are streams, which returns one real number: `global_norm`,
+        `norm_ratio`, `cosine_similarity`, or another. A leaf without a gradient is None in the trees.
+      *streams: The transformations a, b, … that make these trees of the updates, such as `emit_params()` and `delay()`.
+        Without any, the tree is the updates themselves.
 
-    Raises `ValueError` for a measure that gives anything else than one real number.
+    Raises:
+      ValueError: The measure does not return one real number.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.chain(
@@ -58,7 +61,7 @@ class monitor(Links, init=False):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.name, str):
-            raise TypeError(f"monitor: name must be a text, got {said(self.name)}")
+            raise TypeError(f"monitor: name must be a string, got {said(self.name)}")
         takes = [type(link).__name__ for link in self.links] or ["trees"]
         function_of(f"monitor {self.name!r}: measure", self.measure, *takes)
 
@@ -66,7 +69,7 @@ class monitor(Links, init=False):
         return [repr(self.name), getattr(self.measure, "__name__", repr(self.measure)), *super()._arguments()]
 
     def evaluate(self, params: Any, slots: Slots) -> Any:
-        """The parameters as they are: the streams are measured, and nothing more."""
+        """Return the parameters unchanged: the streams are only measured."""
         return params
 
     def init_tree(self, params: Any) -> Slots:
@@ -77,17 +80,23 @@ class monitor(Links, init=False):
         streams, new = self.side_by_side(updates, slots, context)
         value = self.measure(*(streams or [updates]))
         if not isinstance(value, (int, float, Array)) or jnp.shape(value) or jnp.iscomplexobj(value):
-            raise ValueError(f"monitor {self.name!r}: the measure must give one real number, got {said(value)}")
+            raise ValueError(f"monitor {self.name!r}: the measure must return one real number, got {said(value)}")
         measured = Measurement(jnp.asarray(value, slots["measured"][self.name].value.dtype))
         return updates, {"measured": {self.name: measured}, **new}
 
 
 @checked
 def measurements(state: Any) -> dict[str, Array]:
-    """What every `monitor` measured at the last update, by name; by the whole path where two have one name.
+    """Return the last number of every `monitor` by name, or by the whole path where two have the same name.
 
     Args:
-      state: The optimizer's, or any tree that holds it, such as Optax's; inside or outside a trace.
+      state: The state of the optimizer, or any tree that holds it, such as an Optax state; inside or outside a trace.
+
+    Returns:
+      A dict of arrays of shape ().
+
+    Raises:
+      TypeError: `state` is a transformation.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.chain(gx.monitor("before", gx.global_norm), gx.clip(1.0), gx.monitor("after", gx.global_norm))

@@ -1,10 +1,10 @@
-"""Groups of parameters: which transformation is for which leaves."""
+"""Groups of parameters: a transformation for each."""
 
 import dataclasses
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,20 +25,20 @@ WHOLE = ("value", "key", *FUNCTIONS)  # extra arguments that are the same for ev
 
 
 class Rule(NamedTuple):
-    """A group: the leaves that `where` chooses and no earlier rule has."""
+    """A group: the leaves that `where` chooses and no earlier rule chose."""
 
-    name: str  # that of its slots
+    name: str  # of its slots
     where: Any
     tx: Transformation
-    optional: bool  # whether it may get nothing
-    said: str  # what an error calls it
+    optional: bool  # True if it may match no leaf
+    said: str  # its name in errors
 
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """What a function of (path, leaf) is shown: that which init and update know alike."""
+    """The leaf that a function of (path, leaf) sees: the properties that init and update both know."""
 
-    shape: tuple[int, ...]  # of a complex leaf, that of the pairs of reals
+    shape: tuple[int, ...]  # for a complex leaf, the shape of the pairs of reals
     ndim = property(lambda self: len(self.shape))
     size = property(lambda self: math.prod(self.shape))
 
@@ -54,19 +54,19 @@ def _leaf(path: str, leaf: Any) -> Leaf | None:
 
 
 class Cut(NamedTuple):
-    """A tree's leaves, None included, and the rule's name for each."""
+    """The leaves of a tree, None included, and the name of the rule for each."""
 
     tree: Any
     leaves: list[Leaf | None]
     names: list[str | None]
 
     def to(self, name: str, like: Any) -> Any:
-        """A tree of this structure with None for the leaves of other groups."""
+        """Return a tree of this structure, with None for the leaves of other groups."""
         return self.tree.unflatten(x if n == name else None for x, n in zip(self.tree.flatten_up_to(like), self.names))
 
     def argument(self, name: str, x: Any) -> Any:
-        """An extra argument, cut if it has the structure of this tree."""
-        if treedef_is_leaf(self.tree):  # the structure of any argument, `value` too: then the shape tells
+        """Return an extra argument, cut to the group if it has the structure of this tree."""
+        if treedef_is_leaf(self.tree):  # any argument has this structure, `value` too: compare shapes
             leaf, shape = self.leaves[0], getattr(x, "shape", ())
             return self.to(name, x) if leaf and leaf.shape in (shape, (*shape, 2)) else x
         try:
@@ -76,10 +76,11 @@ class Cut(NamedTuple):
 
 
 def cut(place: str, rules: list[Rule], params: Any, check: bool = True) -> Cut:
-    """The rule for each leaf: the first that chooses it; none for an absent one (None, or an integer).
+    """Assign each leaf to the first rule that chooses it; an absent leaf (None, or an integer) has no rule.
 
-    With `check`, a rule must get a leaf unless it is optional. The absent ones may be another group's: a pattern may
-    choose such a one alone, and of a function, which is not asked about them, nothing is demanded where there are some.
+    With `check`, raise if a rule that is not optional matches no leaf. Absent leaves may belong to another group: a
+    pattern that matches only such leaves is accepted, and so is a function that matches none, if there are absent
+    leaves.
     """
     flat, tree = tree_flatten_with_path(params, is_leaf=is_none)
     leaves = {path_of(path): _leaf(path_of(path), leaf) for path, leaf in flat}
@@ -91,7 +92,7 @@ def cut(place: str, rules: list[Rule], params: Any, check: bool = True) -> Cut:
         answers = {path: chooses(path, leaves[path]) for path in paths}
         for path, answer in answers.items():
             if not isinstance(answer, (bool, np.bool_)):
-                raise TypeError(f"{rule.said} must answer True or False for {path!r}, answered {said(answer)}")
+                raise TypeError(f"{rule.said} must return True or False for {path!r}, got {said(answer)}")
         return [path for path, answer in answers.items() if answer]
 
     for rule in rules:
@@ -104,10 +105,10 @@ def cut(place: str, rules: list[Rule], params: Any, check: bool = True) -> Cut:
         absent = [path for path, leaf in leaves.items() if not leaf]
         if not (chosen(rule, absent) if isinstance(rule.where, str) else absent):
             taken = chosen(rule, here)
-            why = f"earlier rules have {', '.join(taken)}" if taken else f"there are {', '.join(here)}"
+            why = f"earlier rules chose {', '.join(taken)}" if taken else f"there are {', '.join(here)}"
             raise ValueError(f"{rule.said} chooses no parameter; {why}")
     if left := [path for path in here if names[path] is None]:
-        raise ValueError(f"{place}: no rule is for {', '.join(left)}: give a default")
+        raise ValueError(f"{place}: no rule chooses {', '.join(left)}: pass a default")
     return Cut(tree, list(leaves.values()), list(names.values()))
 
 
@@ -116,14 +117,14 @@ def _text(where: Any) -> str:
 
 
 class Groups(Transformation):
-    """Each rule's transformation runs on its group as if there were no other leaves."""
+    """Base of combinators by group: each rule's transformation runs on its group as if there were no other leaves."""
 
     def groups(self) -> list[Rule]:
-        """The rules in their order."""
+        """Return the rules in their order."""
         raise NotImplementedError(f"{type(self).__name__} must define groups")
 
     def cut(self, params: Any, check: bool = True) -> Cut:
-        """Which leaf goes by which rule; with `check`, as init does, what is for nothing is refused."""
+        """Assign each leaf to a rule. With `check`, as in init, raise if a rule matches no leaf."""
         return cut(type(self).__name__, self.groups(), params, check)
 
     def init_tree(self, params: Any) -> Slots:
@@ -147,7 +148,7 @@ class Groups(Transformation):
 
 
 class Labels(Paths):
-    """The label of a path, or of what it is below; prints as the dict that makes it."""
+    """The label of a path, or of the branch that holds it; prints as the dict that makes it."""
 
     def __call__(self, path: str, leaf: Any) -> Any:
         return next(
@@ -167,23 +168,25 @@ def _labels(place: str, value: Any) -> Any:
 
 
 class partition(Groups, init=False):
-    r"""A transformation for each group of parameters; the first rule that chooses a parameter has it.
+    """Run a transformation on each group of parameters; the first rule that chooses a parameter has it.
 
-    Each sees its group alone: norms, parameters, and extra arguments shaped like the parameters, are cut to it. What
-    it remembers is kept under its rule's name.
+    u = a₁(g₁), a₂(g₂), …, with g₁, g₂, … the updates of the groups
+
+    Each transformation sees its group alone: norms, parameters, and extra arguments shaped like the parameters are cut
+    to the group. Its state is kept under the name of its rule.
 
     Args:
       rules: A dict of transformations. A key is a pattern of paths, `"*/bias"` or `"layers/*/attn/**"` (`*` is any
         name, `**` any number of names); a function of (path, leaf), such as `is_matrix`, where the leaf has `shape`,
         `ndim` and `size`; or, with `labels`, a label.
-      default: The transformation for the parameters that no rule chooses.
+      default: The transformation for the parameters that no rule chooses. None to raise if there are any.
       labels: A tree of strings, whose leaves may stand for whole branches of the parameters.
-      optional: The keys of the rules that may choose nothing.
+      optional: The keys of the rules that may choose no parameter.
 
     Raises:
-      ValueError: Nothing is for a parameter; a rule chooses nothing, or only what earlier rules have; a label is that
-        of no rule or of no parameter.
-      TypeError: A function answers no boolean.
+      ValueError: A parameter has no rule; a rule chooses no parameter, or only parameters of earlier rules; or a label
+        belongs to no rule or to no parameter.
+      TypeError: A function does not return a boolean.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = partition({"b": gx.scale(-1.0)}, default=gx.clip_by_global_norm(1.0))
@@ -197,7 +200,7 @@ class partition(Groups, init=False):
     )
     """
 
-    rules: tuple[Any, ...]  # the keys, and None for the default, which is last
+    rules: tuple[Any, ...]  # the keys, then None for the default
     members: tuple[Transformation, ...]
     labels: Annotated[Any, Kind(_labels)] = None
     optional: tuple[Any, ...] = ()
@@ -211,11 +214,9 @@ class partition(Groups, init=False):
         optional: Any = (),
         members: tuple[Transformation, ...] = (),
     ) -> None:
-        if isinstance(rules, Mapping):  # else, as dataclasses.replace calls, the fields
+        if isinstance(rules, Mapping):  # otherwise the fields, from dataclasses.replace
             if bad := [key for key in rules if not isinstance(key, str) and (labels is not None or not callable(key))]:
-                raise TypeError(
-                    f"partition: a rule must be a pattern, a function, or one of labels, got {said(bad[0])}"
-                )
+                raise TypeError(f"partition: a rule must be a pattern, a function, or a label, got {said(bad[0])}")
             for key in filter(callable, rules):
                 function_of(f"partition: the rule {_text(key)}", key, "path", "leaf")
             members = tuple(self.coerce(f"partition: rules[{_text(key)}]", tx) for key, tx in rules.items())
@@ -240,7 +241,7 @@ class partition(Groups, init=False):
         for name, key in [*(("optional", key) for key in self.optional), *(("labels", label) for label in labels)]:
             if key not in keys:
                 known = ", ".join(map(_text, keys)) or "none"
-                raise ValueError(f"partition: {name} has {_text(key)}, which is no rule; the rules are {known}")
+                raise ValueError(f"partition: {name} has {_text(key)}, which is not a rule; the rules are {known}")
 
     def _arguments(self) -> list[str]:
         shown = {key: f"{_text(key)}: {tx!r}" for key, tx in zip(self.rules, self.members)}
@@ -274,7 +275,7 @@ class partition(Groups, init=False):
 
 
 class zero(PerLeaf):
-    """Emits 0, for NaN too."""
+    """Replace the updates by 0, including NaN."""
 
     formula = "u = 0"
 
@@ -283,15 +284,20 @@ class zero(PerLeaf):
 
 
 class masked(Groups):
-    """A transformation for some of the parameters, which sees no others.
+    """Run a transformation on some of the parameters; it does not see the others.
+
+    u = inner(g) where chosen; elsewhere g, or 0
 
     Args:
-      inner: The transformation.
-      where: Which parameters: a pattern of paths, which must choose something; a function of (path, leaf); or a tree of
-        booleans, whose leaves may stand for whole branches.
-      otherwise: The updates of all others: `"identity"` leaves them as they are, `"zero"` makes them 0.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      where: The parameters that `inner` updates: a path pattern, which must match a parameter; a function of (path,
+        leaf), where the leaf has `shape`, `ndim` and `size`; a tree of booleans, whose leaves may stand for whole
+        branches; or None for all.
+      otherwise: The updates of all other parameters: `"identity"` leaves them unchanged, and `"zero"` makes them 0.
 
-    Raises as `partition` does.
+    Raises:
+      ValueError: A pattern matches no parameter, or `otherwise` is another string.
+      TypeError: A function does not return a boolean.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = masked(gx.scale(-0.5), "b", otherwise="zero")
@@ -301,12 +307,7 @@ class masked(Groups):
 
     inner: Part
     where: Where
-    otherwise: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.otherwise not in ("identity", "zero"):
-            raise ValueError(f"masked: otherwise must be 'identity' or 'zero', got {said(self.otherwise)}")
+    otherwise: Literal["identity", "zero"]
 
     def groups(self) -> list[Rule]:
         said = f"masked: where={_text(self.where)}"
@@ -318,13 +319,21 @@ class masked(Groups):
 
 
 class freeze(Groups):
-    """Makes the updates of some parameters 0, whatever they are, and leaves all others as they are.
+    """Zero the updates of some parameters, NaN included, and leave the others unchanged.
 
-    Last in a chain it keeps these parameters where they are; pieces before it still remember their gradients.
-    `partition({where: freeze()}, default=…)` remembers nothing of them.
+    u = 0 where frozen; elsewhere g
+
+    Put it last in a chain to freeze these parameters. Pieces before it still keep state for their gradients;
+    `partition({where: freeze()}, default=…)` keeps none.
 
     Args:
-      where: Which parameters, as in `masked`; None for all.
+      where: The parameters to freeze: a path pattern, which must match a parameter; a function of (path, leaf), where
+        the leaf has `shape`, `ndim` and `size`; a tree of booleans, whose leaves may stand for whole branches; or None
+        for all.
+
+    Raises:
+      ValueError: A pattern matches no parameter.
+      TypeError: A function does not return a boolean.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.chain(gx.sgd(0.5), freeze("b"))

@@ -1,4 +1,4 @@
-"""A direction divided by a size."""
+"""Preconditioning: a direction divided by a denominator."""
 
 from typing import Any
 
@@ -11,19 +11,20 @@ from gradtx.pieces.formulas import safe_divide, safe_sqrt
 
 
 class precondition(Transformation):
-    r"""Divides a direction by a size, coordinate by coordinate; both are made of the same updates.
+    r"""Divide a direction by a denominator, coordinate by coordinate; both are made of the same updates.
 
     $$u = \frac{d}{s + ε} \qquad\text{or, with } ε \text{ in the root,}\qquad u = \frac{d}{\sqrt{s^2 + ε}}$$
 
-    Adam is `precondition(momentum(b1), by=rms(b2))`: every method of the textbook changes the direction, the size, or
-    both. Where direction and size (with ε) are both 0, the update is 0.
+    Adam is `precondition(momentum(b1), by=rms(b2))`. Every method of the textbook changes the direction, the
+    denominator, or both. Where the direction and the denominator (with ε) are both 0, the update is 0.
 
     Args:
-      direction: Makes d of the updates.
-      by: Makes s of the updates; 0 or more.
-      eps: ε, what keeps a small size from making a large update; in units of the size, or of its square in the root.
-      eps_in_sqrt: Whether ε stands inside the root of the size.
-      centered: Whether the size is made of g − d, what the direction did not foresee, instead of g.
+      direction: The transformation that makes d of the updates.
+      by: The transformation that makes s of the updates, 0 or more.
+      eps: ε, added to the denominator, 0 or more. It keeps a small s from making a large update; it is in units of s,
+        or of s² inside the square root.
+      eps_in_sqrt: If True, add ε inside the square root instead.
+      centered: If True, make s of g − d, the deviation of the updates from the direction, instead of g.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.precondition(gx.identity(), by=gx.abs(), eps=0.0)
@@ -54,18 +55,18 @@ class precondition(Transformation):
 
 
 class clipped_precondition(Transformation):
-    r"""Divides a direction by a size, and shortens a leaf whose updates are larger than the size foresaw.
+    r"""Divide a direction by a denominator, and clip leaves whose gradients outgrow it (Wortsman et al., 2023).
 
     $$u = \frac{1}{k}\; \mathrm{then}\!\left(\frac{d}{s + ε}\right), \qquad k = \max(1, \mathrm{rms}(g / \max(s, ε)))$$
 
-    An average of squares lags behind when gradients grow: k is then above 1, one number for the leaf. What is done
-    within `then`, such as a decay of the weights, is shortened too, as by a smaller learning rate.
+    An average of squares lags behind growing gradients: k, one number for each leaf, is then above 1. The clipping also
+    scales the output of `then`, such as a weight decay, as a smaller learning rate would.
 
     Args:
-      direction: Makes d of the updates.
-      by: Makes s of the updates; 0 or more.
-      then: What is done with the quotient before it is shortened.
-      eps: ε, of `precondition`.
+      direction: The transformation that makes d of the updates.
+      by: The transformation that makes s of the updates, 0 or more.
+      then: The transformation of the quotient, applied before the clipping. The default is the identity.
+      eps: ε, added to the denominator, 0 or more. It is also the lower bound of s in k.
 
     Source: Wortsman et al. 2023, arXiv 2304.13013, algorithm 2; the clipping is Shazeer and Stern's 2018, arXiv
     1804.04235.

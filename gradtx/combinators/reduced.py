@@ -1,6 +1,6 @@
-"""Accumulations over many coordinates at once: what they remember is as small as what they are given."""
+"""Transformations of reductions over many coordinates, whose state is as small as these reductions."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jax.tree_util import tree_map_with_path
 from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Kind, Part, Slots, Transformation, init_slots, path_of, run
 from gradtx.core.errors import said
+from gradtx.core.kinds import Count
 from gradtx.core.trees import differentiable, widen
 from gradtx.pieces.formulas import safe_divide
 
@@ -25,46 +26,37 @@ def _over(place: str, value: Any) -> Any:
     raise ValueError(f"{place} must be 'leaf', 'rows', 'columns', or the axes to reduce, got {said(value)}")
 
 
-def _count(place: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{place} must be a whole number, 1 or more, got {said(value)}")
-    return value
-
-
-def _how(place: str, value: Any) -> Any:
-    if not isinstance(value, str) or value not in HOW:
-        raise ValueError(f"{place} must be 'mean', 'sum' or 'max', got {said(value)}")
-    return value
-
-
 class OnFewer(Transformation):
-    """A combinator whose inner transformation sees fewer numbers than there are coordinates."""
+    """Base of combinators whose inner transformation sees fewer numbers than there are coordinates."""
 
     inner: Part
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse_functions(self, self.inner, "fewer numbers")
+        refuse_functions(self, self.inner, "reductions of the leaves")
 
 
 class reduced(OnFewer):
-    r"""Runs a transformation on one number for each block of a leaf; all of it gets what is emitted.   u = a(mean g)
+    """Apply a transformation to block means, and broadcast the result back to each block.
 
-    The inner transformation sees the numbers alone, also of the parameters (their mean), so that what it remembers has
-    their shape: `reduced(scale_by_ema(b), "rows")` keeps n numbers for an (n, m) matrix.
+    u = a(mean g), with one mean, sum or maximum for each block
+
+    The inner transformation sees only these numbers, and the means of the parameters, so its state has their shape:
+    `reduced(scale_by_ema(b), "rows")` keeps n numbers for an (n, m) matrix.
 
     Args:
-      inner: Makes a of the numbers.
-      over: What has one number: `"leaf"`, all of a leaf; `"rows"`, each x[i]; `"columns"`, each x[..., j]; or the axes
-        to reduce, such as `(0, 2)`. A leaf of fewer than two axes is one row, and one column. In a matrix of shape
-        (in, out), the weights into one neuron are a column; in one of (out, in), and in a table of embeddings, a row.
-        A complex leaf has a last axis more, of real and imaginary parts.
-      blocks: Into how many blocks of neighbours the rows or columns are gathered, all of equal size; None, each is its
-        own. With `"columns"` and as many as heads, the weights of a head have one number.
-      how: What is made of a block: its `"mean"`, `"sum"` or `"max"`.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes a of
+        the numbers.
+      over: The coordinates that are reduced to one number: `"leaf"`, all of a leaf; `"rows"`, each x[i]; `"columns"`,
+        each x[..., j]; or the axes to reduce, such as `(0, 2)`. A leaf of fewer than two axes is one row, and one
+        column. In a matrix of shape (in, out), the weights into one neuron are a column; in one of (out, in), and in a
+        table of embeddings, a row. A complex leaf has one more axis, the last, of real and imaginary parts.
+      blocks: The number of blocks of equal size into which neighbouring rows or columns are gathered; None for one
+        block for each. With `"columns"` and as many blocks as heads, the weights of a head have one number.
+      how: The reduction of a block: `"mean"`, `"sum"` or `"max"`.
 
     Raises:
-      ValueError: A leaf lacks an axis of `over`, or its rows or columns cannot be gathered into `blocks`.
+      ValueError: A leaf does not have an axis of `over`, or `blocks` does not divide its rows or columns.
 
     Source: Ginsburg et al. 2019, arXiv 1905.11286 (the leaf); Zhang et al. 2024, arXiv 2406.16793 (blocks).
 
@@ -77,8 +69,8 @@ class reduced(OnFewer):
     """
 
     over: Annotated[Any, Kind(_over)] = "leaf"
-    blocks: Annotated[Any, Kind(lambda place, value: None if value is None else _count(place, value))] = None
-    how: Annotated[str, Kind(_how)] = "mean"
+    blocks: Count | None = None
+    how: Literal["mean", "sum", "max"] = "mean"
 
     @property
     def formula(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -88,7 +80,7 @@ class reduced(OnFewer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.blocks is not None and self.over not in ("rows", "columns"):
-            raise ValueError(f"reduced: blocks gathers rows or columns, not {self.over!r}")
+            raise ValueError(f"reduced: blocks needs over='rows' or over='columns', got over={self.over!r}")
 
     def init_tree(self, params: Any) -> Slots:
         return super().init_tree(self._numbers(params, "mean"))
@@ -113,7 +105,7 @@ class reduced(OnFewer):
         return tree_map_with_path(reduce, tree)
 
     def _cut(self, path: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The shape with the blocks on an axis of their own, and the axes to reduce."""
+        """Return the shape with the blocks on a separate axis, and the axes to reduce."""
         every = range(len(shape))
         if isinstance(self.over, tuple):
             if out := [a for a in self.over if a not in range(-len(shape), len(shape))]:
@@ -129,26 +121,28 @@ class reduced(OnFewer):
         size, left = divmod(shape[kept], self.blocks)
         if left:
             raise ValueError(
-                f"reduced: the leaf {path!r} of shape {shape} has {shape[kept]} {self.over}, which do not make "
-                f"blocks={self.blocks} equal blocks"
+                f"reduced: blocks={self.blocks} must divide the number of {self.over}, but the leaf {path!r} "
+                f"of shape {shape} has {shape[kept]}"
             )
         gathered = (*shape[:kept], self.blocks, size, *shape[kept + 1 :])
         return gathered, tuple(a for a in range(len(gathered)) if a != kept)
 
 
 class factored(OnFewer):
-    r"""Runs a transformation on a matrix's row means and column means, and emits the matrix of rank one with these.
+    r"""Apply a transformation to the row means and column means of a matrix, and emit their rank-one matrix.
 
     $$u_{ij} = \frac{r_i\, c_j}{\mathrm{mean}(r)}, \qquad r_i = a(\mathrm{mean}_j\, g_{ij}), \qquad
     c_j = a(\mathrm{mean}_i\, g_{ij})$$
 
-    What the inner transformation remembers is n + m numbers instead of n·m. For sizes, 0 or more, such as squares: if a
-    is linear, no matrix of rank one is nearer, by the I-divergence, to what a would make of the whole. A leaf of more
-    than two axes is a stack of matrices, which are its last two.
+    The state of the inner transformation has n + m numbers instead of n·m. Use it for nonnegative updates, such as
+    squares: if a is linear, no matrix of rank one is nearer, by the I-divergence, to a of the full matrix. A leaf of
+    more than two axes is a stack of matrices, which are its last two axes.
 
     Args:
-      inner: Makes a of the means, and of a leaf that is not factored.
-      min_size: The least size of both axes; a leaf with smaller or fewer axes is not factored. At 1 the same comes out.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes a of
+        the means, and of a leaf that is not factored.
+      min_size: The smallest size of both axes of a leaf that is factored; smaller leaves keep their full shape. The
+        same holds for leaves with fewer than two axes. A size of 1 gives the same updates as the default, 2.
 
     Source: Shazeer and Stern 2018, arXiv 1804.04235, section 3.
 
@@ -160,7 +154,7 @@ class factored(OnFewer):
            [2., 6.]], dtype=float32), Array([2., 4.], dtype=float32))
     """
 
-    min_size: Annotated[int, Kind(_count)] = 2
+    min_size: Count = 2
 
     formula = "r = inner(row_mean(g)); c = inner(column_mean(g)); u = r * c / mean(r)"
 
@@ -180,13 +174,13 @@ class factored(OnFewer):
                 return whole
             mean = jnp.mean(r, -1, keepdims=True)
             scale = jax.lax.stop_gradient(jnp.where(mean > 0, mean, 1))
-            share = safe_divide(r / scale, mean / scale)  # r·c, and r/mean² in the derivative, may be no float
+            share = safe_divide(r / scale, mean / scale)  # r·c, and r/mean² in the derivative, may overflow
             return share[..., :, None] * c[..., None, :]
 
         return jax.tree.map(join, updates, *made), new
 
     def _parts(self, tree: Any) -> dict[str, Any]:
-        """The row means, the column means, and the leaves that are not factored; None for what is in another."""
+        """Return the row means, the column means and the leaves that are not factored, with None elsewhere."""
 
         def parts(x: Any) -> tuple[Any, Any, Any]:
             if not differentiable("params", x):

@@ -12,7 +12,14 @@ from gradtx.core.trees import compiled, is_float0, is_none, narrow, widen, worki
 @checked
 @compiled
 def apply_updates(params: Any, updates: Any) -> Any:
-    """The parameters plus the updates, with the parameters' structure, shapes and dtypes; None changes nothing.
+    """Add updates to parameters. Structure, shapes and dtypes stay those of the parameters.
+
+    Args:
+      params: The parameters, a tree of arrays.
+      updates: The updates, a tree like the parameters; None leaves a parameter as it is.
+
+    Returns:
+      The new parameters.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> gx.apply_updates({"w": jnp.ones(2), "frozen": jnp.ones(1)}, {"w": -jnp.ones(2), "frozen": None})

@@ -20,21 +20,22 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def checked(function: Function) -> Function:
-    """`function`, a method or a class's `__init__`, with errors of our own for arguments that do not fit.
+    """Raise gradtx's own errors for calls that do not fit the signature of a function, a method or an `__init__`.
 
-    What is annotated as `bool` must be True or False, and what is a `Callable[[Any], Any]` a function of so many.
+    An argument annotated as `bool` must be True or False. One annotated as `Callable[[Any], Any]` must be a function of
+    so many arguments.
     """
     hints = function.__annotations__.items()
-    told = {n: x for n, x in hints if x is bool or callable_of(x)}
-    names = function.__code__.co_varnames if told else ()
+    hinted = {n: x for n, x in hints if x is bool or callable_of(x)}
+    names = function.__code__.co_varnames if hinted else ()
     place = _place(function)
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:
-        if told:
+        if hinted:
             for name, value in (dict(zip(names, args)) | named).items():
-                if name in told and (told[name] is not bool or type(value) is not bool):
-                    check_hint(f"{place(args)}: {name}", value, told[name])
+                if name in hinted and (hinted[name] is not bool or type(value) is not bool):
+                    check_hint(f"{place(args)}: {name}", value, hinted[name])
         try:
             return function(*args, **named)
         except TypeError:
@@ -52,7 +53,7 @@ def checked(function: Function) -> Function:
 
 
 def _place(function: Any) -> Callable[[Any], str]:
-    """What an error calls the function: a method by the class of its first argument, a class by its name."""
+    """The function's name in errors: for a method, the class of its first argument; for a class, its name."""
     name = function.__name__
     if function.__code__.co_varnames[:1] != ("self",):
         return lambda args: name
@@ -66,14 +67,14 @@ def callable_of(hint: Any) -> Any:
 
 
 def or_none(hint: Any) -> Any:
-    """What an annotation allows beside None; None if that is not one annotation, or None is not allowed."""
+    """The other type of an optional annotation; None if the annotation is not `X | None`."""
     either = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
     some = [x for x in either if x is not type(None)]
     return some[0] if len(some) == 1 < len(either) else None
 
 
 def check_hint(place: str, value: Any, hint: Any) -> Any:
-    """The value of an argument annotated as `bool` or as a `Callable`, or an error."""
+    """Return the value of an argument annotated as `bool` or as a `Callable`, or raise."""
     if hint is bool:
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{place} must be True or False, got {said(value)}")
@@ -84,7 +85,7 @@ def check_hint(place: str, value: Any, hint: Any) -> Any:
 
 
 def function_of(place: str, value: Any, *takes: str) -> Any:
-    """The function, if it is one that can be called with these arguments, in this order; none given: with any."""
+    """Return the function if it takes these arguments, in this order, or raise. Without `takes`, any function does."""
     of = f" of {takes[0] if len(takes) == 1 else '(' + ', '.join(takes) + ')'}" if takes else ""
     if not callable(value) or hasattr(type(value), "update_tree"):
         raise TypeError(f"{place} must be a function{of}, got {said(value)}")
@@ -92,7 +93,7 @@ def function_of(place: str, value: Any, *takes: str) -> Any:
         raise TypeError(f"{place} must be a function{of}, got the class {_name(value)}: make one, {_name(value)}(…)")
     try:
         signature = inspect.signature(value)
-    except (TypeError, ValueError):  # of something built in: unknown
+    except (TypeError, ValueError):  # a built-in function without a signature
         return value
     if takes and not _fits(signature, takes, {}):
         raise TypeError(f"{place} must be a function{of}, got {_name(value)}{_plain(signature)}")
@@ -100,10 +101,10 @@ def function_of(place: str, value: Any, *takes: str) -> Any:
 
 
 def misfit(place: str, function: Any, args: Any, named: Any) -> str | None:
-    """Why a call does not fit the function, or None if it does."""
+    """Explain why a call does not fit the function; None if it does."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # of something built in: unknown
+    except (TypeError, ValueError):  # a built-in function without a signature
         return None
     if _fits(signature, args, named):
         return None
@@ -118,45 +119,27 @@ def misfit(place: str, function: Any, args: Any, named: Any) -> str | None:
         if name not in known and inspect.Parameter.VAR_KEYWORD not in variadic:
             return unknown(f"{place} has no argument", name, known, f"it takes {listed}")
         if name in by_place[: len(args)]:
-            return f"{place}: {name!r} is given twice, by its place and by name; it takes {listed}"
+            return f"{place}() got multiple values for argument {name!r}; it takes {listed}"
     if len(args) > len(by_place) and inspect.Parameter.VAR_POSITIONAL not in variadic:
-        more = f", {len(by_place)} of them by place" if len(known) > len(by_place) else ""
-        return f"{place} takes {listed}{more}: got {len(args)} by place"
+        some = f"{len(by_place)} positional argument{'s' * (len(by_place) != 1)} ({', '.join(by_place)})"
+        return f"{place}() takes {some if by_place else 'no positional argument'}, got {len(args)}"
     needed = [x.name for x in takes if x.default is x.empty and x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]
     absent = [name for name in needed if name not in (*by_place[: len(args)], *named)]
     return f"{place} needs the argument {absent[0]!r}; it takes {listed}"
 
 
-def check_fields(cls: Any, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a class; one of a transformation that has the name of a method is refused."""
-    methods = ("init", "update", "apply", "at", "init_tree", "update_tree", "finish_tree")
-    if hasattr(cls, "update_tree") and (taken := [name for name in methods if name in fields]):
-        raise TypeError(f"{cls.__name__}: a field cannot be called {taken[0]!r}, which is a method of transformations")
-    return fields
-
-
-def init_of(name: str, defaults: dict[str, Any], needed: Any) -> Any:
-    """The `__init__` that stores these arguments and calls `__post_init__`; no default where it is `needed`.
-
-    A dataclass would compile one for each class, which takes half of the time to import gradtx.
-    """
-    argument = functools.partial(inspect.Parameter, kind=inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    order = [value is needed for value in defaults.values()]
-    if order != sorted(order, reverse=True):
-        raise TypeError(f"{name}: a field without a default follows one with a default: put those without first")
-    options = {name: {} if value is needed else {"default": value} for name, value in defaults.items()}
-    signature = inspect.Signature([argument("self"), *(argument(name, **options[name]) for name in options)])
-
-    def init(*args: Any, **named: Any) -> None:
-        if why := misfit(type(args[0]).__name__, init, args, named):
-            raise TypeError(why)
-        given = signature.bind(*args, **named)
-        given.apply_defaults()
-        given.arguments.pop("self").__dict__.update(given.arguments)
-        args[0].__post_init__()
-
-    init.__dict__["__signature__"] = signature
-    return init
+def check_fields(cls: Any, kinds: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
+    """Return the kinds of the fields, or raise for a field of a transformation that cannot be what it seems to be."""
+    methods = ("init", "update", "apply", "at", "init_tree", "update_tree", "finish_tree", "parts", "part")
+    for name in kinds:
+        if name in methods and hasattr(cls, "update_tree"):
+            raise TypeError(f"{cls.__name__}: a field cannot be called {name!r}, the name of a method")
+        if hints[name] is float:
+            raise TypeError(
+                f"{cls.__name__}: the field {name!r} is annotated as float, which would make it a constant: annotate "
+                "it as gx.Scalar"
+            )
+    return kinds
 
 
 def _fits(signature: inspect.Signature, args: Any, named: Any) -> bool:
@@ -168,7 +151,7 @@ def _fits(signature: inspect.Signature, args: Any, named: Any) -> bool:
 
 
 def sequence(place: str, values: Any, least: int = 0) -> list[Any]:
-    """The values of a sequence, an array or any other iterable but a text, a dict or a set; at least so many."""
+    """Return the values of an iterable other than a string, a dict or a set, or raise; `least` is how many it needs."""
     if isinstance(values, (str, bytes, dict, set)) or hasattr(values, "update_tree") or not np.iterable(values):
         raise TypeError(f"{place} must be a sequence, got {said(values)}")
     if len(values := list(values)) < least:
@@ -177,41 +160,41 @@ def sequence(place: str, values: Any, least: int = 0) -> list[Any]:
 
 
 def is_array(x: Any) -> bool:
-    """Whether x is an array of numbers or random keys, or stands for one."""
+    """Whether x is an array of numbers or random keys, or describes one, as a `ShapeDtypeStruct` does."""
     dtype = getattr(x, "dtype", None)
     numeric = isinstance(dtype, np.dtype) and (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number))
     return numeric or isinstance(x, jax.Array)
 
 
 def is_real(x: Any) -> bool:
-    """Whether an array is of real numbers, or integers."""
+    """Whether an array holds real numbers or integers."""
     return jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)
 
 
 @functools.cache
 def trace_state() -> tuple[Callable[[], Any], Any]:
-    """What answers which trace JAX is within, and its answer within none."""
+    """The function that identifies the current trace, and what it returns outside every trace."""
     from jax.extend.core import get_opaque_trace_state  # late: it takes as long to import as half of gradtx
 
-    with ThreadPoolExecutor(1) as elsewhere:  # a new thread is within none
+    with ThreadPoolExecutor(1) as elsewhere:  # a new thread is outside every trace
         return get_opaque_trace_state, elsewhere.submit(get_opaque_trace_state).result()
 
 
 def live(place: str, x: Any) -> None:
-    """Refuses what is left of a trace that has ended, an array whose memory is used again, and too large an integer."""
+    """Raise for a leaked tracer, an array whose memory was donated, and an integer that overflows."""
     if isinstance(x, Tracer):
         current_trace, none = trace_state()
         if current_trace() == none:
-            raise ValueError(f"{place} was kept from a trace that has ended: return it from the compiled function")
+            raise ValueError(f"{place} is a leaked tracer: return it from the function that JAX traces")
     elif isinstance(x, int) and x.bit_length() >= jnp.iinfo(dtype := jnp.result_type(int)).bits:
-        raise ValueError(f"{place} is {x}, which {dtype} cannot hold")
+        raise ValueError(f"{place} is {x}, which overflows {dtype}")
     elif isinstance(x, jax.Array) and x.is_deleted():
-        how = "go on with what that step returned, or keep it by donate=False"
-        raise ValueError(f"{place} was handed to an earlier step, which reused its memory: {how}")
+        how = "use the arrays that step returned, or pass donate=False"
+        raise ValueError(f"{place} was donated to an earlier step, which reused its memory: {how}")
 
 
 def check_number(place: str, number: float, low: float, high: float, closed: bool, text: str) -> None:
-    """Refuses a number that is not finite or outside of low to high, by itself or as JAX's default precision has it."""
+    """Raise for a number that is not finite or out of range, before or after rounding to JAX's default precision."""
     with np.errstate(over="ignore"):
         seen = float(np.asarray(number, jax.dtypes.canonicalize_dtype(float)))
     good = [math.isfinite(x) and (low <= x <= high if closed else low < x < high) for x in (number, seen)]
@@ -220,16 +203,16 @@ def check_number(place: str, number: float, low: float, high: float, closed: boo
 
 
 def hashable(place: str, value: Any) -> Any:
-    """What is part of a record's structure."""
+    """Return the value of a static field, or raise."""
     try:
         hash(value)
     except TypeError:
-        raise TypeError(f"{place} is part of the structure and must be hashable, got {said(value)}") from None
+        raise TypeError(f"{place} is static (part of the treedef) and must be hashable, got {said(value)}") from None
     return value
 
 
 def traced(place: str, function: Any, *args: Any) -> Any:
-    """What a user's function makes of arguments that may be traced."""
+    """Call a user's function with arguments that may be traced."""
     try:
         return function(*args)
     except ZeroDivisionError as error:
@@ -241,8 +224,8 @@ def traced(place: str, function: Any, *args: Any) -> Any:
 
 
 def scheduled(place: str, schedule: Any, step: Any) -> Any:
-    """The value of a schedule at a step."""
+    """Return the value of a schedule at a step."""
     value = traced(place, schedule, step)
     if callable(value):
-        raise TypeError(f"{place} must be a number, as what a schedule returns, got {said(value)}")
+        raise TypeError(f"{place}: a schedule must return a number, got {said(value)}")
     return value

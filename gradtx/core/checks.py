@@ -1,4 +1,4 @@
-"""Checks of what `init` and `update` are given: structure, shapes and dtypes, with the leaf's path in each error."""
+"""Checks of the arguments of `init` and `update`, and of what pieces return: structure, shapes and dtypes."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from gradtx.core.arguments import is_array, live, misfit
 from gradtx.core.errors import TRACEABLE, _listed, describe, place, said, unknown
 from gradtx.core.trees import NOTHING, differentiable, is_float0, is_none, leaves_by_path, narrow, widen
 
-METHODS = {  # what they take
+METHODS = {  # and their arguments
     "init_tree": ["params"],
     "update_tree": ["updates", "slots", "context"],
     "init_leaf": ["param"],
@@ -23,7 +23,7 @@ FUNCTIONS = ("grad_fn", "hvp", "value_fn")  # the extra arguments that are funct
 
 
 def check_params(params: Any) -> None:
-    """Refuses parameters with leaves that are no arrays."""
+    """Raise for parameters with leaves that are not arrays."""
     for path, p in leaves_by_path(params).items():
         differentiable(place("params", path), p)
         _has_values(place("params", path), p)
@@ -31,24 +31,28 @@ def check_params(params: Any) -> None:
 
 def _has_values(place: str, x: Any) -> None:
     if isinstance(x, jax.ShapeDtypeStruct):
-        raise TypeError(f"{place} is {x}, without values: of shapes alone, call jax.eval_shape(tx.init, params)")
+        raise TypeError(f"{place} is {x}, which has no values: for shapes, call jax.eval_shape(tx.init, params)")
 
 
 def check_state(kind: type, updates: Any, state: Any, params: Any) -> None:
-    """Refuses what is not a state, `kind`, or is another argument."""
+    """Raise TypeError unless `state` is a State; detect swapped arguments."""
     if not isinstance(state, kind):
-        swapped = ": the arguments are in another order" if kind in (type(updates), type(params)) else ""
-        raise TypeError(f"update(updates, state, params) needs the State of init, got {type(state).__name__}{swapped}")
+        which = "updates" if isinstance(updates, kind) else "params"
+        swapped = f": were state and {which} swapped?" if kind in (type(updates), type(params)) else ""
+        raise TypeError(f"state must come from tx.init(params), got {type(state).__name__}{swapped}")
     step: Any = state.step
     if getattr(step, "dtype", type(step)) not in (jnp.int32, int) or jnp.shape(step):
         raise TypeError(f"state.step must be one int32, got {said(step)}: make the state with init")
 
 
 def check_extra(needs: dict[str, str], params: Any, extra: dict[str, Any]) -> None:
-    """Refuses an update without what a piece needs, by the piece's name, and with what none needs."""
+    """Raise for an extra argument that a piece needs and `update` lacks, and for one that no piece needs."""
     if "**" not in needs and (wrong := sorted(extra.keys() - needs)):
-        known = ", ".join(sorted(needs.keys() - {"params"})) or "none"
-        raise TypeError(unknown("no piece needs the argument", wrong[0], [*needs, "params"], f"needed here: {known}"))
+        known = ", ".join(sorted(needs.keys() - {"params"}))
+        rest = f"this optimizer takes {known}" if known else "this optimizer takes no extra arguments"
+        if wrong[0] in ("key", "value", "value_fn", "grad_fn", "hvp"):
+            rest += f'. A piece that reads it must declare needs = ("{wrong[0]}",)'
+        raise TypeError(unknown("unexpected argument", wrong[0], [*needs, "params"], rest))
     for name, piece in needs.items():
         if name != "**" and (params if name == "params" else extra.get(name)) is None:
             what, how = ("the parameters", "") if name == "params" else (f"the argument {name!r}", f", {name}=…")
@@ -59,11 +63,11 @@ def check_extra(needs: dict[str, str], params: Any, extra: dict[str, Any]) -> No
 
 
 def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
-    """Refuses updates (their `name`) that do not fit the parameters: structure, shape, dtype. None or float0 fits."""
+    """Raise for updates (called `name`) that differ from the parameters in structure, shape or dtype kind."""
     have, need = leaves_by_path(updates, is_none), leaves_by_path(updates if params is None else params)
     absent = [path for path, u in have.items() if u is None]
     if missing := [p for p in need if p not in have and not any(p.startswith(f"{a}/") or not a for a in absent)]:
-        what = f"{place('params', missing[0])} has no update: put None there to leave it as it is"
+        what = f"{place(name, missing[0])} is missing, and params has it: pass None there to freeze it"
         raise ValueError(f"{what}; {name} has {_listed(have)}")
     for path, u in have.items():
         if u is None or is_float0(u):
@@ -88,7 +92,7 @@ def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
 
 
 def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[..., Any]:
-    """The user's function on trees of the working dtype; where such a tree has None, it sees `params`, `hvp` zero."""
+    """Wrap a user's function for trees of the working dtype; where one has None, it sees `params`, and `hvp` zero."""
 
     def call(tree, *more, **named):
         absent = zero_from_primal(params) if name == "hvp" else params
@@ -107,7 +111,7 @@ def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[...,
 
 
 def check_made(place: str, made: Any, given: Any) -> None:
-    """Refuses updates of another structure, or with other shapes, than those that came in."""
+    """Raise for emitted updates that differ in structure or shape from the incoming ones."""
     if _form(made) == _form(given):
         return
     have, need = leaves_by_path(made, is_none), leaves_by_path(given, is_none)
@@ -126,7 +130,7 @@ def check_made(place: str, made: Any, given: Any) -> None:
 
 
 def check_run(place: str, made: Any, given: Any, new: Any, old: Any) -> None:
-    """Refuses updates unlike those that came in, unless there are none, and slots unlike those before."""
+    """Raise for emitted updates or new slots that differ from the incoming updates or the old slots."""
     if made is not NOTHING:
         check_made(place, made, given)
     if _form(new) == _form(old):
@@ -144,7 +148,7 @@ def check_run(place: str, made: Any, given: Any, new: Any, old: Any) -> None:
 
 
 def _check_kind(this: str, new: Any, old: Any) -> None:
-    """Refuses numbers that the kind of those before cannot hold: fractions for integers, complex ones for real ones."""
+    """Raise for a dtype that the old one cannot hold: floating for integers, complex for real numbers."""
     a, b = jnp.result_type(new), jnp.result_type(old)
     if _rank(a) > _rank(b):
         raise TypeError(f"{this} was {b}, now {a}, which {b} cannot hold")
@@ -165,7 +169,7 @@ def _like(u: Any) -> str:
 
 
 def check_leaf(piece: Any, path: str, g: Any, slots: Any, made: Any) -> tuple[Any, Any]:
-    """What `update_leaf` returns: an update, and slots like those that it was given; or an error."""
+    """Return what `update_leaf` returned, an update and slots like those it was given, or raise."""
     place = f"{type(piece).__name__}: update_leaf"
     if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
         raise TypeError(f"{place} must return (update, slots), with a dict of slots, got {said(made)}")
@@ -180,20 +184,29 @@ def check_leaf(piece: Any, path: str, g: Any, slots: Any, made: Any) -> tuple[An
     return made
 
 
-def check_row(piece: Any, path: str, row: Any, names: Any) -> None:
-    """Refuses what `init_leaf` returns, if it is not a dict of arrays with the names that it has for all parameters."""
+def check_rows(piece: Any, params: Any, rows: list[Any], names: Any) -> None:
+    """Raise for what `init_leaf` returned, unless it is a dict of arrays with the same names for all parameters."""
+    if all(row is None or (isinstance(row, dict) and row.keys() == names.keys()) for row in rows) and all(
+        is_array(slot) for row in rows for slot in (row or {}).values()
+    ):
+        return
     place = f"{type(piece).__name__}: init_leaf"
-    if not isinstance(row, dict):
-        raise TypeError(f"{place} must return a dict of arrays, got {said(row)}")
-    for name, slot in row.items():
-        if not is_array(slot):
-            raise TypeError(f"{place}: the slot {name!r} of {path!r} must be an array, got {said(slot)}")
-    if row.keys() != names.keys():
-        raise ValueError(f"{place} must name the same slots for all, got {_listed(row)} for {path!r}, {_listed(names)}")
+    for path, row in zip(leaves_by_path(params), rows):
+        if row is None:
+            continue
+        if not isinstance(row, dict):
+            raise TypeError(f"{place} must return a dict of arrays, got {said(row)}")
+        for name, slot in row.items():
+            if not is_array(slot):
+                raise TypeError(f"{place}: the slot {name!r} of {path!r} must be an array, got {said(slot)}")
+        if row.keys() != names.keys():
+            raise ValueError(
+                f"{place} must name the same slots for all, got {_listed(row)} for {path!r}, {_listed(names)}"
+            )
 
 
 def check_slots(slots: Any, expected: Any, exact: bool) -> None:
-    """Refuses slots of another optimizer or of other parameters; not `exact`: more slots, or other dtypes, may be."""
+    """Raise for slots of another optimizer or of other parameters. Unless `exact`, extra slots and dtypes pass."""
     have, need = leaves_by_path(slots), leaves_by_path(expected)
     for path in (*need, *(have if exact else ())):
         if path not in have or path not in need:
@@ -215,13 +228,13 @@ def check_slots(slots: Any, expected: Any, exact: bool) -> None:
 
 
 def _common(slots: Any, expected: Any) -> Any:
-    """The slots without those that are not expected."""
+    """The slots without unexpected ones."""
     both = type(slots) is type(expected) is dict
     return {name: _common(slots[name], x) for name, x in expected.items()} if both else slots
 
 
 def updated(piece: Any, *args: Any) -> tuple[Any, Any]:
-    """What `update_tree` returns: updates and a dict of slots; or an error."""
+    """Call `update_tree` and return its updates and its dict of slots, or raise."""
     name = type(piece).__name__
     try:
         made = piece.update_tree(*args)
@@ -233,7 +246,7 @@ def updated(piece: Any, *args: Any) -> tuple[Any, Any]:
 
 
 def check_init(piece: Any, slots: Any) -> Any:
-    """What `init_tree` returns: a dict of trees of arrays; or an error."""
+    """Return the slots that `init_tree` returned, a dict of trees of arrays, or raise."""
     place = f"{type(piece).__name__}: init_tree"
     if not isinstance(slots, dict):
         raise TypeError(f"{place} must return a dict of slots, got {said(slots)}")
@@ -245,7 +258,7 @@ def check_init(piece: Any, slots: Any) -> Any:
 
 @functools.cache
 def check_class(piece: Any) -> None:
-    """Refuses a class whose methods cannot be called as they will be, or whose `needs` is no tuple of names."""
+    """Raise for a class with methods of another signature, or with `needs` that is not a tuple of names."""
     if isinstance(needs := piece.needs, str):
         raise TypeError(f"{piece.__name__}: needs must be a tuple of names, got {needs!r}: write ({needs!r},)")
     for name, takes in METHODS.items():
@@ -254,7 +267,7 @@ def check_class(piece: Any) -> None:
 
 
 def check_hyperparameters(tx: Any, pieces: Any, dtype: Any) -> None:
-    """Refuses a batch of optimizers, a class that is no piece, and what the working dtype rounds out of its range."""
+    """Raise for batched hyperparameters, malformed classes, and values that leave their range in the working dtype."""
     for path, h in leaves_by_path(tx).items():
         live(path, h)
         if jnp.shape(h):

@@ -1,4 +1,4 @@
-"""Words for error messages: how a value, an array or an unknown name is shown."""
+"""Parts of error messages: how a value, an array or an unknown name is shown."""
 
 import inspect
 from collections.abc import Iterable
@@ -10,8 +10,8 @@ from jax.core import Tracer
 
 
 def unknown(text: str, name: Any, known: Iterable[str], rest: str) -> str:
-    """The text with a name that is not known, the nearest that is, by its letters or its initials, and the rest."""
-    from difflib import get_close_matches  # needed by errors alone
+    """A message about an unknown name, with the closest known one, by its letters or its initials."""
+    from difflib import get_close_matches  # only errors need it
 
     known, name = list(known), str(name)
     alike = [x for x in known if name == "".join(word[:1] for word in x.split("_"))]
@@ -21,7 +21,7 @@ def unknown(text: str, name: Any, known: Iterable[str], rest: str) -> str:
 
 
 def said(value: Any, most: int = 100) -> str:
-    """A value in a message: what it is in a line, and that a class or a recipe is yet to be called."""
+    """A value on one line. A class or a recipe comes with the advice to call it."""
     if inspect.isclass(value) or inspect.isfunction(value):
         what = "class" if inspect.isclass(value) else "function"
         ours = hasattr(value, "update_tree") or "Transformation" in str(
@@ -59,7 +59,7 @@ TRACEABLE = "jnp.where(x > 0, a, b) for if, jnp.sqrt(x) for math.sqrt(x), x for 
 
 
 def place(tree: str, path: str) -> str:
-    """What an error calls a leaf."""
+    """A leaf's name in errors."""
     return f"{tree}[{path!r}]" if path else tree
 
 

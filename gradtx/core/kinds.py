@@ -1,31 +1,85 @@
-"""Kinds of fields: what an annotation says of the values that a record may hold."""
+"""Kinds of fields: what the annotation of a record's field says of its values."""
 
+import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
-from gradtx.core import arguments
-from gradtx.core.arguments import callable_of, check_hint, hashable, sequence
+from gradtx.core.arguments import callable_of, check_hint, hashable, or_none, sequence
+from gradtx.core.errors import said
 
 
 class Kind(NamedTuple):
-    """What a field holds: `convert(place, value)` checks and normalises it; `data` says whether jax sees it as data."""
+    """The kind of a field: `convert(place, value)` checks and normalises a value; `data` fields are pytree children."""
 
     convert: Callable[[str, Any], Any]
     data: bool = False
 
 
-def _kind(hint: Any) -> Kind:
-    """What a field with this annotation holds."""
+def integer(low: int | None = None) -> Kind:
+    """An integer of at most 2³¹ − 1, and of at least `low` if that is given."""
+
+    def convert(place: str, value: Any) -> int:
+        text = f"{place} must be an integer{'' if low is None else f', {low} or more'}, got {said(value)}"
+        try:
+            number = operator.index(value)
+        except TypeError:
+            number = None
+        if number is None or isinstance(value, bool):
+            raise TypeError(text)
+        if low is not None and number < low:
+            raise ValueError(text)
+        if abs(number) > 2**31 - 1:
+            raise ValueError(f"{place} must be at most 2³¹ − 1, got {said(value)}")
+        return number
+
+    return Kind(convert)
+
+
+Count = Annotated[int, integer(1)]
+"""Annotates a count: an integer, 1 or more. It is structure: another count compiles anew."""
+CountOrZero = Annotated[int, integer(0)]
+"""Annotates a count that may be 0."""
+Axis = Annotated[int, integer()]
+"""Annotates an axis: an integer; −1 is the last."""
+
+
+def string(place: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{place} must be a string, got {said(value)}")
+    return value
+
+
+def one_of(*options: Any) -> Kind:
+    """One of several constants: the kind of a field annotated as `Literal`."""
+    *others, last = map(repr, options)
+    listed = f"{', '.join(others)} or {last}" if others else last
+
+    def convert(place: str, value: Any) -> Any:
+        if not any(type(value) is type(option) and value == option for option in options):
+            raise ValueError(f"{place} must be {listed}, got {said(value)}")
+        return value
+
+    return Kind(convert)
+
+
+def kind_of(hint: Any) -> Kind:
+    """The kind of a field with this annotation."""
     if notes := [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Kind)]:
         return notes[0]
     if hasattr(hint, "coerce"):
         return Kind(hint.coerce, data=True)
-    if (some := arguments.or_none(hint)) is not None:
-        inner = _kind(some)
+    if (some := or_none(hint)) is not None:
+        inner = kind_of(some)
         return Kind(lambda place, value: None if value is None else inner.convert(place, value), inner.data)
+    if hint is int:
+        return integer()
+    if hint is str:
+        return Kind(string)
+    if get_origin(hint) is Literal:
+        return one_of(*get_args(hint))
     if hint is bool or callable_of(hint):
         return Kind(lambda place, value: hashable(place, check_hint(place, value, hint)))
-    if get_origin(hint) is tuple and (inner := _kind(get_args(hint)[0])).data:
+    if get_origin(hint) is tuple and (inner := kind_of(get_args(hint)[0])).data:
 
         def convert(place: str, values: Any) -> Any:
             return tuple(inner.convert(f"{place}[{i}]", value) for i, value in enumerate(sequence(place, values)))

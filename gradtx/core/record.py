@@ -16,21 +16,15 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
-from gradtx.core.arguments import check_fields, checked, init_of
+from gradtx.core.arguments import check_fields, checked
 from gradtx.core.errors import describe
-from gradtx.core.kinds import Kind, _kind
+from gradtx.core.kinds import Kind, kind_of
 
 
 @singledispatch
 def mimebundle(record: Any) -> dict[str, str]:
     """The display of a record in a notebook, beside its repr. gradtx/display.py registers formulas and curves."""
     return {}
-
-
-def _special(x: Any) -> bool:
-    """Whether what a class body holds says more of a field than its default."""
-    named = isinstance(x, str) and ("InitVar" in x or "KW_ONLY" in x)
-    return isinstance(x, (dataclasses.Field, dataclasses.InitVar)) or x is dataclasses.KW_ONLY or named
 
 
 @dataclass_transform(frozen_default=True)
@@ -42,20 +36,16 @@ class Record:
     """
 
     _kinds: ClassVar[dict[str, Kind]] = {}
-    _written: ClassVar[bool] = False  # whether dataclass writes the __init__, for fields with options
 
     def __init_subclass__(cls, init: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        own = *vars(cls).values(), *vars(cls).get("__annotations__", {}).values()
-        cls._written = cls._written or any(map(_special, own))
-        dataclasses.dataclass(init=init and cls._written, repr=False, eq=False)(cls)
+        dataclasses.dataclass(init=init, repr=False, eq=False)(cls)
         fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
         texts = any(isinstance(x.type, str) for x in fields) and get_type_hints(cls, include_extras=True)
-        cls._kinds = check_fields(cls, {x.name: _kind(texts[x.name] if texts else x.type) for x in fields})
+        hints = {x.name: texts[x.name] if texts else x.type for x in fields}
+        cls._kinds = check_fields(cls, {name: kind_of(hint) for name, hint in hints.items()}, hints)
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)
-        elif init:
-            cls.__init__ = init_of(cls.__name__, {x.name: x.default for x in fields}, dataclasses.MISSING)
         data = [name for name, kind in cls._kinds.items() if kind.data]
         meta = [name for name, kind in cls._kinds.items() if not kind.data]
 

@@ -16,23 +16,23 @@ Slots = dict[str, Any]
 
 
 class State(NamedTuple):
-    """What an optimizer carries from one update to the next."""
+    """The state of an optimizer, carried from one update to the next."""
 
-    step: Array  # the number of updates done, int32; it stays at 2³¹ − 1
-    slots: Slots  # what each piece remembers, keyed by the piece's name; a piece that remembers nothing is left out
+    step: Array  # the number of updates so far, int32; it saturates at 2³¹ − 1
+    slots: Slots  # the state of each piece under the piece's name; stateless pieces have no entry
 
 
 class Context(NamedTuple):
-    """What a piece is told beside the updates."""
+    """The arguments of a piece's update other than the updates and slots."""
 
     step: Array  # the number of this update, from 1; int32
-    params: Any  # the parameters, or None; for a rule on one leaf, that leaf's
+    params: Any  # the parameters, or None; in `update_leaf`, those of the leaf
     extra: dict[str, Any]  # the extra keyword arguments of `update`
-    path: str = ""  # for a rule on one leaf, its path: `layers/0/weight`
+    path: str = ""  # in `update_leaf`, the path of the leaf: `layers/0/weight`
 
 
 def walk(tx: Any) -> Iterator[Any]:
-    """The transformation and all that it is made of, outermost first."""
+    """Iterate over a transformation and, recursively, its parts, outermost first."""
     if hasattr(tx, "parts"):
         yield tx
         for part in tx.parts().values():
@@ -40,18 +40,21 @@ def walk(tx: Any) -> Iterator[Any]:
 
 
 def keys_of(tx: Any, name: str, part: Any) -> tuple[str, ...]:
-    """The keys that lead from the slots of `tx` to those of one of its parts."""
+    """The keys from the slots of `tx` to the slots of one of its parts."""
     return (name,) if tx.named or part.flat else (name, type(part).__name__)
 
 
 def init_slots(tx: Any, params: Any) -> Slots:
-    """The slots of `tx` at the start, keyed by its name."""
+    """The initial slots of `tx`, under its name."""
     slots = checks.check_init(tx, tx.init_tree(params))
     return slots if tx.flat or not slots else {type(tx).__name__: slots}
 
 
 def run(tx: Any, updates: Any, slots: Slots, context: Context, then: Any = None, name: str = "") -> Any:
-    """One update of `tx` inside another transformation, its slots by its `name`, as in `init_slots`; `then` of it."""
+    """Run one update of `tx` inside another transformation; its slots are under `name`, as in `init_slots`.
+
+    Returns `(updates, slots)`, or `then(updates, slots)`.
+    """
     name, flat = name or type(tx).__name__, tx.flat and not name
     own = slots if flat else slots.get(name, {})
 
@@ -65,24 +68,30 @@ def run(tx: Any, updates: Any, slots: Slots, context: Context, then: Any = None,
 
 
 def at_work(tx: Any, step: Any, dtype: Any) -> Any:
-    """`tx` as its update at `step` sees itself: schedules replaced by their values, hyperparameters of `dtype`."""
+    """`tx` during its update at `step`: schedules replaced by their values, hyperparameters cast to `dtype`."""
     return jax.tree.map(lambda h: jnp.asarray(h, dtype), tx.at(step, running=True))
 
 
 @trees.compiled
 def update(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
-    work, end = _begun(tx, updates, state, params, extra)
-    return end(*run(*work))
+    """The update of `Transformation.update`."""
+    work, finish = _prepare(tx, updates, state, params, extra)
+    return finish(*run(*work))
 
 
 @trees.compiled
 def apply(tx: Any, params: Any, state: State, updates: Any, extra: dict[str, Any]) -> tuple[Any, State]:
-    work, end = _begun(tx, updates, state, params, extra)
-    return run(*work, then=lambda *made: end(*made, put=lambda u: params if u is NOTHING else apply_updates(params, u)))
+    """The update and the addition of `Transformation.apply`."""
+    work, finish = _prepare(tx, updates, state, params, extra)
+
+    def add(u: Any) -> Any:
+        return params if u is NOTHING else apply_updates(params, u)
+
+    return run(*work, then=lambda *made: finish(*made, add))
 
 
-def _begun(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, Any]:
-    """What `run` takes, and what makes updates of the dtypes that came in, and the state, of what it returns."""
+def _prepare(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, Any]:
+    """Prepare one update: return the arguments of `run`, and `finish`, which casts its results back."""
     _check(tx, updates, state, params, extra)
     dtype = trees.working_dtype(updates, params, state.slots)
     wide = jax.tree.map(lambda u: None if is_float0(u) else trees.widen(u, dtype), updates)
@@ -93,11 +102,11 @@ def _begun(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, An
     now = at_work(tx, state.step, dtype)
     old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
 
-    def end(out, slots, put=lambda u: u):
+    def finish(out, slots, add=lambda u: u):
         out = out if out is NOTHING else jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, out)
-        return put(out), State(step, jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, slots))
+        return add(out), State(step, jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, slots))
 
-    return (now, wide, old, Context(step, params, extra)), end
+    return (now, wide, old, Context(step, params, extra)), finish
 
 
 def _check(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:
@@ -111,5 +120,5 @@ def _check(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, An
 
 @jax.jit
 def _expected(tx: Any, params: Any) -> Slots:
-    """The slots that a state has; only their shapes are asked for, and traced once for one structure."""
+    """The slots of a valid state; only their shapes are used, traced once for each structure."""
     return init_slots(tx.at(0), params)

@@ -14,7 +14,7 @@ from jax.core import Tracer
 from gradtx.core import arguments
 from gradtx.core.arguments import checked
 from gradtx.core.errors import describe, said
-from gradtx.core.kinds import Kind, _kind
+from gradtx.core.kinds import Kind, kind_of
 from gradtx.core.record import Record, _show
 
 
@@ -51,14 +51,14 @@ NonNegative = Annotated[Any, _interval(0, math.inf, text="a finite number, 0 or 
 Positive = Annotated[Any, _interval(0, math.inf, closed=False, text="a finite number above 0")]
 """A `Scalar` above 0."""
 Decay = Annotated[Any, _interval(0, math.nextafter(1, 0), text="at least 0 and below 1")]
-"""A `Scalar` in [0, 1): the share of an average that stays at each step."""
+"""A `Scalar` in [0, 1): the weight of the old value in an average."""
 Fraction = Annotated[Any, _interval(math.nextafter(0, 1), 1, text="above 0 and at most 1")]
 """A `Scalar` in (0, 1]."""
 
 
 def scalar(place: str, value: Any, kind: Any = Scalar) -> Any:
-    """A hyperparameter of this kind, or an error that names the place."""
-    return _kind(kind).convert(place, value)
+    """Convert a value to a hyperparameter of this kind, or raise an error that names the place."""
+    return kind_of(kind).convert(place, value)
 
 
 def _arithmetic(sign: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]:
@@ -66,9 +66,18 @@ def _arithmetic(sign: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, An
 
 
 class Schedule(Record):
-    """A hyperparameter that is a function of the step: `schedule(step)`, where the first update is step 0.
+    """Base class of hyperparameters that depend on the step: `schedule(step)`; the first update is step 0.
 
-    Schedules add, subtract, multiply and divide, with each other, with numbers and with functions of the step.
+    Schedules can be added, subtracted, multiplied and divided, with each other, with numbers and with functions of the
+    step.
+
+    >>> import gradtx as gx
+    >>> class halving(gx.Schedule):
+    ...     start: gx.NonNegative
+    ...     def __call__(self, step):
+    ...         return self.start * 0.5**step
+    >>> (halving(0.8) + 1.0)(2)
+    1.2
     """
 
     __array_ufunc__ = None  # so that a NumPy number leaves arithmetic to the schedule
@@ -83,7 +92,7 @@ class Schedule(Record):
 
 
 class combined(Schedule):
-    """What arithmetic makes of two schedules, or a schedule and a number; it prints as that arithmetic."""
+    """The sum, difference, product or quotient of two schedules, or of a schedule and a number."""
 
     left: Scalar
     sign: str
@@ -98,7 +107,10 @@ class combined(Schedule):
 
 
 class of_step(Schedule):
-    """The schedule that a plain function of the step defines.
+    """Make a schedule from a function of the step.
+
+    Args:
+      function: `function(step)` returns the value at the step, a number or an array of shape ().
 
     >>> of_step(lambda step: 0.1 * 0.5**step)(2)
     0.025

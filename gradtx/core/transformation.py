@@ -43,10 +43,10 @@ class Transformation(Record, Pair):
     """A pure pair: `init(params) -> state`, `update(updates, state, params=None, **extra) -> (updates, state)`.
 
     Updates are *added* to the parameters (`apply_updates`). A subclass is a rule on whole trees: it defines
-    `update_tree` and, if it remembers anything, `init_tree`; a rule on one array at a time is a `PerLeaf`. Either sees
-    real arrays of one working dtype, the widest of the parameters', updates' and slots' and at least float32;
-    hyperparameters as arrays of that dtype, schedules replaced by their values; and None for a leaf without a
-    gradient. A complex array is seen as pairs of reals: give the conjugate of what `jax.grad` returns.
+    `update_tree` and, if it has state, `init_tree`. For a rule on one array at a time, derive from `PerLeaf`. Both
+    receive real arrays of one working dtype, the widest of the parameters, updates and slots and at least float32;
+    hyperparameters as arrays of that dtype, with schedules replaced by their values; and None for a leaf without a
+    gradient. A complex array becomes pairs of reals: pass the conjugate of the gradient that `jax.grad` returns.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> init, update = gx.sgd(0.5)
@@ -54,15 +54,15 @@ class Transformation(Record, Pair):
     (Array([-1.], dtype=float32), State(step=Array(1, dtype=int32), slots={}))
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()  # what `update` must be given: "params", "value", …; "**" may be anything
-    flat: ClassVar[bool] = False  # whether the slots are keyed by pieces already, as a chain's are
-    named: ClassVar[bool] = False  # whether the names of the parts are those of their classes, as a chain's are
-    formula: ClassVar[str] = ""  # the mathematics, for display: "m = decay * m + (1 - decay) * g; u = m"
+    needs: ClassVar[tuple[str, ...]] = ()  # the arguments of `update` it reads: "params", "value", …; "**" for any
+    flat: ClassVar[bool] = False  # its slots are under the names of its parts, without its own name, as in a chain
+    named: ClassVar[bool] = False  # the names of its parts are the names of their classes, as in a chain
+    formula: ClassVar[str] = ""  # the formula, for display: "m = decay * m + (1 - decay) * g; u = m"
 
     def parts(self) -> dict[str, "Transformation"]:
-        """The transformations this one is made of, by the names under which the slots keep their state.
+        """The transformations it is composed of, by the names of their slots.
 
-        By default those in the fields, in order: `inner`, or `links_1`, `links_2`, … for a tuple.
+        By default the transformations in its fields, in order: `inner`, or `links_1`, `links_2`, … for a tuple.
         """
         parts = {}
         for name, kind in self._kinds.items():
@@ -74,12 +74,12 @@ class Transformation(Record, Pair):
         return parts
 
     def init_tree(self, params: Any) -> Slots:
-        """The initial slots, a dict of trees; {} if there is no state. By default those of the parts."""
+        """The initial slots, a dict of trees; {} if there is no state. By default, the slots of the parts."""
         slots = {name: init_slots(part, params) for name, part in self.parts().items()}
         return {name: kept for name, kept in slots.items() if kept}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        """The new updates and the new slots, of the names and shapes that `init_tree` gave."""
+        """The new updates, and the new slots with the names and shapes of `init_tree`."""
         raise NotImplementedError(f"{type(self).__name__} must define update_tree")
 
     def part(self, name: str, updates: Any, slots: Slots, context: Context, new: Slots) -> Any:
@@ -90,16 +90,20 @@ class Transformation(Record, Pair):
         return out
 
     def params_of(self, name: str, params: Any, slots: Slots) -> Any:
-        """The parameters that a part sees: by default all; None for a leaf of another group."""
+        """The parameters that a part receives, by default all; None for the leaves of other groups."""
         return params
 
     def finish_tree(self, updates: Any, slots: Slots, context: Context, then: Callable[[Any, Slots], Any]) -> Any:
-        """`then(updates, slots)` of what `update_tree` returns; `then(NOTHING, slots)` where it emits nothing."""
+        """Pass the results of `update_tree` to `then`; where it emits nothing, `then(NOTHING, slots)`."""
         return then(*checks.updated(self, updates, slots, context))
 
     @checked
     def init(self, params: Any) -> State:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The state before the first update: slots shaped and sharded as the parameters, in at least float32."""
+        """The initial state: slots with the shapes and shardings of the parameters, in at least float32.
+
+        Args:
+          params: The parameters, a tree of arrays and None.
+        """
         checks.check_params(params)
         now = self.at(0)
         checks.check_hyperparameters(now, walk(now), trees.working_dtype(params))
@@ -109,15 +113,25 @@ class Transformation(Record, Pair):
     def update(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, updates: Any, state: State, params: Any = None, **extra: Any
     ) -> tuple[Any, State]:
-        """Transforms the updates, which come back with the structure, shapes and dtypes that they came in with.
+        """Transform the updates. The structure, shapes and dtypes stay the same.
 
-        A leaf that is None (or float0) stays so, and what is remembered of it stays as it is. Called outside a trace,
-        this runs compiled; another value of a hyperparameter does not compile again. An extra argument is what a piece
-        `needs`: the loss as `value`, a random `key`, or a function of a tree of the parameters' own dtypes, `grad_fn`
-        and `value_fn` of parameters and `hvp` of a vector; given one, it is compiled only inside `jax.jit`.
+        A leaf that is None (or float0) stays so, and its slots do not change. Outside a trace, the update is compiled
+        and cached; new values of hyperparameters do not recompile it.
 
-        Raises `ValueError` or `TypeError`, with the leaf's path, for updates that do not fit the parameters or a state
-        of another optimizer, for what a piece needs and is not given, and for an extra argument that no piece needs.
+        Args:
+          updates: The gradients, or the updates of an earlier transformation.
+          state: The state that `init` or the last update returned.
+          params: The parameters; required if a piece needs them.
+          **extra: The extra arguments that the pieces need: the loss as `value`, a random `key`, or functions of a tree
+            with the parameters' dtypes: `grad_fn` and `value_fn` of parameters, `hvp` of a vector. With functions, the
+            update is compiled only inside `jax.jit`.
+
+        Returns:
+          The updates to add to the parameters, and the new state.
+
+        Raises:
+          ValueError, TypeError: The updates do not fit the parameters; the state is another optimizer's; an argument
+            that a piece needs is missing; no piece needs an extra argument. The message names the leaf.
         """
         return root.update(self, updates, state, params, extra)
 
@@ -144,16 +158,16 @@ class Transformation(Record, Pair):
 
         def __call__(self, *args: Any, **named: Any) -> None:
             name = type(self).__name__
-            raise TypeError(f"{name} is no function: call its update(updates, state, params), first its init(params)")
+            raise TypeError(f"{name} is not a function: call its init(params), then its update(updates, state, params)")
 
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
 
     @checked
     def at(self, step: Any, running: bool = False) -> Self:
-        """The same transformation with every schedule replaced by its value at `step` (the first update is step 0).
+        """Replace every schedule by its value at `step`; the first update is step 0.
 
-        `running`: but for those that go by a clock in the slots, which the wrapper that keeps it reads as it runs.
+        With `running`, schedules inside a wrapper with a clock in its slots stay: the wrapper evaluates them.
         """
         if not jnp.issubdtype(getattr(step, "dtype", type(step)), jnp.integer):
             raise TypeError(f"at(step) needs an integer, got {said(step)}")
@@ -162,7 +176,7 @@ class Transformation(Record, Pair):
 
         def value(place, x):
             if isinstance(x, Transformation):
-                return x.at(step, running)  # which may have a clock of its own
+                return x.at(step, running)  # it may have a clock
             return scheduled(place, x, step) if isinstance(x, Schedule) else x
 
         def now(name, convert, held):
@@ -175,7 +189,7 @@ class Transformation(Record, Pair):
 
     @classmethod
     def coerce(cls, place: str, value: Any) -> "Transformation":
-        """A transformation as it is; another library's, or any `(init, update)`, as a `pair`."""
+        """Return a transformation as it is, and another library's, or any `(init, update)`, as a `pair`."""
         if isinstance(value, Transformation):
             return value
         functions = isinstance(value, tuple) and [callable(x) and not isinstance(x, Record) for x in value]
@@ -191,24 +205,32 @@ if not TYPE_CHECKING:
 
 
 class PerLeaf(Transformation):
-    """A rule on one array, lifted to trees: None and empty leaves, paths, and slots sharded as their parameter."""
+    """Base class of rules on one array, lifted to trees with paths, None leaves and slots sharded as the parameters.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> class halve(gx.PerLeaf):
+    ...     factor: gx.Scalar = 0.5
+    ...     def update_leaf(self, g, slots, context):
+    ...         return self.factor * g, slots
+    >>> halve().update(jnp.array([4.0]), halve().init(jnp.zeros(1)))[0]
+    Array([2.], dtype=float32)
+    """
 
     def init_leaf(self, param: Array) -> Slots:
-        """The slots of one parameter at the start."""
+        """The initial slots of one parameter."""
         return {}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        """The new update of one leaf and its new slots; `context.params` and `context.path` are that leaf's."""
+        """The new update and the new slots of one leaf; `context.params` and `context.path` are the leaf's."""
         raise NotImplementedError(f"{type(self).__name__} must define update_leaf")
 
     def init_tree(self, params: Any) -> Slots:
-        tree, leaves = jax.tree.structure(params), trees.leaves_by_path(params)
-        rows = [self.init_leaf(trees.widen(p)) if trees.differentiable("params", p) else None for p in leaves.values()]
+        leaves, tree = jax.tree.flatten(params)
+        wide = [widen(p) if differentiable("params", p) else None for p in leaves]
+        rows = [None if p is None else self.init_leaf(p) for p in wide]
         names = next((row for row in rows if row is not None), {})
-        for path, row in zip(leaves, rows):
-            if row is not None:
-                checks.check_row(self, path, row, names)
-        return {n: tree.unflatten([row and sharded(row[n], p) for p, row in zip(leaves.values(), rows)]) for n in names}
+        checks.check_rows(self, params, rows, names)
+        return {name: tree.unflatten([row and sharded(row[name], p) for row, p in zip(rows, wide)]) for name in names}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)
@@ -226,9 +248,13 @@ class PerLeaf(Transformation):
 
 
 class pair(Transformation):
-    """Any `(init, update)` as a transformation, Optax's included; its state is one slot.
+    """Wrap an `(init, update)` pair, such as an Optax transformation; its state is stored in one slot.
 
-    Two pairs are equal if their functions are the same objects. `update` is given the extra arguments that it takes.
+    Two pairs are equal if their functions are the same objects. `update` receives the extra arguments in its signature.
+
+    Args:
+      init_function: `init(params) -> state`.
+      update_function: `update(updates, state, params, **extra) -> (updates, state)`.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.pair(lambda params: (), lambda updates, state, params: (updates / 2, state))

@@ -3,12 +3,11 @@
 import functools
 import operator
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 from jax.core import Tracer
 from jax.dtypes import float0, prng_key
 from jax.tree_util import DictKey, GetAttrKey, keystr, tree_flatten_with_path
@@ -17,25 +16,28 @@ from gradtx.core.arguments import is_array, live
 from gradtx.core.errors import said
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-NOTHING: Any = object()  # what is emitted where the parameters stay as they are: see `Transformation.finish_tree`
-_ARRAYS: set[type] = {float, int, complex, bool}  # types of concrete leaves: these, and those met since
+NOTHING: Any = object()  # emitted in place of updates that are all 0: see `Transformation.finish_tree`
+_ARRAYS: set[type] = {float, int, complex, bool}  # types of array leaves, collected as they are met
 
 
 def compiled(function: Function) -> Function:
-    """`function`, run through one cached `jax.jit` when every leaf of its arguments is a concrete array."""
-    jitted = jax.jit(function)
+    """Run `function` through one cached `jax.jit`: compiled outside a trace, and traced once for all traces.
+
+    A call with anything other than arrays, such as a function, runs it as it is.
+    """
+    jitted = jax.jit(function, inline=True)
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:
         for leaf in jax.tree.leaves((args, named)):
             if type(leaf) not in _ARRAYS:
-                if isinstance(leaf, (Tracer, jax.ShapeDtypeStruct)) or not is_array(leaf):
+                if isinstance(leaf, jax.ShapeDtypeStruct) or not is_array(leaf):
                     return function(*args, **named)
                 if isinstance(leaf, jax.Array):
                     _ARRAYS.add(type(leaf))
         try:
             return jitted(*args, **named)
-        except (RuntimeError, OverflowError):
+        except (RuntimeError, OverflowError, jax.errors.UnexpectedTracerError):
             for path, leaf in leaves_by_path(dict(zip(function.__code__.co_varnames, args)) | named).items():
                 live(path, leaf)
             raise
@@ -47,26 +49,27 @@ is_none = functools.partial(operator.is_, None)
 
 
 def is_float0(x: Any) -> bool:
-    """Whether `x` is what `jax.grad` gives for an integer: no gradient."""
+    """Whether `x` is the float0 array that `jax.grad` returns for an integer."""
     return getattr(x, "dtype", None) == float0
 
 
 def path_of(path: Any) -> str:
-    """A leaf's path as a person types it: `layers/0/weight`. What a dict holds in a box, as Flax does, has its name."""
-    boxed = path[-1:] == (GetAttrKey("value"),) and isinstance((None, *path)[-2], DictKey)  # some updates are unboxed
+    """The path of a leaf: `layers/0/weight`. A boxed leaf of a dict, as in Flax, has the name of its box."""
+    boxed = path[-1:] == (GetAttrKey("value"),) and isinstance((None, *path)[-2], DictKey)  # updates may be unboxed
     return keystr(path[:-1] if boxed else path, simple=True, separator="/")
 
 
 def leaves_by_path(tree: Any, is_leaf: Any = None) -> dict[str, Any]:
+    """The leaves of a tree by their paths."""
     several = tree_flatten_with_path(tree, is_leaf)[0]
     leaves = {path_of(path): leaf for path, leaf in several}
     if len(leaves) < len(several):
-        raise ValueError(f"two leaves have one path, of {list(leaves)}: a name with / in it is another's path")
+        raise ValueError(f"two leaves have the same path, among {list(leaves)}: avoid / in names")
     return leaves
 
 
 def differentiable(place: str, leaf: Any) -> bool:
-    """Whether a leaf is floating or complex. What is no array, or a random key, is refused."""
+    """Whether a leaf is floating or complex. Raise for a random key, and for a leaf that is not an array."""
     if not isinstance(leaf, (float, int, complex)) and not is_array(leaf):
         raise TypeError(f"{place} is {said(leaf)}: keep arrays and None only (equinox.filter(model, is_inexact_array))")
     live(place, leaf)
@@ -78,14 +81,27 @@ def differentiable(place: str, leaf: Any) -> bool:
 
 def working_dtype(*trees: Any) -> Any:
     """The widest real dtype of the trees' floating leaves, at least float32."""
-    dtypes = {jnp.dtype("float32"), *(jnp.result_type(leaf) for leaf in jax.tree.leaves(trees) if not is_float0(leaf))}
-    return max((jnp.finfo(d).dtype for d in dtypes if jnp.issubdtype(d, jnp.inexact)), key=lambda d: d.itemsize)
+    dtypes = {getattr(x, "dtype", None) or jnp.result_type(x) for x in jax.tree.leaves(trees)}
+    return max(map(_wide, dtypes), key=lambda dtype: dtype.itemsize, default=jnp.dtype("float32"))
+
+
+@functools.cache
+def _wide(dtype: Any) -> Any:
+    """The real dtype that holds one, at least float32."""
+    inexact = dtype != float0 and jnp.issubdtype(dtype, jnp.inexact)
+    return (
+        max(jnp.dtype("float32"), jnp.finfo(dtype).dtype, key=lambda x: x.itemsize) if inexact else jnp.dtype("float32")
+    )
 
 
 def widen(x: Any, dtype: Any = None) -> jax.Array:
     """A real array of at least float32, or of `dtype`. A complex one becomes pairs of reals: shape (…, 2)."""
+    have = getattr(x, "dtype", None) or jnp.result_type(x)
+    dtype = dtype or _wide(have)
+    if have == dtype and isinstance(x, jax.Array) and not getattr(x, "weak_type", False):
+        return x
     x = jnp.stack([jnp.real(x), jnp.imag(x)], -1) if jnp.iscomplexobj(x) else x
-    return jnp.asarray(x, dtype or working_dtype(x))
+    return jnp.asarray(x, dtype)
 
 
 def narrow(x: jax.Array, like: Any) -> jax.Array:
@@ -95,17 +111,12 @@ def narrow(x: jax.Array, like: Any) -> jax.Array:
 
 
 def sharded(slot: Any, param: Any) -> Any:
-    """The slot, sharded as its parameter under `jit` too, which would replicate it or leave it on one device."""
-    if not isinstance(param, Tracer) or slot.shape != (param := widen(param)).shape:
-        return slot  # outside of jit `zeros_like` has done it
-    return _follow(slot, param)
-
-
-@partial(jax.jit, inline=True)
-def _follow(slot: Array, param: Array) -> Array:
-    """The slot as the result of an operation on the parameter, which XLA shards as its operands and cannot fold."""
+    """Return the slot, sharded as its parameter (both widened) under `jit` too, which would choose another sharding."""
+    if not isinstance(param, Tracer) or slot.shape != param.shape:
+        return slot  # outside jit, `zeros_like` has done it
     sharding = jax.typeof(param).sharding
     slot = slot if jax.typeof(slot).sharding == sharding else jax.reshard(slot, sharding)
+    # XLA shards the result of an operation as its operands, provided that it cannot fold the operation.
     param = lax.stop_gradient(param)
     never = lax.gt(param, lax.optimization_barrier(param))
-    return lax.select(never, lax.full_like(slot, 1), slot)
+    return lax.select(never, param if param.dtype == slot.dtype else lax.convert_element_type(param, slot.dtype), slot)

@@ -1,4 +1,4 @@
-"""Looking at an optimizer: hyperparameters, state, formula, groups, laws."""
+"""Inspection of optimizers: hyperparameters, state, formula, groups, laws."""
 
 from gradtx.inspect.explain import explain
 from gradtx.inspect.formula import formula

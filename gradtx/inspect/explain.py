@@ -1,4 +1,4 @@
-"""Which group each parameter belongs to, and what runs on it."""
+"""The group of each parameter, and the transformation that runs on it."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from gradtx.pieces.elementwise import identity
 
 
 class Assignment(NamedTuple):
-    """What a parameter gets."""
+    """A parameter's type, its group and its transformation."""
 
     parameter: str
     type: str
@@ -26,7 +26,7 @@ class Assignment(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Which parameter gets what; prints as a table, and what each group is."""
+    """The group of each parameter; prints as a table, followed by the transformation of each group."""
 
     rows: list[Assignment]
 
@@ -40,16 +40,22 @@ class Explanation(NamedTuple):
 
 @checked
 def explain(tx: TransformationLike, params: Any) -> Explanation:
-    """Which parameter goes by which group, and what runs on it: `tx` with every choice made.
+    """List the group of each parameter, and the transformation that runs on it.
+
+    The transformation is `tx` with one group chosen in every `partition`, `masked` and `freeze`.
 
     Args:
-      tx: The transformation, with `partition`, `masked` and `freeze` anywhere in it.
-      params: The parameters, or `jax.ShapeDtypeStruct`s: nothing runs.
+      tx: The optimizer: a transformation of gradtx, or a pair (init, update) such as Optax's.
+        `partition`, `masked` and `freeze` may be anywhere in it.
+      params: The parameters, or `jax.ShapeDtypeStruct`s: nothing is computed.
+
+    Returns:
+      A table with a row for each parameter: `parameter`, `type`, `group` and `tx`.
 
     >>> import gradtx as gx, jax
-    >>> tx = partition({"b": gx.scale(-1.0)}, default=gx.clip(1.0))
+    >>> tx = gx.partition({"b": gx.scale(-1.0)}, default=gx.clip(1.0))
     >>> params = {"w": jax.ShapeDtypeStruct((3, 2), "float32"), "b": jax.ShapeDtypeStruct((2,), "float32")}
-    >>> explain(gx.chain(tx, freeze("w")), params)
+    >>> gx.explain(gx.chain(tx, gx.freeze("w")), params)
     parameter  type          group
     b          float32[2]    partition.b, freeze.otherwise
     w          float32[3,2]  partition.default, freeze.frozen
@@ -67,7 +73,7 @@ def explain(tx: TransformationLike, params: Any) -> Explanation:
 
 
 def _resolve(tx: Transformation, params: Any) -> dict[str, tuple[list[str], Transformation]]:
-    """For each floating leaf the names of its groups, and `tx` as it is for that leaf."""
+    """Return, for each floating leaf, the names of its groups and the transformation that runs on it."""
     if isinstance(tx, Groups):
         parts, out = tx.cut(params), {}
         for rule in tx.groups():
@@ -92,7 +98,7 @@ def _resolve(tx: Transformation, params: Any) -> dict[str, tuple[list[str], Tran
 
 
 def _with_parts(tx: Transformation, new: dict[str, Transformation]) -> Transformation:
-    """`tx` with other transformations in place of some of its parts."""
+    """Return `tx` with other transformations in place of some of its parts."""
     names = iter(tx.parts())
 
     def part(value: Any) -> Any:

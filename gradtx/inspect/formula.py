@@ -1,15 +1,15 @@
-r"""An optimizer as its formula, in LaTeX: what a notebook shows.
+"""Formulas of optimizers in LaTeX, as notebooks show them.
 
-A piece says its mathematics beside its code, in one line of Python:
+A piece declares its mathematics beside its code, in one line of Python:
 
     formula = "m = decay * m + (1 - decay) * g; u = m"
 
-`u`, the last, is what the piece emits of `g`; every other assignment is a line of its own. A name that is read before
-it is assigned is what the piece remembers, from 0, or from what a name that ends in 0 says: `s0 = start`. A field is a
-hyperparameter, a flag (`v if nesterov else g`) or a transformation (`by(g)`). `t` is the number of the update, from 1,
-`θ` the parameters, `θ0` those at the start, `value` the loss, `hat` is g with a hat; `(a > 0)` is 1 where it holds, and
-`among(where)` for the parameters chosen.
-Names are the piece's own: in a composition they get subscripts where two would be alike.
+The last assignment, `u`, is the output of the piece for the input `g`; every other assignment is a line of its own. A
+name that is read before it is assigned is state. It starts at 0, or at the value of the name with a 0 appended:
+`s0 = start`. A field is a hyperparameter, a flag (`v if nesterov else g`) or a transformation (`by(g)`). `t` is the
+number of the update, from 1, `θ` the parameters, `θ0` the initial parameters, `value` the loss, `hat` is g with a hat;
+`(a > 0)` is 1 where it holds, and `among(where)` is 1 for the chosen parameters.
+Names are local to the piece: in a composition, names that would be alike get subscripts.
 """
 
 import dataclasses
@@ -38,14 +38,24 @@ SYMBOLS |= {"θ": r"\theta", "μ": r"\mu", "ν": r"\nu", "ρ": r"\rho", "σ": r"
 
 @checked
 def formula(tx: TransformationLike) -> str:
-    r"""One update in LaTeX: what is remembered and defined, in the order of computation, and Δθ, which is added to θ.
+    r"""Return one update of an optimizer as a formula in LaTeX.
 
-    g is the gradient and t the number of the update, from 1. A hyperparameter that is a schedule, or of no one known
-    value, is a symbol. A composition with `partition`, `masked` or `freeze` has one formula per group, below its rule.
-    A piece that declares no formula is a function: `name(g)`.
+    The lines define the state and the intermediate quantities in the order of computation, then Δθ, which is added to
+    θ. g is the gradient and t the number of the update, from 1. A hyperparameter that is a schedule, or has no single
+    known value, is a symbol. A composition with `partition`, `masked` or `freeze` has one formula per group, below its
+    rule. A piece that declares no formula is shown as a function: `name(g)`.
+
+    Args:
+      tx: The optimizer: a transformation of gradtx, or a pair (init, update) such as Optax's.
+
+    Returns:
+      A string: LaTeX between two `$$`.
+
+    Raises:
+      ValueError: The formula of a piece does not define `u`.
 
     >>> import gradtx as gx
-    >>> print(formula(gx.adam()))
+    >>> print(gx.formula(gx.adam()))
     $$\begin{aligned}
     m &\leftarrow 0.9\,m + 0.1\,g \\
     \hat{m} &= \frac{m}{1 - 0.9^t} \\
@@ -65,7 +75,7 @@ def formula(tx: TransformationLike) -> str:
 
 
 def number_of(x: Any) -> float:
-    """A hyperparameter's one known value; NaN for a schedule, a tracer or a batch."""
+    """Return the single known value of a hyperparameter; NaN for a schedule, a tracer or a batch."""
     try:
         return math.nan if isinstance(x, Tracer) or np.shape(x) else float(x)
     except (TypeError, ValueError):
@@ -73,7 +83,7 @@ def number_of(x: Any) -> float:
 
 
 def _choices(tx: Transformation) -> list[dict[int, tuple[str, Transformation]]]:
-    """Every way to choose a rule of each `Groups` within, by its id: the rule's label and transformation."""
+    """Return every choice of one rule in each `Groups` of `tx`: by its id, the rule's label and transformation."""
     if isinstance(tx, Groups):
         return [{id(tx): (label, inner)} | rest for label, inner in _rules(tx) for rest in _choices(inner)]
     columns = [_choices(part) for part in tx.parts().values()]
@@ -97,7 +107,7 @@ def _among(where: Any) -> Tex:
 
 
 class _Names(dict[str, Any]):
-    """What the names in a piece's formula stand for; one that is read before it is assigned is remembered."""
+    """The meanings of the names in a piece's formula; a name that is read before it is assigned is state."""
 
     def __init__(self, writer: "_Writer", tx: Transformation, g: Tex) -> None:
         super().__init__(
@@ -114,12 +124,12 @@ class _Names(dict[str, Any]):
         return self[name]
 
     def symbol(self, name: str) -> Tex:
-        """A new symbol for what is remembered or defined."""
+        """Return a new symbol for a state or an intermediate quantity."""
         g = self["g"].text
         plain = re.fullmatch(r"(\\?[a-zA-Z]+)(?:_\{?(\w+)\}?)?", g)
         if name == "hat" and plain:
             return self.writer.symbol(rf"\hat{{{plain[1]}}}", *filter(None, [plain[2]]))
-        # What has no symbol to put a hat on, and an average of squares, which is a size.
+        # An input without a symbol for the hat; and an average of squares, which is a denominator.
         name = {"hat": "u", "m": "s" if g.endswith("^2") else "m"}.get(name, name)
         return self.writer.symbol(SYMBOLS.get(name, word(name)))
 
@@ -135,7 +145,7 @@ class _Writer:
         self.symbols: dict[Any, Tex] = {}  # of hyperparameters
 
     def emit(self, tx: Transformation, g: Tex) -> Tex:
-        """What `tx` makes of `g`, below the lines that say how."""
+        """Return the output of `tx` for the input `g`, and write the lines that define it."""
         if isinstance(tx, chain):
             return reduce(lambda u, link: self.emit(link, u), tx.links, g)
         if isinstance(tx, Groups):
@@ -160,13 +170,15 @@ class _Writer:
             else:
                 names[name] = self.line(names.symbol(name), "=", value)
         if "u" not in names:
-            raise ValueError(f"{type(tx).__name__}: the formula must say what u is, got {said(tx.formula)}")
+            raise ValueError(
+                f"{type(tx).__name__}: the formula must define u, got {said(tx.formula)}: end it with 'u = …'"
+            )
         return names["u"]
 
     def field(self, tx: Transformation, name: str) -> Any:
         value = getattr(tx, name)
         if isinstance(value, Transformation):
-            return cache(partial(self.emit, value))  # called twice with the same, it is said once
+            return cache(partial(self.emit, value))  # a second call with the same input writes no lines
         return self.hyperparameter(name, value) if tx._kinds[name].data else value
 
     def hyperparameter(self, field: str, value: Any) -> Tex:
@@ -182,7 +194,7 @@ class _Writer:
         return self.symbols[key]
 
     def symbol(self, base: str, *subscripts: str) -> Tex:
-        """A new symbol, with a number among the subscripts if it needs one."""
+        """Return a new symbol, with a number among the subscripts if it needs one."""
         numbered = (reduce(_subscript, (*n, *subscripts), base) for n in ((), *((str(i),) for i in range(2, 1000))))
         text = next(text for text in numbered if text not in self.taken)
         self.taken.add(text)
@@ -194,7 +206,7 @@ class _Writer:
         return symbol
 
     def uses(self, tx: Transformation) -> int:
-        """How often the formula of `tx` says what comes in."""
+        """Count the uses of the input in the formula of `tx`."""
         trial = _Writer(self.chosen)
         return f"{trial.emit(tx, Tex('@'))} {trial.lines}".count("@")
 

@@ -1,4 +1,4 @@
-"""Hyperparameters by name."""
+"""Read and set hyperparameters by name."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
@@ -18,7 +18,7 @@ from gradtx.wrappers.guard import skip_nonfinite
 
 
 class Hyperparameter(NamedTuple):
-    """A hyperparameter of an optimizer; one value, though a piece and its correction may each hold it."""
+    """A hyperparameter of an optimizer; a piece and its bias correction may hold one value together."""
 
     names: tuple[str, ...]  # from the outermost piece to the field
     value: Any
@@ -32,15 +32,21 @@ class Hyperparameter(NamedTuple):
 
 @checked
 def hyperparameters(tx: TransformationLike, state: State | None = None) -> dict[str, Any]:
-    """The values that the next update uses, by name.
+    """Return the values that the next update uses, by name.
 
-    The name is that of the field where no other hyperparameter has it, else the whole path: the names of the pieces
-    from the outermost, as the slots have them, and the field. A `bias_correction`, or a `rectify`, has the decay of
-    the average in its chain, so the two are one hyperparameter.
+    The name is the field's name if no other hyperparameter has it, else the whole path: the names of the pieces from
+    the outermost, as in the slots, and the field. A `bias_correction`, or a `rectify`, has the decay of the average in
+    its chain, so the two are one hyperparameter.
 
     Args:
-      tx: The optimizer.
-      state: Its state, for the values of schedules at the next step; by default those of the first.
+      tx: The optimizer: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      state: The state of `tx`, for the values of schedules at the next step; None for the values at the first step.
+
+    Returns:
+      A dict from names to numbers.
+
+    Raises:
+      TypeError: `state` is not a `State`.
 
     >>> import gradtx as gx
     >>> for name, value in gx.hyperparameters(gx.adam(lambda step: 0.1 * 0.5**step)).items():
@@ -52,7 +58,7 @@ def hyperparameters(tx: TransformationLike, state: State | None = None) -> dict[
     """
     tx = Transformation.coerce("hyperparameters: tx", tx)
     if not (state is None or isinstance(state, State)):
-        raise TypeError(f"hyperparameters: state must be the State of init, got {said(state)}")
+        raise TypeError(f"hyperparameters: state must be the State of tx.init, got {said(state)}")
     now = tx.at(0) if state is None else _now(tx, state)
     groups = _groups(now)
     return {_short(group[0], groups): plain(group[0].value) for group in groups}
@@ -60,17 +66,18 @@ def hyperparameters(tx: TransformationLike, state: State | None = None) -> dict[
 
 @checked
 def set_hyperparameters(tx: TransformationLike, values: Mapping[str, Any]) -> Transformation:
-    """A new optimizer with other values of hyperparameters and the same structure, so that nothing compiles again.
+    """Return a new optimizer with other values of hyperparameters and the same structure, so that nothing recompiles.
 
-    Pass the optimizer to a jitted step as an argument, and give it the new one.
+    Pass the optimizer to a jitted step as an argument, and call the step with the new one.
 
     Args:
-      tx: The optimizer; it stays as it is.
-      values: Numbers or arrays of shape () by name: that of `hyperparameters`, or any part of the path that says which,
-        such as `"by.decay"`.
+      tx: The optimizer: a transformation of gradtx, or a pair (init, update) such as Optax's.
+        It is not changed.
+      values: Numbers or arrays of shape () by name: a name as `hyperparameters` gives it, or any part of the path that
+        identifies one hyperparameter, such as `"by.decay"`.
 
     Raises:
-      ValueError: A name is unknown or says more than one; the message lists the candidates. Or the value is out of the
+      ValueError: A name is unknown or ambiguous; the message lists the candidates. Or the value is out of the
         hyperparameter's range, or the hyperparameter is a schedule, which a number would change in structure.
 
     >>> import gradtx as gx
@@ -88,8 +95,8 @@ def set_hyperparameters(tx: TransformationLike, values: Mapping[str, Any]) -> Tr
         for hyperparameter in _find(name, groups):
             if isinstance(hyperparameter.value, Schedule) or isinstance(value, Schedule) or callable(value):
                 raise ValueError(
-                    f"{hyperparameter.path} cannot go from {hyperparameter.value!r} to {value!r}: schedules are "
-                    "structure; make a new optimizer"
+                    f"{hyperparameter.path} cannot change from {hyperparameter.value!r} to {value!r}: schedules are "
+                    "structure; make a new optimizer (for a learning rate, the state carries over)"
                 )
             new = hyperparameter.convert(hyperparameter.owner, value)
             leaves[position[hyperparameter.names]] = _as(hyperparameter.value, new)
@@ -98,14 +105,14 @@ def set_hyperparameters(tx: TransformationLike, values: Mapping[str, Any]) -> Tr
 
 
 def pieces(tx: Transformation, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Transformation]]:
-    """Every transformation with its names, outermost first."""
+    """Yield every transformation with its names, outermost first."""
     yield names, tx
     for name, part in tx.parts().items():
         yield from pieces(part, (*names, *keys_of(tx, name, part)))
 
 
 def every(tx: Transformation, names: tuple[str, ...]) -> Iterator[Hyperparameter]:
-    """Every hyperparameter with its names, in the order of the pytree's leaves."""
+    """Yield every hyperparameter with its names, in the order of the pytree's leaves."""
     parts = iter(tx.parts().items())
     for field, kind in tx._kinds.items():
         value = getattr(tx, field) if kind.data else ()
@@ -119,7 +126,7 @@ def every(tx: Transformation, names: tuple[str, ...]) -> Iterator[Hyperparameter
 
 
 def _now(tx: Transformation, state: State) -> Any:
-    """The optimizer with the values of the next update: those within a guard go by the clock in its slots."""
+    """Return the optimizer with the values of the next update; within `skip_nonfinite`, at the step in its slots."""
     now = tx.at(state.step)
     place = {h.names: i for i, h in enumerate(every(now, root_of(now)))}
     leaves, structure = jax.tree.flatten(now)
@@ -137,10 +144,10 @@ def root_of(tx: Transformation) -> tuple[str, ...]:
 
 
 def _groups(tx: Transformation) -> list[list[Hyperparameter]]:
-    """The hyperparameters; a decay that tells how an average began, with that of the one average that it follows.
+    """Group hyperparameters that must be equal.
 
-    They are one unless their values differ. The average is in the same chain, or else the direction of a
-    `precondition` there (AdaBelief).
+    A `bias_correction` or `rectify` decay is tied to the average it corrects, unless their values differ. The average
+    is in the same chain, or else the direction of a `precondition` there (AdaBelief).
     """
     averages = ("scale_by_ema: decay", "yogi_average: decay")
     followers = ("bias_correction: decay", "rectify: decay")
@@ -157,7 +164,7 @@ def _groups(tx: Transformation) -> list[list[Hyperparameter]]:
 
 
 def _differ(a: Any, b: Any) -> bool:
-    """Whether two hyperparameters are known to differ: what is traced is not known."""
+    """Whether two hyperparameters are known to differ; a traced value is unknown."""
     if isinstance(a, Tracer) or isinstance(b, Tracer):
         return False
     return a != b if isinstance(a, Schedule) or isinstance(b, Schedule) else not np.array_equal(a, b)
@@ -168,7 +175,7 @@ def _short(h: Hyperparameter, groups: list[list[Hyperparameter]]) -> str:
 
 
 def labels(tx: Transformation) -> dict[str, Any]:
-    """Every number of every hyperparameter, those within schedules too, by the shortest name that says which.
+    """Return every number of every hyperparameter, those within schedules too, by its shortest unambiguous name.
 
     >>> import gradtx as gx
     >>> list(labels(gx.adam(gx.schedules.cosine(0.1, steps=100))))
@@ -192,30 +199,30 @@ def _shortest(names: tuple[str, ...], every: list[tuple[str, ...]]) -> str:
 
 
 def _says(parts: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether the parts are in the names, in order, to the end."""
+    """Whether the parts are in the names, in order, and end with the last name."""
     rest = iter(names)
     return names[-1] == parts[-1] and all(part in rest for part in parts)
 
 
 def _find(name: str, groups: list[list[Hyperparameter]]) -> list[Hyperparameter]:
-    """The one hyperparameter whose path the name says."""
+    """Return the one hyperparameter whose path the name identifies."""
     parts = str(name).split(".")
     found = [g for g in groups if g[0].path == name] or [g for g in groups if any(_says(parts, h.names) for h in g)]
     if len(found) != 1:
-        problem = "says more than one" if found else "is unknown"
+        problem = "is ambiguous" if found else "is unknown"
         listed = ", ".join(g[0].path for g in found or groups) or "none"
         raise ValueError(f"the hyperparameter {name!r} {problem}: {listed}")
     return found[0]
 
 
 def _as(old: Any, new: Any) -> Any:
-    """The new number in the type of the old, so that nothing compiles again; what is traced has its own."""
+    """Return the new number in the type of the old one, so that nothing recompiles; a traced value keeps its type."""
     if isinstance(old, jax.Array) and not isinstance(new, Tracer):
         return jnp.asarray(new, old.dtype)
     return float(new) if isinstance(old, float) and not isinstance(new, Tracer) else new
 
 
 def plain(value: Any) -> Any:
-    """A concrete array of shape () as the shortest number that it holds: 0.1, not 0.10000000149."""
+    """Return a concrete array of shape () as the shortest number that it holds: 0.1, not 0.10000000149."""
     concrete = isinstance(value, jax.Array) and not isinstance(value, Tracer) and not value.shape
     return float(str(np.asarray(value)[()])) if concrete else value

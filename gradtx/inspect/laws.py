@@ -1,4 +1,4 @@
-"""The laws that every transformation keeps, to test one's own by."""
+"""The laws that every transformation satisfies, as a test for new pieces."""
 
 from functools import partial
 from typing import Any
@@ -19,22 +19,24 @@ Params = Any
 
 @checked
 def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 1e-5, **extra: Any) -> None:
-    """Checks that a transformation, such as one of your own, keeps the laws that every piece of gradtx keeps.
+    """Check that a transformation, such as a piece that you wrote, satisfies the laws of every piece of gradtx.
 
-    - Compiled in a scan, and under `vmap`, it makes of three gradients what it makes of them operation by operation.
-    - Where one leaf has no gradient, but None, it runs.
-    - Of gradients of zeros, the updates are finite.
-    - So are their derivatives in every hyperparameter, forward and in reverse; of other gradients too.
+    - Compiled in a scan, and under `vmap`, it computes the same from three gradients as operation by operation.
+    - It runs if the gradient of one leaf is None.
+    - At zero gradients, the updates are finite.
+    - At zero and at other gradients, the derivatives of the updates in every hyperparameter are finite, in forward and
+      in reverse mode.
 
-    That an update keeps structures, shapes and dtypes needs no check: gradtx refuses what does not, whenever it runs.
+    Structures, shapes and dtypes need no check: gradtx refuses an update that changes them, whenever it runs.
 
     Args:
-      tx: The transformation, or a pair `(init, update)` of another library.
-      params: The parameters to try it on; if None, a matrix and a vector.
-      bound: How far apart two ways to compute may be, as a share of the largest coordinate of a leaf.
-      extra: What `update` must be given: the loss as `value`, a `key`, or a function.
+      tx: The transformation, or a pair (init, update) of another library.
+      params: The parameters to test with; None for a matrix and a vector.
+      bound: The largest difference between two computations, relative to the largest coordinate of a leaf, 0 or more.
+      **extra: The extra arguments that `update` needs: the loss as `value`, a `key`, or a function.
 
-    Raises `ValueError` with the law that does not hold, and the leaf.
+    Raises:
+      ValueError: A law does not hold; the message names the law and the leaf.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> gx.check_laws(gx.adam(0.1))
@@ -43,7 +45,7 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
     ...         return g / jnp.abs(g) / 2, slots
     >>> gx.check_laws(half_sign())
     Traceback (most recent call last):
-    ValueError: half_sign: of gradients of zeros, the updates are finite: of the updates, '0/b' is not
+    ValueError: half_sign: law not satisfied: at zero gradients, the updates are finite: the update '0/b' is not...
     """
     tx = Transformation.coerce("check_laws: tx", tx)
     if params is None:
@@ -57,7 +59,9 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
     if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not 0 <= bound < np.inf:
         raise ValueError(f"check_laws: bound must be a finite number, 0 or more, got {said(bound)}")
     if any(isinstance(x, Tracer) for x in jax.tree.leaves((params, tx, extra))):
-        raise ValueError("check_laws: it compiles by itself: call it outside of jax.jit, jax.vmap and jax.grad")
+        raise ValueError(
+            "check_laws: expected concrete arrays, got tracers: call it outside of jax.jit, jax.vmap and jax.grad"
+        )
     params = jax.tree.map(jnp.asarray, params)
     several = [jax.tree.map(gradient, params) for _ in range(3)]
     zeros = jax.tree.map(jnp.zeros_like, several)
@@ -98,29 +102,29 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
             out = loop(params, several, tx)["updates"]
             return jax.tree.map(lambda u: jnp.stack([u.real, u.imag]) if jnp.iscomplexobj(u) else u, out)
 
-        _finite(slope(parts)(tx))
+        _finite("derivative (update/leaf/hyperparameter)", slope(parts)(tx))
 
     laws = {
-        "compiled in a scan, it is what it is operation by operation": scanned,
-        "under vmap, it is what it is alone": vmapped,
-        "where one leaf has no gradient, but None, it runs": without,
-        "of gradients of zeros, the updates are finite": lambda: _finite(loop(params, zeros)["updates"]),
+        "compiled in a scan, it computes the same as operation by operation": scanned,
+        "under vmap, it computes the same as alone": vmapped,
+        "it runs if the gradient of one leaf is None": without,
+        "at zero gradients, the updates are finite": lambda: _finite("update", loop(params, zeros)["updates"]),
     }
     if jax.tree.leaves(tx):
-        for way, slope in (("forward", jax.jacfwd), ("in reverse", jax.jacrev)):
-            laws[f"of gradients of zeros, the derivatives {way} are finite"] = partial(slopes, slope, zeros)
-            laws[f"the derivatives {way} are finite"] = partial(slopes, slope, several)
+        for way, slope in (("forward-mode", jax.jacfwd), ("reverse-mode", jax.jacrev)):
+            laws[f"at zero gradients, the {way} derivatives are finite"] = partial(slopes, slope, zeros)
+            laws[f"the {way} derivatives are finite"] = partial(slopes, slope, several)
     for law, holds in laws.items():
         try:
             holds()
-        except Exception as error:  # of whatever kind the piece, or JAX, raises
-            raise ValueError(f"{type(tx).__name__}: {law}: {error}") from error
+        except Exception as error:  # of any type: the piece or JAX raises it
+            raise ValueError(f"{type(tx).__name__}: law not satisfied: {law}: {error}") from error
 
 
-def _finite(tree: Any) -> None:
+def _finite(kind: str, tree: Any) -> None:
     for path, x in leaves_by_path(tree).items():
         if not np.isfinite(x).all():
-            raise ValueError(f"of the updates, {path!r} is not")
+            raise ValueError(f"the {kind} {path!r} is not finite: guard divisions and square roots with jnp.where")
 
 
 def _near(have: Any, need: Any, bound: float) -> None:

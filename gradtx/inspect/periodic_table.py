@@ -1,4 +1,4 @@
-"""The periodic table of optimizers: every direction divided by every size."""
+"""The periodic table of optimizers: every direction divided by every denominator."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -36,17 +36,17 @@ from gradtx.pieces import (
 
 
 class Cell(NamedTuple):
-    """A direction divided by a size, times the rate."""
+    """A direction divided by a denominator (its size), times the learning rate."""
 
     direction: str
     size: str
-    name: str  # of the recipe that this is, or "": nobody has named it
+    name: str  # of the recipe that computes the same, or "" for none
     tx: Transformation
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class PeriodicTable:
-    """The cells of `periodic_table`, row by row: `table["average", "rms"]` is one's transformation."""
+    """The cells of `periodic_table`, row by row: `table["average", "rms"]` is the transformation of one cell."""
 
     cells: tuple[Cell, ...]
 
@@ -60,7 +60,7 @@ class PeriodicTable:
         by_place = {(cell.direction, cell.size): cell.tx for cell in self.cells}
         if place not in by_place:
             raise ValueError(
-                f"the table has no cell {place!r}, give a direction and a size: directions are "
+                f"the table has no cell {place!r}; index it with a direction and a size: directions are "
                 f"{', '.join(self._names(0))}; sizes {', '.join(self._names(1))}"
             )
         return by_place[place]
@@ -76,19 +76,26 @@ class PeriodicTable:
 
 @checked
 def periodic_table(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> PeriodicTable:
-    """Every direction divided by every size, d/(s + ε), times the rate: the named optimizers and all between them.
+    """Return every direction divided by every denominator: the named optimizers and those between them.
 
-    Rows are directions, columns sizes; a dot is an optimizer that has no name. Iterating gives the cells, with
-    `direction`, `size`, `name` and `tx`; `table[direction, size]` is one cell's transformation. A named cell does what
-    the recipe of that name does with these arguments, and its others as they are there, but no decay of the weights.
+    d/(s + ε), times the learning rate
+
+    Rows are directions, columns denominators ("sizes"); a dot is an optimizer without a name. Iterating gives the
+    cells, with `direction`, `size`, `name` and `tx`; `table[direction, size]` is the transformation of one cell. A
+    named cell computes the same as the recipe of that name with these arguments and the recipe's defaults for others,
+    but without weight decay.
 
     Args:
-      learning_rate: η, of every cell; what is good differs from cell to cell.
-      b1: Of the directions; those of several averages have their own too.
-      b2: Of the sizes.
-      eps: ε, of `precondition`; AdaMax, AdaBelief and Yogi have theirs.
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
+        All cells use it; the best value differs between cells.
+      b1: β₁, the decay of the average of gradients, in [0, 1).
+        Directions with several averages have decays of their own too.
+      b2: β₂, the decay of the average of squared gradients, in [0, 1).
+      eps: ε, added to the denominator, 0 or more.
+        The columns of AdaMax, AdaBelief and Yogi have their own ε.
 
-    Raises `ValueError` for a cell that is not there.
+    Raises:
+      ValueError: The table is indexed with a cell that does not exist.
 
     >>> import gradtx as gx
     >>> table = gx.periodic_table(0.01)
@@ -113,7 +120,7 @@ def periodic_table(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, ep
         "average and change": add(momentum(b1), chain(change, momentum(b1), scale(b1))),
         "gradient and change": add(identity(), chain(change, scale(1.0))),
     }
-    sizes = {  # what is made of the gradient, and its ε
+    sizes = {  # the denominator, made of the gradient; and its ε
         "sum": (chain(square(), running_sum(0.0), sqrt()), eps),
         "rms": (rms(b2, corrected=False), eps),
         "corrected rms": (rms(b2), eps),

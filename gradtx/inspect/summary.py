@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What an optimizer is made of and remembers; prints as a table."""
+    """The pieces of an optimizer and their state; prints as a table."""
 
     rows: list[Row]
     parameters: int
@@ -33,7 +33,7 @@ class Summary(NamedTuple):
 
     def __str__(self) -> str:
         per = (lambda n: f"{n / self.parameters:.2f}") if self.parameters else (lambda n: "–")
-        table = [("piece", "hyperparameters", "remembers", "bytes/parameter", "bytes")]
+        table = [("piece", "hyperparameters", "state", "bytes/parameter", "bytes")]
         table += [(piece, values, slots, per(n), f"{n:,}") for piece, values, slots, n in self.rows]
         table += [("all", f"{self.parameters:,} parameters", "", per(self.bytes), f"{self.bytes:,}")]
         return aligned(table, left=3)
@@ -43,23 +43,31 @@ class Summary(NamedTuple):
 
 @checked
 def summary(tx: TransformationLike, params: Any) -> Summary:
-    """A table of the pieces, their hyperparameters at the first step, what each remembers, and its size.
+    """Return a table of the pieces of an optimizer: hyperparameters at the first step, state, and bytes of state.
 
-    Computed from shapes alone: nothing is allocated, so `params` may be `jax.ShapeDtypeStruct`s of any size.
+    The table is computed from shapes alone: nothing is allocated, so `params` may be `jax.ShapeDtypeStruct`s of any
+    size.
+
+    Args:
+      tx: The optimizer: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      params: The parameters, or `jax.ShapeDtypeStruct`s.
+
+    Returns:
+      A table with `rows`, one for each piece, the number of `parameters` and the `bytes` of the state.
 
     >>> import gradtx as gx, jax
     >>> gx.summary(gx.adam(), {"w": jax.ShapeDtypeStruct((1000, 1000), "float32")})
-    piece                                   hyperparameters       remembers  bytes/parameter      bytes
-    precondition                            eps=1e-08                                   0.00          0
-    precondition.direction.scale_by_ema     decay=0.9             mean                  4.00  4,000,000
-    precondition.direction.bias_correction  decay=0.9                                   0.00          0
-    precondition.by.square                                                              0.00          0
-    precondition.by.scale_by_ema            decay=0.999           mean                  4.00  4,000,000
-    precondition.by.bias_correction         decay=0.999                                 0.00          0
-    precondition.by.sqrt                                                                0.00          0
-    scale_by_learning_rate                  learning_rate=0.001                         0.00          0
-    step                                                          step                  0.00          4
-    all                                     1,000,000 parameters                        8.00  8,000,004
+    piece                                   hyperparameters       state  bytes/parameter      bytes
+    precondition                            eps=1e-08                               0.00          0
+    precondition.direction.scale_by_ema     decay=0.9             mean              4.00  4,000,000
+    precondition.direction.bias_correction  decay=0.9                               0.00          0
+    precondition.by.square                                                          0.00          0
+    precondition.by.scale_by_ema            decay=0.999           mean              4.00  4,000,000
+    precondition.by.bias_correction         decay=0.999                             0.00          0
+    precondition.by.sqrt                                                            0.00          0
+    scale_by_learning_rate                  learning_rate=0.001                     0.00          0
+    step                                                          step              0.00          4
+    all                                     1,000,000 parameters                    8.00  8,000,004
     """
     tx = Transformation.coerce("summary: tx", tx)
     for path, p in leaves_by_path(params).items():

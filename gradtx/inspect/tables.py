@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int) -> str:
-    """Rows of cells as lines: the first `left` columns begin together, the others end together.
+    """Align rows of cells as lines: the first `left` columns to the left, the others to the right.
 
     >>> print(aligned([("piece", "bytes"), ("scale_by_ema", "4"), ("scale", "0")], left=1))
     piece         bytes

@@ -1,4 +1,4 @@
-"""Expressions that write themselves in LaTeX: Python's arithmetic on them is the mathematics shown."""
+"""Expressions that print as LaTeX: Python's arithmetic on them gives the mathematics shown."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ SUM, PRODUCT, POWER, ATOM = range(4)  # how tightly an expression binds
 
 
 def _both_ways(rule: Callable[[Any, Any], "Tex"]) -> tuple[Any, Any]:
-    """An operator on expressions and numbers, and its reflection."""
+    """Return an operator on expressions and numbers, and its reflection."""
 
     def apply(a: Any, b: Any) -> "Tex":
         a, b = tex(a), tex(b)
@@ -55,7 +55,7 @@ def _compared(sign: str) -> Callable[[Any, Any], "Tex"]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tex:
-    """An expression in LaTeX, and what its surroundings must know of it.
+    """An expression in LaTeX, with the properties that the expressions around it need.
 
     >>> m, g = Tex("m"), Tex("g")
     >>> print(0.9 * m + (1 - 0.9) * (g - 2e-8) ** 2)
@@ -65,9 +65,9 @@ class Tex:
     text: str  # without its sign
     level: int = ATOM
     minus: bool = False
-    number: float = math.nan  # what it is, if it is a number
-    fixed: bool = False  # whether it is made of hyperparameters and t alone
-    root: "Tex | None" = None  # what it is the square root of
+    number: float = math.nan  # its value, if it is a number
+    fixed: bool = False  # whether it consists of hyperparameters and t alone
+    root: "Tex | None" = None  # the expression under the square root, if it is one
 
     __add__, __radd__ = _both_ways(_sum)
     __sub__, __rsub__ = _both_ways(lambda a, b: a + -b)
@@ -84,7 +84,7 @@ class Tex:
         return "-" * self.minus + self.text
 
     def within(self, level: int) -> str:
-        """The text, in parentheses if it binds less tightly than that."""
+        """Return the text, in parentheses if it binds less tightly than `level`."""
         return self.text if self.level >= level else parentheses(self.text)
 
 
@@ -93,7 +93,7 @@ def parentheses(text: str) -> str:
 
 
 def tex(x: Any) -> Tex:
-    """A number as an expression, in seven digits, all that a float32 is sure of, or as 1/n."""
+    """Return a number as an expression, in seven digits, the precision of float32, or as 1/n."""
     if isinstance(x, Tex):
         return x
     if 1e-3 < abs(x) < 1 and x != float(f"{x:.7g}") and x == 1 / (n := round(1 / x)):
@@ -109,12 +109,12 @@ def tex(x: Any) -> Tex:
 
 
 def word(name: str) -> str:
-    """A name of one letter as it is, a longer one upright."""
+    """Return a name of one letter unchanged, a longer one upright."""
     return name if len(name) == 1 else rf"\mathrm{{{name.replace('_', chr(92) + '_')}}}"
 
 
 def function(name: str) -> Callable[..., Tex]:
-    """What a call of the function shows."""
+    """Return the expression for calls of a function."""
     if name == "sqrt":
         return lambda x: Tex(rf"\sqrt{{{tex(x)}}}", root=tex(x))
     if name in ("abs", "norm"):
@@ -125,7 +125,7 @@ def function(name: str) -> Callable[..., Tex]:
 
 
 def typewriter(text: str) -> str:
-    """Any text within mathematics, where signs would be spaced; quotes are primes."""
+    """Return any text for use within mathematics, where signs would be spaced; quotes are primes."""
     special = {" ": r"\ ", "'": "{'}", '"': "{''}", "\\": r"{\backslash}", "^": r"{\wedge}", "~": r"{\sim}"}
     special |= {c: rf"\{c}" for c in "_{}%#&$"} | {c: f"{{{c}}}" for c in "+-*/=<>,:;"}
     return rf"\mathtt{{{''.join(special.get(c, c) for c in text)}}}"

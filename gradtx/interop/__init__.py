@@ -1,4 +1,4 @@
-"""Other libraries."""
+"""Interoperability with other libraries."""
 
 from gradtx.interop.optax import as_optax
 

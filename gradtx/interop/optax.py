@@ -1,4 +1,4 @@
-"""gradtx inside Optax. The other way needs nothing: every combinator takes an Optax transformation as it is."""
+"""Use of gradtx within Optax. The reverse needs no conversion: every combinator accepts Optax transformations."""
 
 from typing import Any
 
@@ -9,10 +9,20 @@ from gradtx.core.transformation import TransformationLike
 
 @checked
 def as_optax(tx: TransformationLike) -> Any:
-    """`tx` as an `optax.GradientTransformationExtraArgs`, for Optax's code that looks at the type.
+    """Convert a transformation to an `optax.GradientTransformationExtraArgs`, for Optax code that checks the type.
 
-    `optax.chain`, `MultiSteps` and `partition` take `tx` as it is unless a piece of it needs extra arguments, which
-    Optax passes to that type alone. As is Optax's rule, arguments that no piece needs are left out silently.
+    `optax.chain`, `MultiSteps` and `partition` accept `tx` without conversion unless a piece of it needs extra
+    arguments, which Optax passes only to that type. As in Optax, arguments that no piece needs are ignored silently.
+
+    Args:
+      tx: The transformation.
+
+    Returns:
+      The `optax.GradientTransformationExtraArgs` with the same `init` and `update`.
+
+    Raises:
+      TypeError: `tx` is not a transformation.
+      ImportError: Optax is not installed.
 
     >>> import gradtx as gx, optax, jax.numpy as jnp
     >>> tx = optax.chain(optax.clip(1.0), gx.as_optax(gx.sgd(0.5)))

@@ -1,4 +1,4 @@
-"""Problems, surfaces and races to try optimizers on."""
+"""Test problems, test surfaces and races for optimizers."""
 
 from gradtx.lab.problems import PROBLEMS, Batch, Problem, digits, line, xor
 from gradtx.lab.race import ENTRIES, Entry, Result, check_options, race

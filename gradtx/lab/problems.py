@@ -1,4 +1,4 @@
-"""Small problems to train on: real images of digits, the textbook's XOR network, and a line through points."""
+"""Small training problems: handwritten digits, the textbook's XOR network, and a line fitted to points."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,7 +13,7 @@ from gradtx.core.arguments import checked
 
 
 class Batch(NamedTuple):
-    """Examples with what is to be learned of them."""
+    """Batch of examples: inputs and targets."""
 
     inputs: Any
     """Shape (examples, features)."""
@@ -22,32 +22,42 @@ class Batch(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is trained, on what, and for how long unless the race is told otherwise."""
+    """Training problem: a model, its loss, its data, and the default batch size and number of epochs of a race."""
 
     init: Callable[[Array], Any]
-    """Random parameters of a `jax.random.key`."""
+    """A function from a `jax.random.key` to random parameters."""
     loss: Callable[[Any, Batch], Array]
-    """The mean loss of parameters over a batch, a scalar."""
+    """A function from parameters and a batch to the mean loss, a scalar."""
     accuracy: Callable[[Any, Batch], Array] | None
-    """The share of a batch that parameters classify right, from 0 to 1; None where there are no classes."""
+    """A function from parameters and a batch to the fraction classified right, from 0 to 1; None without classes."""
     train: Batch
+    """The training examples."""
     test: Batch
+    """The test examples."""
     batch_size: int
-    """How many examples a step."""
+    """The number of examples in a step."""
     epochs: int
-    """How many times through the training examples."""
+    """The number of passes over the training examples."""
 
 
 @checked
 def digits() -> Problem:
-    """Scikit-learn's handwritten digits: 8×8 images of 10 classes, 1,437 to train on and 360 to test.
+    """Handwritten digits of scikit-learn: 8×8 images of 10 classes, 1,437 for training and 360 for testing.
 
     The network is 64 → 64 (ReLU) → 10 (softmax), with cross-entropy. The split is the same for every seed of a race.
+
+    Returns:
+      The `Problem`, with a batch size of 32 and 40 epochs.
+
+    >>> from gradtx.lab import digits
+    >>> problem = digits()
+    >>> problem.train.inputs.shape, problem.test.inputs.shape
+    ((1437, 64), (360, 64))
     """
     from sklearn.datasets import load_digits
 
     images, classes = load_digits(return_X_y=True)
-    examples = Batch((images / 16).astype(np.float32), classes.astype(np.int32))  # grey levels are 0 to 16
+    examples = Batch((images / 16).astype(np.float32), classes.astype(np.int32))  # grey levels range from 0 to 16
     order = np.random.default_rng(0).permutation(len(classes))
     test, train = (Batch(*(x[part] for x in examples)) for part in np.split(order, [360]))
 
@@ -63,10 +73,17 @@ def digits() -> Problem:
 
 @checked
 def xor() -> Problem:
-    """The textbook's XOR network, 2 → 4 (ReLU) → 1 (sigmoid), with binary cross-entropy, tested on its four examples.
+    """XOR network of the textbook, 2 → 4 (ReLU) → 1 (sigmoid), with binary cross-entropy, trained and tested on XOR.
 
     Four hidden units are few: from three or four starts in ten an optimizer ends with an accuracy of 75% or less,
-    because units die. Seed 0 of a race is made a start from which all learn.
+    because units die. Seed 0 of a race is a start from which all textbook optimizers learn.
+
+    Returns:
+      The `Problem`, with its four examples as one batch and 1,000 epochs.
+
+    >>> from gradtx.lab import xor
+    >>> xor().train.targets
+    array([0., 1., 1., 0.], dtype=float32)
     """
     examples = Batch(np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32), np.array([0, 1, 1, 0], np.float32))
 
@@ -85,7 +102,17 @@ def xor() -> Problem:
 
 @checked
 def line() -> Problem:
-    """A line by least squares: the mean of ((a·x + b) − y)² over 100 points near y = 2·x + 1, from a = b = 0."""
+    """Line fit by least squares: the mean of ((a·x + b) − y)² over 100 points near y = 2·x + 1, from a = b = 0.
+
+    Returns:
+      The `Problem`, with the 100 points as one batch and 2,000 epochs; the points are also its test examples.
+
+    >>> import jax
+    >>> from gradtx.lab import line
+    >>> problem = line()
+    >>> sorted(problem.init(jax.random.key(0))), problem.train.inputs.shape
+    (['a', 'b'], (100, 1))
+    """
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (100, 1))
     points = Batch(x.astype(np.float32), (2 * x[:, 0] + 1 + rng.normal(0, 0.1, 100)).astype(np.float32))
@@ -103,7 +130,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {"digits": digits, "xor": xor, "lin
 
 
 def init_network(key: Array, sizes: tuple[int, ...]) -> list[dict[str, Array]]:
-    """Fully connected layers between the given sizes: weights N(0, 2/inputs), biases 0.
+    """Initialise fully connected layers between the given sizes: weights N(0, 2/inputs), biases 0.
 
     Source: He et al. 2015, arXiv 1502.01852.
     """
@@ -114,7 +141,7 @@ def init_network(key: Array, sizes: tuple[int, ...]) -> list[dict[str, Array]]:
 
 
 def network(params: list[dict[str, Array]], x: Any) -> Array:
-    """x·W + b, layer after layer, with ReLU between them: (examples, features) to (examples, outputs)."""
+    """Compute x·W + b, layer after layer, with ReLU between: (examples, features) to (examples, outputs)."""
     for i, layer in enumerate(params):
         x = (jax.nn.relu(x) if i else x) @ layer["weight"] + layer["bias"][None]
     return x

@@ -1,4 +1,4 @@
-"""The race: one problem, many optimizers, a compiled training loop each."""
+"""Race of optimizers on one problem, with a compiled training loop for each."""
 
 import math
 import time
@@ -19,16 +19,16 @@ from gradtx.lab.problems import Problem
 
 
 class Entry(NamedTuple):
-    """An optimizer that takes part."""
+    """Participant of a race: an optimizer with its default learning rate and batch size."""
 
     make: Callable[[float], Transformation]
-    """Makes it of a learning rate."""
+    """A function from a learning rate to the optimizer."""
     learning_rate: float
-    """The rate that it takes by default."""
+    """The default learning rate."""
     family: str
-    """By what it changes of plain descent: the direction, the size of each coordinate's step, or both."""
+    """The change relative to SGD: the direction, the per-coordinate scale, or both."""
     batch_size: Literal["all"] | None = None
-    """`"all"` if it needs the gradient of all examples; None takes the problem's."""
+    """`"all"` if the optimizer needs the gradient of all examples; None for the batch size of the problem."""
 
 
 DIRECTION = "gradient descent, and its direction changed (momentum)"
@@ -39,7 +39,7 @@ ENTRIES: dict[str, Entry] = {
     "averaged_momentum": Entry(optimizers.averaged_momentum, 0.5, DIRECTION),
     "heavy_ball": Entry(optimizers.heavy_ball, 0.05, DIRECTION),
     "rate_inside_momentum": Entry(optimizers.rate_inside_momentum, 0.05, DIRECTION),
-    # Friction such that the decay, 1 − Δt·η/m, is 0.9 at any rate.
+    # The friction makes the decay, 1 − Δt·η/m, 0.9 at any rate.
     "rolling_ball": Entry(lambda rate: optimizers.rolling_ball(rate, friction=0.1 / rate), 0.1, DIRECTION),
     "nesterov": Entry(optimizers.nesterov, 0.05, DIRECTION),
     "adagrad": Entry(optimizers.adagrad, 0.1, SIZE),
@@ -53,26 +53,30 @@ ENTRIES: dict[str, Entry] = {
     "nadam": Entry(optimizers.nadam, 0.01, BOTH),
     "amsgrad": Entry(optimizers.amsgrad, 0.01, BOTH),
 }
-"""The textbook's optimizers, by name."""
+"""The optimizers of the textbook, by name."""
 
 
 class Result(NamedTuple):
-    """How an optimizer did."""
+    """Result of an optimizer in a race."""
 
     optimizer: str
+    """The name of the entry."""
     family: str
-    """That of its `Entry`."""
+    """The family of the entry."""
     learning_rate: float
+    """The learning rate used."""
     batch_size: int
+    """The number of examples in a step."""
     steps: int
+    """The number of updates."""
     final_loss: float
-    """Over all training examples, after the last step; not finite if it diverged."""
+    """The loss over all training examples after the last step; not finite if the run diverged."""
     test_accuracy: float
-    """From 0 to 1; NaN if the problem has no classes or the loss is not finite."""
+    """The accuracy on the test examples, from 0 to 1; NaN if the problem has no classes or the loss is not finite."""
     ms_per_step: float
-    """The median over the calls of the compiled loop, compiling left out."""
+    """Milliseconds per step: the median over the calls of the compiled loop, without compilation."""
     state_bytes_per_parameter: float
-    """Of the whole state, the step included."""
+    """The bytes of the whole state, including the step, divided by the number of parameters."""
     losses: np.ndarray
     """The loss of each step's batch before that step, shape (steps,)."""
 
@@ -86,20 +90,29 @@ def race(
     batch_size: int | Literal["all"] | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
-    progress: Callable[[str, float], None] = lambda optimizer, share: None,
+    progress: Callable[[str, float], None] = lambda optimizer, fraction: None,
 ) -> list[Result]:
-    """Trains a problem with each optimizer from the same start; the results come sorted by final loss.
+    """Train a problem with each optimizer from the same start and return the results, sorted by final loss.
 
-    Each epoch shuffles the examples and leaves out those that fill no batch.
+    Each epoch shuffles the examples and leaves out the examples that do not fill a batch.
 
     Args:
-      problem: What to train.
-      entries: Who takes part, by name.
-      epochs: How many times through the examples, in place of the problem's own.
-      batch_size: Examples a step, for every optimizer: `"all"` is batch descent, 1 is stochastic.
-      learning_rate: For every optimizer, in place of its own.
-      seed: Of the first parameters and of the order of the examples.
-      progress: Called with the optimizer that runs and the share of the race that is done, from 0 to 1.
+      problem: The problem to train, such as `digits()`.
+      entries: The optimizers that take part, by name.
+      epochs: The number of passes over the examples, 1 or more; None for the default of the problem.
+      batch_size: The number of examples in a step, for every optimizer: `"all"` is batch descent, 1 is stochastic
+        descent; None for the default of each entry or of the problem.
+      learning_rate: The learning rate for every optimizer, a finite number above 0; None for the default of each entry.
+      seed: The seed of the initial parameters and of the order of the examples, from 0 to 2³² − 1.
+      progress: A function called with the name of the running optimizer and the completed fraction of the race, from 0
+        to 1.
+
+    Returns:
+      A list with a `Result` for each entry, the lowest final loss first and diverged runs last.
+
+    Raises:
+      TypeError: `entries` is not a dict, or `problem` is not a `Problem`.
+      ValueError: An option is out of range.
 
     >>> from gradtx.lab import ENTRIES, line, race
     >>> for result in race(line(), {"sgd": ENTRIES["sgd"]}):
@@ -121,7 +134,7 @@ def race(
             epochs=epochs or problem.epochs,
             batch_size=size,
             seed=seed,
-            progress=lambda share, name=name, done=done: progress(name, (done + share) / len(entries)),
+            progress=lambda fraction, name=name, done=done: progress(name, (done + fraction) / len(entries)),
         )
         final_loss = float(problem.loss(run.params, problem.train))
         accuracy = math.nan
@@ -153,7 +166,24 @@ def check_options(
     learning_rate: float | None = None,
     seed: int = 0,
 ) -> None:
-    """Raises `ValueError` for options that `race` cannot run with."""
+    """Check the options of `race` before it runs.
+
+    Args:
+      problem: The problem to train.
+      epochs: The number of passes over the examples, 1 or more; None for the default of the problem.
+      batch_size: The number of examples in a step, from 1 to all training examples; `"all"`; or None for the default.
+      learning_rate: The learning rate, a finite number above 0; None for the default of each entry.
+      seed: The seed, from 0 to 2³² − 1.
+
+    Raises:
+      TypeError: `problem` is not a `Problem`.
+      ValueError: An option is out of range.
+
+    >>> from gradtx.lab import check_options, line
+    >>> check_options(line(), epochs=0)
+    Traceback (most recent call last):
+    ValueError: the epochs must be at least 1, got 0
+    """
     if not isinstance(problem, Problem):
         raise TypeError(f"the problem must be a Problem, such as PROBLEMS['xor'](), got {said(problem)}")
     if not 0 <= seed < 2**32:
@@ -170,6 +200,8 @@ def check_options(
 
 
 class _Run(NamedTuple):
+    """Trained parameters, state, losses and time of one training loop."""
+
     params: Any
     state: State
     losses: np.ndarray
@@ -179,7 +211,7 @@ class _Run(NamedTuple):
 def _train(
     problem: Problem, tx: Transformation, epochs: int, batch_size: int, seed: int, progress: Callable[[float], None]
 ) -> _Run:
-    """One training loop, compiled ahead of time and then called about twenty times, so that progress shows."""
+    """Run a training loop, compiled ahead of time and called about twenty times so that progress is visible."""
     train = jax.device_put(problem.train)
     examples = len(train.targets)
     steps = examples // batch_size

@@ -1,4 +1,4 @@
-"""Losses of two parameters, to see how optimizers move."""
+"""Test surfaces: losses of two parameters that show how optimizers move."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,21 +17,22 @@ from gradtx.core.transformation import TransformationLike
 
 
 class Surface(NamedTuple):
-    """A loss of two parameters, with what a picture of it needs."""
+    """Loss of two parameters, with its minima, a start and the ranges of a picture."""
 
     function: Callable[[Any], Any]
-    """From parameters of shape (2,) to the loss, one number; it is told apart from others by being the same object."""
+    """The loss: a function from parameters of shape (2,) to one number. Programs are cached by its identity."""
     minima: tuple[tuple[float, float], ...]
-    """All of them, the lowest first."""
+    """All minima, the lowest first."""
     start: tuple[float, float]
-    """Where optimizers begin."""
+    """The initial parameters."""
     xlim: tuple[float, float]
-    """The range of the first parameter that is of interest."""
+    """The range of the first parameter to draw."""
     ylim: tuple[float, float]
-    """The range of the second."""
+    """The range of the second parameter to draw."""
     title: str
+    """The title of its pictures."""
     noise: float = 0.0
-    """The standard deviation of what is added to each coordinate of each gradient."""
+    """The standard deviation of the Gaussian noise added to each coordinate of each gradient."""
 
 
 def _bowl(w):
@@ -64,7 +65,7 @@ def _local_minimum(w):  # along the valley the slope is (x + 1)·x·(x − 2)
     return x**4 / 4 - x**3 / 3 - x**2 + 8 / 3 + (y - 0.3 * x) ** 2
 
 
-def _ravine(w):  # an elongated bowl, turned by 30°
+def _ravine(w):  # an elongated bowl, rotated by 30°
     along, across = (3**0.5 * w[0] + w[1]) / 2, (3**0.5 * w[1] - w[0]) / 2
     return (along**2 + 30 * across**2) / 2
 
@@ -102,20 +103,25 @@ SURFACES: dict[str, Surface] = {
 def descend(
     surface: Surface, tx: TransformationLike, steps: int = 100, start: Any = None, key: Array | None = None
 ) -> np.ndarray:
-    """The way of an optimizer over a surface, shape (steps + 1, 2): the parameters from the start on.
+    """Run an optimizer on a surface and return its path.
 
-    Pieces that need more than the gradient are given it: the `value`, a `key`, and of the step's noisy loss `grad_fn`
-    and `hvp`.
+    Pieces of the optimizer receive the extra arguments that they need: the loss as `value`, a `key`, and, of the step's
+    noisy loss, the gradient function `grad_fn` and the Hessian-vector product `hvp`.
 
     Args:
-      surface: One of `SURFACES`, or your own.
-      tx: The optimizer.
-      steps: How many updates.
-      start: Where from, in place of the surface's own start.
-      key: Of the noise in the gradients and of the pieces that draw; `jax.random.key(0)` if None.
+      surface: One of `SURFACES`, or a custom `Surface`.
+      tx: The optimizer: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      steps: The number of updates, 1 or more.
+      start: The initial parameters, two numbers; None for the start of the surface.
+      key: The random key of the gradient noise and of the pieces that draw; None for `jax.random.key(0)`.
 
-    Raises `ValueError` or `TypeError` for an optimizer whose pieces need what a surface does not give, and for steps
-    below 1.
+    Returns:
+      The parameters before the first and after each update, an array of shape (steps + 1, 2).
+
+    Raises:
+      ValueError: A piece of the optimizer needs another extra argument, `start` is not two numbers, or `steps` is below
+        1.
+      TypeError: `surface` is not a `Surface`, or `tx` is not a transformation.
 
     >>> import gradtx as gx
     >>> from gradtx.lab import SURFACES, descend
@@ -133,17 +139,17 @@ def descend(
     if start.shape != (2,):
         raise ValueError(f"descend: start must be two numbers, got an array of shape {start.shape}")
     for piece in walk(tx):
-        if unknown := [name for name in piece.needs if name not in (*_GIVEN, "params", "**")]:
+        if unknown := [name for name in piece.needs if name not in (*_EXTRA, "params", "**")]:
             raise ValueError(
                 f"descend: {type(piece).__name__} needs the argument {unknown[0]!r}, which a surface does not give"
             )
     key = jax.random.key(0) if key is None else key
     program = program_of(surface.function, steps, lambda of: jax.jit(lambda *rest: _descend(of(), steps, *rest)))
-    way = program(tx, jnp.asarray(start, float), surface.noise, key)
-    return np.concatenate([start[None].astype(way.dtype), way])
+    path = program(tx, jnp.asarray(start, float), surface.noise, key)
+    return np.concatenate([start[None].astype(path.dtype), path])
 
 
-_GIVEN = ("value", "key", "grad_fn", "hvp")
+_EXTRA = ("value", "key", "grad_fn", "hvp")
 
 
 def _descend(function: Any, steps: int, tx: Transformation, start: Array, noise: Any, key: Array) -> Array:
@@ -154,12 +160,12 @@ def _descend(function: Any, steps: int, tx: Transformation, start: Array, noise:
         noise_key, own_key = jax.random.split(key)
         tilt = noise * jax.random.normal(noise_key, w.shape, w.dtype)
 
-        def loss(w):  # of the step: as of a mini-batch, its gradient is off by the tilt everywhere
+        def loss(w):  # of this step: the noise shifts its gradient everywhere, as a mini-batch does
             return function(w) + tilt @ (w - jax.lax.stop_gradient(w))
 
         grad_fn = jax.grad(loss)
         given = (function(w), own_key, grad_fn, lambda v: jax.jvp(grad_fn, (w,), (v,))[1])
-        extra = {name: x for name, x in zip(_GIVEN, given) if {name, "**"} & needs}
+        extra = {name: x for name, x in zip(_EXTRA, given) if {name, "**"} & needs}
         updates, state = tx.update(grad_fn(w), state, w, **extra)
         w = apply_updates(w, updates)
         return (w, state), w

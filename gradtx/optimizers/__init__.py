@@ -1,8 +1,8 @@
-"""Named optimizers: each a function whose one return expression is the composition.
+"""Optimizers by name: each is a function that returns a composition of pieces and combinators.
 
-The first line of each says its formula, with η for `learning_rate`, β₁ and β₂ for `b1` and `b2`, β for `decay` or
-`momentum`, ε for `eps`, λ for `weight_decay`; θ or w are the parameters. An argument is documented where it goes: on
-its piece, or on the recipe that this one varies. `where` says which parameters decay, as in `add_weight_decay`.
+In the formulas g is the gradient, w the parameters, t the step from 1, η the learning rate, β, β₁ and β₂ the decays of
+averages and momentum, ε the constant in the denominator and λ the weight decay. ema(x) is the exponential moving
+average of x, and a hat marks an average corrected for its start at 0. Printing an optimizer shows its composition:
 
 >>> import gradtx as gx
 >>> gx.laprop(0.1)

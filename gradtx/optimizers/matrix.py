@@ -1,6 +1,6 @@
-"""Optimizers that step by the norm of each layer: orthogonal matrices for matrices, another rule for the rest."""
+"""Optimizers that measure the step of each layer in a norm of its own: orthogonalized updates for matrices."""
 
-from typing import Any
+from typing import Any, Literal
 
 from gradtx.combinators import chain, partition
 from gradtx.core import Transformation
@@ -23,12 +23,12 @@ from gradtx.typing import Axes, DTypeLike, Patterns, ScalarOrSchedule, Transform
 
 
 def _each(where: Where, tx: TransformationLike) -> dict[Any, TransformationLike]:
-    """The rules that give `tx` to one pattern or function, or to each of several."""
+    """Return rules for `partition` that give `tx` to one pattern or function, or to each of several."""
     one = isinstance(where, str) or callable(where)
     return dict.fromkeys((where,) if one else sequence("the patterns of a group", where), tx)
 
 
-ADAM = adam(3e-4, b2=0.95, eps=1e-10)  # of the author's code, for what is no matrix
+ADAM = adam(3e-4, b2=0.95, eps=1e-10)  # as in the author's code, for all other parameters
 
 
 @checked
@@ -41,19 +41,58 @@ def muon(
     exclude: Patterns = (),
     nesterov: bool = True,
     corrected: bool = False,
-    rule: str = "original",
+    rule: Literal["original", "spectral", "adam", "sign"] = "original",
     axes: tuple[Axes, Axes] = (-2, -1),
-    method: str = "newton_schulz",
+    method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz",
     dtype: DTypeLike | None = None,
 ) -> Transformation:
-    """w ← w − η·(c·U·Vᵀ + λ·w), of U·S·Vᵀ = g + β·v, v ← β·v + g, with c = √max(1, outputs/inputs)
+    """Muon: orthogonalized momentum for matrices, another optimizer for the rest (Jordan et al., 2024).
 
-    For the parameters that `where` chooses, a pattern or a function. Those of the patterns `apart`, such as embeddings
-    and heads, and all others go by `rest`. v may as well be an average (PyTorch): only its direction counts. Optax
-    corrects that for its start before Nesterov's step, which differs at first: `corrected`, with `nesterov_ema`.
-    `rule` and `axes`, (inputs, outputs) as in Optax and (-1, -2) in PyTorch's layout, are of `scale_by_shape`, `method`
-    and `dtype` of `orthogonalize`.
-    Source: Jordan et al. 2024, Muon: an optimizer for hidden layers; Liu et al. 2025, arXiv 2502.16982 (decay).
+    w ← w − η·(c·U·Vᵀ + λ·w), with U·S·Vᵀ = g + β·v, v ← β·v + g, c = √max(1, outputs/inputs)
+
+    U·S·Vᵀ is the singular value decomposition, so all singular values of the update become c. The parameters that
+    `where` chooses take these steps, except those of `exclude`, such as embeddings and heads; `default` optimizes all
+    others.
+
+    PyTorch takes an average of gradients for v, which gives the same steps, since only the direction of v counts. Optax
+    corrects that average for its start at 0 before Nesterov's step, so its first steps differ (`corrected=True`).
+
+    Args:
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. It applies to the
+        matrices only.
+      momentum: β, the decay of the momentum, in [0, 1).
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. It applies to the
+        matrices only.
+      default: The optimizer of all other parameters. The default is Adam with a learning rate of 3e-4, β₂ = 0.95 and
+        ε = 1e-10, as in the author's code.
+      where: The parameters that Muon optimizes: a path pattern or a function of (path, leaf). The default is every leaf
+        with two axes or more.
+      exclude: The parameters that `default` optimizes although `where` chooses them: a path pattern or a function of
+        (path, leaf), or a sequence of them. Each must choose at least one parameter.
+      nesterov: If True, use Nesterov's form of momentum. If False, U·S·Vᵀ = v.
+      corrected: If True, correct the average of gradients for its start at 0 before Nesterov's step, as Optax does. It
+        has no effect if `nesterov` is False.
+      rule: The factor c: `"original"`, √max(1, outputs/inputs), Muon's own; `"adam"`, 0.2·√max(inputs, outputs), which
+        makes the RMS of the update 0.2, about that of Adam's updates; `"spectral"`, √(outputs/inputs); or `"sign"`,
+        1/inputs.
+      axes: The axes (inputs, outputs) of a matrix, each a number or a tuple of numbers; all other axes count matrices.
+        (-2, -1) is right for kernels in JAX's libraries and in Optax, (-1, -2) for PyTorch's layout.
+      method: The algorithm that orthogonalizes: `"newton_schulz"`, Muon's five iterations; `"polar_express"`, five
+        iterations that come closer to orthogonal; or `"svd"`, exact but slow on accelerators.
+      dtype: The dtype to which the factors of the iterations' products are rounded: `"bfloat16"`, as in Muon's own
+        code, `"float32"`, or None for the dtype that they have.
+
+    Raises:
+      ValueError: A pattern chooses no parameter, or a chosen leaf has fewer than two axes or lacks one of `axes`.
+      TypeError: A chosen leaf is complex.
+
+    Source: Jordan et al. 2024, Muon: an optimizer for hidden layers; weight decay, Liu et al. 2025, arXiv 2502.16982.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.muon(0.5, method="svd"), jnp.zeros((2, 2))
+    >>> tx.update(jnp.array([[300.0, 0.0], [0.0, 5.0]]), tx.init(params), params)[0].round(3)
+    Array([[-0.5, -0. ],
+           [-0. , -0.5]], dtype=float32)
     """
     direction = nesterov_ema(momentum) if corrected and nesterov else add_momentum(momentum, nesterov)
     shaped = chain(direction, orthogonalize(method, axes=axes, dtype=dtype), scale_by_shape(rule, axes))
@@ -72,13 +111,42 @@ def scion(
     constrained: bool = True,
     axes: tuple[Axes, Axes] = (-2, -1),
 ) -> Transformation:
-    """w ← w − η·(ρ·o + w), with o = √(outputs/inputs)·U·Vᵀ of U·S·Vᵀ = ema(g)
+    """Scion: steps to the boundary of a norm ball that fits each kind of layer (Pethick et al., 2025).
 
-    o is where the unit ball of the layer's norm reaches farthest along m = ema(g): sign(m)/inputs for the patterns
-    `heads` and sign(m) for `embeddings`, of radius `outer_radius`, and m/rms(m) for vectors. The weights stay in balls
-    of radius ρ; not `constrained`, the term w is left out. The defaults are the paper's for nanoGPT; the radius of a
-    small net is about 1. For convolutions the paper's o is smaller by the width of the kernel.
+    w ← w − η·(ρ·o + w), with o = √(outputs/inputs)·U·Vᵀ, U·S·Vᵀ = m, m = ema(g)
+
+    o is the point of the unit ball of the layer's norm that reaches farthest along m. For matrices it is as above, with
+    the singular value decomposition U·S·Vᵀ; for the parameters of `heads` it is sign(m)/inputs, for those of
+    `embeddings` sign(m), both with `outer_radius` as ρ; for vectors it is m/rms(m). If `constrained`, the parameters
+    stay in balls of radius ρ; if not, the term w is left out.
+
+    The defaults are the paper's for nanoGPT; a small network needs a radius of about 1. For convolutions the paper's o
+    is smaller by a factor of the kernel's width.
+
+    Args:
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. If `constrained`, the
+        weight of the new point against the parameters, at most 1.
+      decay: β, the decay of the average m of gradients, in [0, 1).
+      radius: ρ, the radius of the ball for hidden matrices and for vectors.
+      outer_radius: ρ for the parameters of `heads` and `embeddings`.
+      heads: The output layers: a path pattern or a function of (path, leaf), or a sequence of them. Each must choose at
+        least one parameter.
+      embeddings: The tables of embeddings, in the same form as `heads`.
+      constrained: If True, pull the parameters towards 0 by η·w, so that they stay in the balls. If False, leave out
+        this term.
+      axes: The axes (inputs, outputs) of a matrix, each a number or a tuple of numbers; all other axes count matrices.
+        (-2, -1) is right for kernels in JAX's libraries, (-1, -2) for PyTorch's layout.
+
+    Raises:
+      ValueError: A pattern chooses no parameter, or a matrix or head lacks one of `axes`.
+      TypeError: A matrix or head is complex.
+
     Source: Pethick et al. 2025, arXiv 2502.07529 (SCG, and uSCG if not `constrained`), without its ε.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.scion(0.5, outer_radius=2.0, embeddings="table"), {"table": jnp.ones((1, 2))}
+    >>> tx.update({"table": jnp.array([[0.1, -3.0]])}, tx.init(params), params)[0]
+    {'table': Array([[-1.5,  0.5]], dtype=float32)}
     """
     signs, outer = (sign(), scale_by_shape("sign", axes)), scale(outer_radius)
     spectral = chain(orthogonalize(axes=axes), scale_by_shape("spectral", axes), scale(radius))

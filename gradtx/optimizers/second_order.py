@@ -1,4 +1,4 @@
-"""Optimizers that use curvature."""
+"""Optimizers that use the diagonal of the Hessian."""
 
 from gradtx.combinators import chain, momentum, precondition, rms
 from gradtx.core import Transformation
@@ -28,12 +28,31 @@ def adahessian(
     hessian_power: ScalarOrSchedule = 1.0,
     diagonal: TransformationLike = HUTCHINSON,
 ) -> Transformation:
-    """w ← w − η·m̂/(√ŝᵏ + ε), with ŝ = ema(h²)/(1 − β₂ᵗ), h the diagonal of the Hessian
+    """AdaHessian: Adam with the diagonal of the Hessian in the denominator (Yao et al., 2020).
 
-    Adam with squares of the curvature instead of the gradient's; k is `hessian_power`, from 0 (momentum) to 1, and ε is
-    the published code's. `diagonal` makes h: `hessian_diagonal("first")` averages it over the kernels of convolutions
-    (signed, as in the paper; its code averages |h|), `every(hessian_diagonal(), 10)` measures it at every tenth update.
+    w ← w − η·m̂/(√ŝᵏ + ε), with m̂ = ema(g)/(1 − β₁ᵗ), ŝ = ema(h²)/(1 − β₂ᵗ), h the diagonal of the Hessian
+
+    With the default `diagonal`, every update needs `params`, a random `key`, and `hvp`, the function v ↦ H·v. Its
+    product H·z costs about two gradients; `every(hessian_diagonal(), 10)` measures it at every tenth update.
+    `hessian_diagonal("first")` averages h over the spatial axes of convolution kernels, as the paper does. The signed
+    values are averaged, as in the paper; the published code averages |h|.
+
+    Args:
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
+      b1: β₁, the decay of the average of gradients, in [0, 1).
+      b2: β₂, the decay of the average of the squared Hessian diagonal, in [0, 1).
+      eps: ε, added to the denominator, 0 or more. The default is the one of the published code.
+      hessian_power: k, the power of the denominator, from 0 (momentum alone) to 1.
+      diagonal: The transformation that estimates the diagonal of the Hessian. The default is Hutchinson's estimate.
+
     Source: Yao et al. 2020, arXiv 2006.00719, algorithm 1.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx, params = gx.adahessian(0.1), jnp.array([1.0, 2.0])
+    >>> grad = jax.grad(lambda w: jnp.sum(w**3))
+    >>> hvp = lambda v: jax.jvp(grad, (params,), (v,))[1]
+    >>> tx.update(grad(params), tx.init(params), params, hvp=hvp, key=jax.random.key(0))[0].round(3)
+    Array([-0.05, -0.1 ], dtype=float32)
     """
     size = chain(diagonal, rms(b2), power(hessian_power))
     return chain(precondition(momentum(b1), by=size, eps=eps), scale_by_learning_rate(learning_rate))
@@ -51,11 +70,35 @@ def sophia(
     every_k: int = 10,
     diagonal: TransformationLike = HUTCHINSON,
 ) -> Transformation:
-    """w ← w − η·(clip(m/max(γ·h, ε), ±1) + λ·w), with h ← ema(diagonal of the Hessian) at every tenth update
+    """Sophia-H: momentum divided by the diagonal of the Hessian and clipped (Liu et al., 2023).
 
-    Sophia-H. As in the paper, neither average is corrected, and h is of the same step; Optax corrects m and divides by
-    the h of the step before. Another `diagonal`, a transformation that makes it, is another Sophia.
+    w ← w − η·(clip(m/max(γ·h, ε), ±1) + λ·w), with m = ema(g), h ← ema(diagonal of the Hessian) every k updates
+
+    Every update needs `params`. With the default `diagonal`, every update also needs a random `key`, and `hvp`, the
+    function v ↦ H·v, which is evaluated only at the first of every k updates.
+
+    As in the paper, neither average is bias-corrected, and h is the average of the same step. Optax corrects m, and
+    divides by the h of the step before. Another `diagonal` gives another variant of Sophia.
+
+    Args:
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
+      b1: β₁, the decay of the average of gradients, in [0, 1).
+      b2: β₂, the decay of the average of the Hessian diagonal, in [0, 1).
+      gamma: γ, the factor of the Hessian diagonal. A larger γ clips fewer coordinates.
+      eps: ε, the lower bound of the denominator.
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.
+      where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
+      every_k: k, an integer, 1 or more. The diagonal is estimated at the first of every k updates.
+      diagonal: The transformation that estimates the diagonal of the Hessian. The default is Hutchinson's estimate.
+
     Source: Liu et al. 2023, arXiv 2305.14342, algorithm 3.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> tx, params = gx.sophia(0.1, weight_decay=0.0), jnp.array([1.0, -2.0])
+    >>> grad = jax.grad(lambda w: jnp.sum(w**4))
+    >>> hvp = lambda v: jax.jvp(grad, (params,), (v,))[1]
+    >>> tx.update(grad(params), tx.init(params), params, hvp=hvp, key=jax.random.key(0))[0]
+    Array([-0.1,  0.1], dtype=float32)
     """
     size = chain(every(chain(diagonal, scale_by_ema(b2)), every_k), scale(gamma), lower_bound(eps))
     clipped = chain(precondition(momentum(b1, corrected=False), by=size, eps=0.0), clip(1.0))

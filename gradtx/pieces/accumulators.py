@@ -1,4 +1,4 @@
-"""Sums and maxima over time."""
+"""Accumulators: sums and maxima of the updates over time."""
 
 from functools import reduce
 from typing import Any
@@ -13,10 +13,12 @@ from gradtx.pieces.formulas import lerp, safe_sqrt
 
 
 class running_sum(PerLeaf):
-    """The sum of all updates so far, AdaGrad's memory.   s ← s + g;  u = s
+    """Sum of all updates so far, AdaGrad's accumulator (Duchi, Hazan and Singer, 2011).
+
+    s ← s + g;  u = s
 
     Args:
-      initial_value: The sum before the first update, in units of the updates.
+      initial_value: The sum before the first update, 0 or more, in units of the updates.
 
     Source: Duchi, Hazan and Singer 2011.
 
@@ -40,7 +42,9 @@ class running_sum(PerLeaf):
 
 
 class running_max(PerLeaf):
-    """The largest of all updates so far, coordinate by coordinate, from 0.   s ← max(s, g);  u = s
+    """Largest update so far, for each coordinate and starting at 0 (AMSGrad; Reddi, Kale and Kumar, 2018).
+
+    s ← max(s, g);  u = s
 
     Source: Reddi, Kale and Kumar 2018, arXiv 1904.09237 (AMSGrad).
 
@@ -62,10 +66,12 @@ class running_max(PerLeaf):
 
 
 class decayed_max(PerLeaf):
-    """The largest of the updates so far, each decayed by its age: AdaMax's memory.   s ← max(b·s, g);  u = s
+    """Largest update so far, with each update decayed by its age: AdaMax's accumulator (Kingma and Ba, 2015).
+
+    s ← max(b·s, g);  u = s
 
     Args:
-      decay: b in [0, 1).
+      decay: b, the decay of the maximum, in [0, 1).
 
     Source: Kingma and Ba 2015, arXiv 1412.6980, section 7.1.
 
@@ -89,13 +95,13 @@ class decayed_max(PerLeaf):
 
 
 class scale_by_own_rms(PerLeaf):
-    r"""AdaDelta's feedback: multiplies the updates by the RMS of what it emitted before.
+    r"""Multiply the updates by the RMS of the updates emitted before (AdaDelta; Zeiler, 2012).
 
     $$u = \sqrt{x + ε}\; g, \qquad x ← b\,x + (1 − b)\,u^2$$
 
     Args:
-      decay: b in [0, 1).
-      eps: ε, in squared units of the parameters; √ε is the size of the first steps.
+      decay: b, the decay of the average of squared emitted updates, in [0, 1).
+      eps: ε, added to that average, 0 or more, in squared units of the parameters. √ε is the scale of the first steps.
 
     Source: Zeiler 2012, arXiv 1212.5701, algorithm 1.
 
@@ -120,12 +126,13 @@ class scale_by_own_rms(PerLeaf):
 
 
 class sm3_sum(PerLeaf):
-    r"""The sum of all updates so far, of which only the largest of each row and of each column are remembered.
+    r"""Sum of all updates so far, stored as the largest value of each row and of each column (SM3; Anil et al., 2019).
 
     $$s_{ij} = \min(r_i, c_j) + g_{ij}; \qquad u = s, \qquad r_i ← \max_j s_{ij}, \quad c_j ← \max_i s_{ij}$$
 
-    For sizes, 0 or more, it is never below `running_sum`, whose n·m numbers are n + m here. Of a leaf with more axes,
-    for each index of each axis the largest is remembered; with fewer, it is `running_sum`.
+    For updates of 0 or more, such as squared gradients, the result is never below the exact sum of `running_sum`.
+    A matrix of n rows and m columns needs n + m numbers instead of n·m. A leaf with more axes stores the largest value
+    for each index of each axis. A leaf with fewer than two axes stores the exact sum.
 
     Source: Anil et al. 2019, arXiv 1901.11150, algorithm SM3-II.
 
@@ -154,7 +161,7 @@ class sm3_sum(PerLeaf):
 
 
 def _largest(x: Array) -> tuple[Array, ...]:
-    """For each axis, the largest over the others; of fewer than two axes, x itself."""
+    """Return, for each axis, the maximum over the other axes; with fewer than two axes, x itself."""
     if x.ndim < 2:
         return (x,)
     every = range(x.ndim)
@@ -162,7 +169,7 @@ def _largest(x: Array) -> tuple[Array, ...]:
 
 
 def _least(largest: tuple[Array, ...]) -> Array:
-    """The smallest of what `_largest` says of each coordinate."""
+    """Return, for each coordinate, the smallest of its maxima in `_largest`."""
     if len(largest) == 1:
         return largest[0]
     every = range(len(largest))

@@ -1,4 +1,4 @@
-"""Averages over time, and the correction of their start."""
+"""Averages over time, and the correction of their start at 0."""
 
 from typing import Any
 
@@ -11,22 +11,24 @@ from gradtx.pieces.formulas import lerp
 
 
 class scale_by_ema(PerLeaf):
-    r"""Exponential moving average of the updates, from 0.   m ← b·m + (1 − b)·g;  u = m
+    """Exponential moving average of the updates.
 
-    About the last 1/(1 − b) updates count. `bias_correction` after it mends the start at 0; so does starting at the
-    first update.
+    m ← b·m + (1 − b)·g;  u = m
+
+    Effective window: 1/(1 − b) updates. The average starts at 0, so early values are biased low: follow it with
+    `bias_correction(b)` or set `from_first=True`.
 
     Args:
-      decay: b in [0, 1).
-      from_first: Whether the average starts at the first update instead of 0.
-      before: Whether it emits the average without this update, and then takes it in.
+      decay: b, the decay of the average, in [0, 1).
+      from_first: If True, start the average at the first update instead of 0.
+      before: If True, emit the previous average and update it afterwards (Lion, ADOPT).
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.scale_by_ema(0.5)
     >>> state = tx.init(jnp.zeros(()))
     >>> for value in (25.0, 13.0, 17.0, 31.0, 43.0):
-    ...     mean, state = tx.update(jnp.array(value), state)
-    ...     print(mean)
+    ...     average, state = tx.update(jnp.array(value), state)
+    ...     print(average)
     12.5
     12.75
     14.875
@@ -53,14 +55,20 @@ class scale_by_ema(PerLeaf):
 
 
 class add_momentum(PerLeaf):
-    r"""Heavy-ball momentum, a decaying sum of the updates.   v ← b·v + g;  u = v,  or with Nesterov  u = g + b·v
+    """Heavy-ball momentum: a decaying sum of the updates (Polyak, 1964).
+
+    v ← b·v + g;  u = v,  or with Nesterov  u = g + b·v
+
+    This piece is a link of a chain and has no learning rate: for a complete optimizer use `sgd(momentum=…)` or
+    `heavy_ball`, for an average of gradients instead of a sum use `averaged_momentum`, and for Adam's direction, a
+    bias-corrected average, use the piece `momentum`.
 
     A constant update g grows to g / (1 − b). Nesterov's form is the gradient step from the look-ahead point, with the
     parameters kept at that point.
 
     Args:
-      decay: b in [0, 1), 1 − friction.
-      nesterov: Whether to look one step ahead.
+      decay: b, the decay of the sum, in [0, 1): 1 − friction.
+      nesterov: If True, use Nesterov's form of momentum. It looks one step ahead.
 
     Source: Polyak 1964; Nesterov 1983; Sutskever et al. 2013.
 
@@ -85,15 +93,16 @@ class add_momentum(PerLeaf):
 
 
 class bias_correction(Transformation):
-    r"""Corrects any exponential average for its start at 0.   u = g / (1 − bᵗ);  g / (1 − b₁·b₂ ⋯ bₜ) if b changes
+    """Correct an exponential moving average for its start at 0 (Kingma and Ba, 2015).
 
-    A constant decay needs no memory. One that is a schedule is remembered as one number, the mean of log b over the
-    steps.
+    u = g / (1 − bᵗ);  g / (1 − b₁·b₂ ⋯ bₜ) if b changes
+
+    A constant decay needs no state. A scheduled decay needs one number, the mean of log b over the steps.
 
     Args:
-      decay: b in [0, 1), that of the average.
-      remember: Whether the decays used so far are remembered, for one that you change between updates; always so for
-        a schedule. Without, the average is corrected as if the decay had always been the present one.
+      decay: b, the decay of the average to correct, in [0, 1).
+      remember: If True, keep track of the decays used so far, for a decay that you change between updates; always True
+        for a schedule. If False, correct the average as if the decay had always had its present value.
 
     Source: Kingma and Ba 2015, arXiv 1412.6980, section 3.
 
@@ -121,12 +130,12 @@ class bias_correction(Transformation):
             slots = {"mean_log_decay": mean}
         else:
             log_product = context.step.astype(self.decay.dtype) * _log(self.decay)
-        # For each leaf anew: shared by all, it made a compiled step of a small network take 1.7 times as long.
+        # Computed for each leaf: one value for all leaves made a compiled step of a small network take 1.7× as long.
         return jax.tree.map(lambda g: g / -jnp.expm1(log_product), updates), slots
 
 
 def _log_product(mean: Array, decay: Array, step: Array) -> tuple[Array, Array]:
-    """The mean of the logarithms of the decays up to `step`, and their sum, from the mean up to the step before."""
+    """Return the mean of log b up to `step` and the sum, log(b₁ ⋯ bₜ), given the mean up to the step before."""
     mean = mean + (_log(decay) - mean) / step.astype(mean.dtype)
     return mean, step.astype(mean.dtype) * mean
 
@@ -136,16 +145,16 @@ def _log(decay: Array) -> Array:
 
 
 class nesterov_ema(Transformation):
-    r"""Nadam's direction: the corrected average of the updates as it will be one step ahead.
+    r"""Bias-corrected average of the updates as it will be one step ahead, Nadam's direction (Dozat, 2016).
 
     $$m ← b\,m + (1 − b)\,g, \qquad u = \frac{μ_{t+1}\, m}{1 − μ_1 ⋯ μ_{t+1}} + \frac{(1 − μ_t)\, g}{1 − μ_1 ⋯ μ_t}$$
 
-    with μₜ = b, or warmed up as in the paper, μₜ = b·(1 − ½·0.96^(ψ·t)).
+    Here μₜ = b, or with the paper's warmup μₜ = b·(1 − ½·0.96^(ψ·t)).
 
     Args:
-      decay: b in [0, 1).
-      warmup: Whether μ is warmed up.
-      warmup_rate: ψ, per step.
+      decay: b, the decay of the average, in [0, 1).
+      warmup: If True, warm up μ.
+      warmup_rate: ψ, the rate of the warmup, 0 or more, per step.
 
     Source: Dozat 2016, Incorporating Nesterov momentum into Adam, algorithm 2, with m decayed by b at every step, as in
     PyTorch and Keras.
@@ -186,15 +195,16 @@ class nesterov_ema(Transformation):
 
 
 class yogi_average(PerLeaf):
-    r"""Yogi's average of sizes: it moves by a share of g, towards g, however far away that is.
+    r"""Yogi's additive average, for updates of 0 or more such as squared gradients (Zaheer et al., 2018).
 
     $$s ← s − (1 − b)\,\mathrm{sign}(s − g)\,g; \qquad u = s$$
 
-    Where an exponential average forgets at the same pace whatever comes, this one forgets slowly while g is small.
+    The average moves towards g by (1 − b)·g, whatever its distance from g. An exponential moving average forgets at a
+    constant rate; this average forgets slowly while g is small.
 
     Args:
-      decay: b in [0, 1).
-      initial_value: s before the first update, in units of the updates.
+      decay: b, in [0, 1): each update moves the average by the fraction 1 − b of g.
+      initial_value: s before the first update, 0 or more, in units of the updates.
 
     Source: Zaheer et al. 2018, Adaptive methods for nonconvex optimization, algorithm 2.
 
@@ -219,18 +229,19 @@ class yogi_average(PerLeaf):
 
 
 class rectify(PerLeaf):
-    r"""RAdam's caution: a size is enlarged while it is the average of few squares, and 1 while of too few to be one.
+    r"""RAdam rectification: inflate the denominator while its variance is high, and use 1 until the variance is finite.
 
     $$u = \frac{g}{r} \text{ if } ρ > ρ_0, \text{ else } 1; \qquad
     r^2 = \frac{(ρ − 4)(ρ − 2)\,n}{(n − 4)(n − 2)\,ρ}, \qquad
     ρ = n − \frac{2 t b^t}{1 − b^t}, \qquad n = \frac{2}{1 − b} − 1$$
 
-    ρ is over how many steps a plain mean would be as old as the average, from 1 at the first update to n. A direction
-    divided by 1 is a step of momentum.
+    g is the denominator, the root of an average of squares. ρ is the number of steps over which a plain mean is as old
+    as that average; it rises from 1 at the first update to n. A direction divided by 1 is a momentum step.
 
     Args:
-      decay: b in [0, 1), that of the average.
-      threshold: ρ₀, at least 4, below which 1/√s has no finite variance. 4 in the paper, 5 in its code and elsewhere.
+      decay: b, the decay of the average of squares, in [0, 1).
+      threshold: ρ₀, at least 4; below 4 the variance of 1/√s is not finite. The paper uses 4, its code and other
+        implementations use 5.
 
     Source: Liu et al. 2020, arXiv 1908.03265, equations 3 to 6.
 
@@ -258,7 +269,7 @@ class rectify(PerLeaf):
 
 
 def _mean_age(decay: Array, step: Array) -> Array:
-    """The mean of 0 … t − 1, weighted by bⁱ: b/(1 − b) − t·bᵗ/(1 − bᵗ), without its cancellation for small t·log b."""
+    """Return the mean of 0 … t − 1 weighted by bⁱ: b/(1 − b) − t·bᵗ/(1 − bᵗ), without cancellation at small t·log b."""
     rate, steps = -jnp.log(jnp.maximum(decay, jnp.finfo(decay.dtype).tiny)), step.astype(decay.dtype)
     small = rate * steps < 0.1
 
@@ -271,12 +282,12 @@ def _mean_age(decay: Array, step: Array) -> Array:
 
 
 class running_variance(PerLeaf):
-    r"""The exponential average of the squared distance from the average, ema(g²) − ema(g)², without its cancellation.
+    r"""Exponential moving average of the squared distance from the average, ema(g²) − ema(g)², without cancellation.
 
     $$s ← b\,(s + (1 − b)(g − m)^2), \qquad m ← b\,m + (1 − b)\,g; \qquad u = s$$
 
     Args:
-      decay: b in [0, 1), of both averages; they start at 0.
+      decay: b, the decay of both averages, in [0, 1). They start at 0.
 
     Source: Graves 2013, arXiv 1308.0850, equations 38 and 39; in this form West 1979.
 
@@ -301,15 +312,17 @@ class running_variance(PerLeaf):
 
 
 class running_mean(PerLeaf):
-    """The mean of all updates so far, or a share of the newest of them that grows.   s ← s + (g − s)/tᵖ;  u = s
+    """Mean of all updates so far, or of a growing number of the newest updates.
 
-    At p = 1 all updates count alike, at p = 0 the last alone; between, about the last tᵖ. It starts at the first update
-    and needs no `bias_correction`.
+    s ← s + (g − s)/tᵖ;  u = s
+
+    With p = 1 all updates have the same weight; with p = 0 only the last update counts; in between, about the last tᵖ
+    updates count. The average starts at the first update and needs no `bias_correction`.
 
     Args:
       power: p, 0 or more.
 
-    Source: Shazeer and Stern 2018, arXiv 1804.04235, section 7.2, where p is −c of 1 − t⁻ᶜ.
+    Source: Shazeer and Stern 2018, arXiv 1804.04235, section 7.2, where the decay is 1 − t⁻ᵖ.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> tx = gx.running_mean(1.0)
@@ -326,6 +339,6 @@ class running_mean(PerLeaf):
         return {"mean": jnp.zeros_like(param)}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        share = context.step.astype(g.dtype) ** -self.power  # as it is: 1 − (1 − share) would lose its digits
+        share = context.step.astype(g.dtype) ** -self.power  # used directly: 1 − (1 − share) would lose digits
         mean = (1 - share) * slots["mean"] + share * g
         return mean, {"mean": mean}

@@ -12,10 +12,12 @@ from gradtx.pieces.norms import root_mean_square
 
 
 class clip(PerLeaf):
-    """Bounds each coordinate.   u = min(max(g, −c), c);  NaN stays NaN, ±inf becomes ±c
+    """Clip each coordinate of the updates.
+
+    u = min(max(g, −c), c);  NaN stays NaN, ±inf becomes ±c
 
     Args:
-      limit: c, above 0, in units of the updates.
+      limit: c, the largest absolute value of a coordinate, above 0, in units of the updates.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.clip(2.0)
@@ -32,12 +34,14 @@ class clip(PerLeaf):
 
 
 class adopt_clip(PerLeaf):
-    """Bounds each coordinate ever less, and the first update to 0.   u = min(max(g, −c), c), c = (t − 1)ᵖ
+    """Clip each coordinate of the updates to a bound that grows from 0 (ADOPT; Taniguchi et al., 2024).
 
-    For updates that have a size, of about 1, but one that is not to be trusted yet.
+    u = min(max(g, −c), c), c = (t − 1)ᵖ
+
+    Use it for normalised updates (magnitude ≈ 1) whose denominator is still unreliable. The first update is 0.
 
     Args:
-      power: p, above 0.
+      power: p, the exponent of the bound's growth, above 0.
 
     Source: Taniguchi et al. 2024, arXiv 2411.02853, algorithm 2.
 
@@ -58,15 +62,18 @@ class adopt_clip(PerLeaf):
 
 
 class adabound_clip(PerLeaf):
-    """Holds each coordinate ever closer to one number.   u = min(max(g, c·r), c/r), r = γ·t/(γ·t + 1)
+    """Clip each coordinate to bounds that close in on one number (AdaBound; Luo et al., 2019).
 
-    For a size: from each coordinate's own, at first, to the same for all.
+    u = min(max(g, c·r), c/r), r = γ·t/(γ·t + 1)
+
+    Use it for a denominator: at first each coordinate has its own, and in the end all coordinates have the same.
 
     Args:
-      center: c, above 0, in units of the updates.
-      speed: γ, above 0, per step.
+      center: c, the number that the bounds approach, above 0, in units of the updates.
+      speed: γ, the speed of the approach, above 0, per step.
 
-    Source: Luo et al. 2019, arXiv 1902.09843; the bounds of its published code, of a size instead of a rate.
+    Source: Luo et al. 2019, arXiv 1902.09843; the bounds of its published code, applied to the denominator instead of
+    the rate.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> tx = gx.adabound_clip(1.0, speed=1.0)
@@ -87,12 +94,15 @@ class adabound_clip(PerLeaf):
 
 
 class clip_by_norm(PerLeaf):
-    r"""Shortens each leaf by itself to a norm of at most c.   u = g · min(1, c / ‖g‖)
+    """Clip each leaf of the updates by its own norm.
 
-    As `clip_by_global_norm`, of one leaf.
+    u = g · min(1, c / ‖g‖)
+
+    The norm is accurate for coordinates from 1e-38 to 1e38 in float32, and its derivative at 0 is 0. A NaN or an
+    infinity makes every coordinate of its leaf NaN. `clip_by_global_norm` uses the norm of all leaves instead.
 
     Args:
-      max_norm: c, above 0, in units of the updates.
+      max_norm: c, the largest norm of a leaf, above 0, in units of the updates.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.clip_by_norm(1.0)
@@ -109,13 +119,15 @@ class clip_by_norm(PerLeaf):
 
 
 class clip_by_global_norm(Transformation):
-    r"""Shortens the updates, all leaves as one vector, to a norm of at most c.   u = g · min(1, c / ‖g‖)
+    """Clip the updates by their global norm, the norm of all leaves as one vector (Pascanu, Mikolov and Bengio, 2013).
 
-    The norm is right for coordinates from 1e-38 to 1e38 in float32, and its derivative at 0 is 0. A NaN or an infinity
-    anywhere makes every coordinate NaN: a clip cannot mend it, and half a gradient is not one.
+    u = g · min(1, c / ‖g‖)
+
+    The norm is accurate for coordinates from 1e-38 to 1e38 in float32, and its derivative at 0 is 0. A NaN or an
+    infinity anywhere makes every coordinate NaN: clipping cannot repair a gradient that is only partly finite.
 
     Args:
-      max_norm: c, above 0, in units of the updates.
+      max_norm: c, the largest global norm, above 0, in units of the updates.
 
     Source: Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063.
 
@@ -134,7 +146,7 @@ class clip_by_global_norm(Transformation):
 
 
 def _shortened(updates: Any, max_norm: Array) -> Any:
-    """The updates, times min(1, max_norm / ‖updates‖)."""
+    """Return the updates times min(1, max_norm / ‖updates‖)."""
     norm = global_norm(updates)
     factor = jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1), 1)
     factor = jnp.where(jnp.isfinite(norm), factor, jnp.nan)
@@ -142,13 +154,15 @@ def _shortened(updates: Any, max_norm: Array) -> Any:
 
 
 class clip_by_rms(PerLeaf):
-    r"""Shortens each leaf of the updates to a root mean square of at most c.   u = g · min(1, c / rms(g))
+    """Clip each leaf of the updates by its root mean square (Shazeer and Stern, 2018).
 
-    Right wherever the norm of the leaf is within the dtype, if its square is not. A NaN or an infinity makes every
-    coordinate of its leaf NaN.
+    u = g · min(1, c / rms(g))
+
+    The result is accurate wherever the norm of the leaf is in the range of the dtype, even if its square overflows or
+    underflows. A NaN or an infinity makes every coordinate of its leaf NaN.
 
     Args:
-      max_rms: c, above 0, in units of the updates.
+      max_rms: c, the largest root mean square of a leaf, above 0, in units of the updates.
 
     Source: Shazeer and Stern 2018, arXiv 1804.04235, section 6.
 

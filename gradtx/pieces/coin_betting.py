@@ -1,4 +1,4 @@
-"""Coin betting: step sizes without a learning rate."""
+"""Coin betting: learning without a learning rate."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -8,16 +8,17 @@ from gradtx.pieces.formulas import safe_divide
 
 
 class coin_betting(PerLeaf):
-    r"""Coin betting: each coordinate's distance from its start is a bet, of the wealth that earlier bets have won.
+    r"""Coin betting: per-coordinate steps without a learning rate (COCOB; Orabona and Tommasi, 2017).
 
     $$l ← \max(l, |g|), \quad s ← s + |g|, \quad r ← \max(r − g·b, 0), \quad c ← c − g$$
     $$b ← \frac{c}{\max(s + l, α·l)}\,(1 + r / l), \qquad u = b − b_{-1}$$
 
-    The parameters are θ₀ + b, if nothing else moves them: of θ₀ and b, nothing need be remembered. The wealth is in
-    units of the largest gradient so far, l, so no rate is tuned, and a multiple of the gradients changes nothing.
+    The displacement b of each coordinate from its initial value is a bet, staked from the wealth that earlier bets
+    have won. The parameters are θ₀ + b if no other transformation moves them, so neither θ₀ nor b is stored. The wealth
+    is in units of l, the largest gradient so far: no rate needs tuning, and scaling all gradients changes nothing.
 
     Args:
-      alpha: α: the first bet is 1/α, in units of the parameters.
+      alpha: α, above 0: the first bet is 1/α, in units of the parameters.
 
     Source: Orabona and Tommasi 2017, arXiv 1705.07795, algorithm 2 (COCOB-Backprop), from l = 0.
 

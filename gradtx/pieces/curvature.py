@@ -1,4 +1,4 @@
-"""A piece that measures the curvature of the loss."""
+"""The curvature of the loss: a stochastic estimate of the Hessian's diagonal."""
 
 from typing import Any
 
@@ -12,24 +12,29 @@ from gradtx.pieces.extra import key_of
 
 
 class hessian_diagonal(Transformation):
-    r"""Hutchinson's estimate of the diagonal of the loss's Hessian, whatever the updates are.   u = z ⊙ (H·z)
+    """Hutchinson's estimate of the diagonal of the loss's Hessian (Bekas, Kokiopoulou and Saad, 2007).
 
-    z is ±1 at random, anew at every step and in every leaf. The mean of z ⊙ (H·z) is the diagonal, its variance that
-    of the other elements of H: the estimate is exact where there are none. It needs `params`, a random `key`, which may
-    be the same at every step, and `hvp`, which makes H·v of a tree v like the parameters, in three lines:
+    u = z ⊙ (H·z)
+
+    The values of the incoming updates are ignored. z is a vector of random signs, ±1, drawn anew at every step and in
+    every leaf. The expectation of z ⊙ (H·z) is the diagonal. Its variance comes from the other elements of H, so the
+    estimate is exact where these are 0. It needs `params`, a random `key`, which may be the same at every step, and
+    `hvp`, a function that computes H·v for a tree v like the parameters, in three lines:
 
         grad = jax.grad(lambda params: loss(params, batch))
         hvp = lambda v: jax.jvp(grad, (params,), (v,))[1]
         updates, state = tx.update(grad(params), state, params, hvp=hvp, key=key)
 
-    H·z costs about two gradients: `every` measures it less often.
+    H·z costs about two gradients. Wrap the piece in `every` to estimate the diagonal less often.
 
     Args:
-      spatial: For the kernels of convolutions, leaves of three axes or more: whether their spatial axes are the
-        `"first"` (Flax: height, width, in, out) or the `"last"` (Equinox, PyTorch). The estimate is then averaged over
-        these. None to leave it as it is.
+      spatial: The place of the spatial axes of convolution kernels, leaves of three axes or more: `"first"` (Flax:
+        height, width, in, out) or `"last"` (Equinox, PyTorch). The estimate is then averaged over these axes. None
+        leaves the estimate as it is.
 
-    Raises `ValueError` if an update is not given what is needed, or if `hvp` makes no tree like the parameters.
+    Raises:
+      ValueError: `update` lacks `params`, `key` or `hvp`, or `hvp` does not return a tree like the parameters.
+      TypeError: `key` is not one random key.
 
     Source: Bekas, Kokiopoulou and Saad 2007; the average is Yao et al. 2020, arXiv 2006.00719, equation 10.
 

@@ -1,4 +1,4 @@
-"""Pieces that pull the parameters towards a point."""
+"""Weight decay: pull the parameters towards 0."""
 
 from typing import Any
 
@@ -9,16 +9,19 @@ from gradtx.core.where import Where, choose, chooser
 
 
 class add_weight_decay(PerLeaf):
-    r"""Adds the parameters, times a factor, to the updates.   u = g + λ·w
+    """Add weight decay, a multiple of the parameters, to the updates (Loshchilov and Hutter, 2019).
 
-    After the size and before the rate, the decay is decoupled from the gradient's size (AdamW): w shrinks by η·λ of
-    itself a step. First in a chain, it is the gradient of the penalty ½λ‖w‖² (L2). Needs `params`.
+    u = g + λ·w
+
+    After the preconditioner and before the learning rate, the decay is decoupled from the gradient's magnitude (AdamW):
+    each step shrinks w by the fraction η·λ. First in a chain, the added term is the gradient of the penalty ½λ‖w‖² (L2
+    regularisation). Needs `params`.
 
     Args:
-      weight_decay: λ, 0 or more.
-      where: Which parameters decay: None for all; a pattern of paths, `"**/kernel"` (`*` is any name, `**` any number
-        of names), which must choose something; a function of (path, leaf), such as `is_matrix`; or a tree of booleans,
-        whose leaves may stand for whole branches.
+      weight_decay: λ, the factor of the parameters, 0 or more.
+      where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
+        In a pattern, such as `"**/kernel"`, `*` matches any name and `**` any number of names; it must match at least
+        one parameter. `is_matrix` is such a function. A leaf of a tree of booleans may stand for a whole branch.
 
     Source: Loshchilov and Hutter 2019, arXiv 1711.05101.
 

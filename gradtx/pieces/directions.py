@@ -1,42 +1,33 @@
-"""Pieces that take a direction out of the updates: that of the mean, or that of the parameters."""
-
-from typing import Annotated, Any
+"""Remove a direction from the updates: the mean over the inputs, or the direction of the parameters."""
 
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Context, Kind, PerLeaf, Slots
-from gradtx.core.errors import said
+from gradtx.core import Context, PerLeaf, Slots
+from gradtx.core.kinds import Axis
 from gradtx.pieces.formulas import norm, safe_divide, tangent
 
 
-def _axis(place: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{place} must be a whole number, got {said(value)}")
-    return value
-
-
-Axis = Annotated[int, Kind(_axis)]
-"""The number of an axis, from 0, or from −1 backwards."""
-
-
 def all_but(name: str, path: str, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """The axes of a leaf that are not its axis of outputs."""
+    """Return the axes of a leaf other than its output axis."""
     if not -len(shape) <= axis < len(shape):
-        raise ValueError(f"{name}: output_axis={axis} is no axis of {path!r}, which has shape {shape}: mask that leaf")
+        raise ValueError(f"{name}: output_axis={axis} must be an axis of {path!r}, got shape {shape}: mask that leaf")
     return tuple(i for i in range(len(shape)) if i != axis % len(shape))
 
 
 class centralize(PerLeaf):
-    """Takes the mean over the inputs out of the updates of a matrix, for each output.   u = g − mean(g)
+    """Gradient centralization: subtract, for each output, the mean over the inputs (Yong et al., 2020).
 
-    So the sum of the weights of an output stays what it is. Leaves of fewer than two axes are left as they are.
+    u = g − mean(g)
+
+    The sum of the weights of each output then stays constant. Leaves of fewer than two axes are left unchanged.
 
     Args:
-      output_axis: The axis of outputs; the mean is over all others. −1 is right for the kernels of Flax and Keras,
-        (…, inputs, outputs), 0 for those of Equinox and PyTorch, and what Optax takes.
+      output_axis: The axis of the outputs, an integer; the mean is over all other axes. −1 fits the kernels of Flax and
+        Keras, (…, inputs, outputs). 0 fits the kernels of Equinox and PyTorch, and is Optax's choice.
 
-    Raises `ValueError` for an axis that a leaf of two axes or more does not have.
+    Raises:
+      ValueError: A leaf of two axes or more does not have this axis.
 
     Source: Yong et al. 2020, arXiv 2004.01461, section 3.
 
@@ -59,12 +50,15 @@ class centralize(PerLeaf):
 
 
 class project_out(PerLeaf):
-    r"""Takes out of the updates what is along the parameters, leaf by leaf.   u = g − θ̂⟨θ̂, g⟩, θ̂ = θ/‖θ‖
+    """Remove the component along the parameters from the updates, leaf by leaf.
 
-    What is left turns the parameter and does not stretch it, to first order. Needs `params`.
+    u = g − θ̂⟨θ̂, g⟩, θ̂ = θ/‖θ‖
+
+    To first order, the remaining update rotates the parameter and does not stretch it. Needs `params`.
 
     Args:
-      keep_norm: Whether what is left is made as long as g was. Where nothing is left but rounding, u is 0.
+      keep_norm: If True, rescale the remaining update to the norm of g, as OrthoGrad does. If only rounding errors
+        remain, u is 0.
 
     Source: with keep_norm, OrthoGrad: Prieto et al. 2025, arXiv 2501.04697.
 

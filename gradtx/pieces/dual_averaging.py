@@ -8,9 +8,12 @@ from gradtx.pieces.formulas import safe_divide, safe_power
 
 
 class from_start(PerLeaf):
-    """Steps to where the updates lead from the start, not from here.   u = θ₀ + g − θ
+    """Dual averaging: move to θ₀ + g, the incoming updates applied to the initial point (Nesterov, 2009).
 
-    Behind a sum of gradients it makes dual averaging of descent. Needs `params`; the start is what `init` was given.
+    u = θ₀ + g − θ
+
+    After a sum of gradients, this piece turns gradient descent into dual averaging. Needs `params`; θ₀ is the tree that
+    `init` received.
 
     Source: Nesterov 2009, Primal-dual subgradient methods for convex problems.
 
@@ -31,25 +34,27 @@ class from_start(PerLeaf):
 
 
 class ftrl_proximal(PerLeaf):
-    r"""Steps to the point that was best so far: for the gradients, penalties, and a proximal term for each step.
+    r"""FTRL-Proximal: follow the regularised leader, with a proximal term for each step (McMahan et al., 2013).
 
     $$n ← n + g^2, \quad s = \frac{n^p}{η}, \quad z = v + g − s\,θ, \quad
     x = \frac{\mathrm{clip}(z, ±λ_1) − z}{s + 2λ_2}, \quad v ← z + s\,x; \qquad u = x − θ$$
 
-    The penalties, λ₁·‖θ‖₁ + λ₂·‖θ‖², are against the sum of all losses, not each of them: a coordinate stays exactly
-    0 while its gradients sum to less than λ₁. The squares before the first update pull a start that is not 0 towards 0;
-    a coordinate without any gradient goes there at once. Needs `params`.
+    Each update moves to the minimiser of the sum of the linearised losses so far, the penalties and the proximal
+    terms. The penalties, λ₁·‖θ‖₁ + λ₂·‖θ‖², are weighed against the sum of all losses, not against each loss: a
+    coordinate stays exactly 0 while its gradients sum to less than λ₁. The squares before the first update,
+    `initial_value`, pull an initial point that is not 0 towards 0; a coordinate without any gradient goes there at
+    once. Needs `params`.
 
     Args:
-      learning_rate: η, above 0; without penalties a step is η·g/nᵖ, AdaGrad's.
-      l1: λ₁, in units of the gradient.
-      l2: λ₂, half of the paper's.
-      power: p: ½ is AdaGrad's; at 0 the rate does not fall.
-      initial_value: n before the first update, in squared units of the gradient.
+      learning_rate: η, above 0; without penalties a step is η·g/nᵖ, as in AdaGrad.
+      l1: λ₁, the penalty on absolute values, 0 or more, in units of the gradient.
+      l2: λ₂, the penalty on squares, 0 or more: half of the paper's λ₂.
+      power: p, 0 or more. ½ is AdaGrad's; at 0 the rate does not fall.
+      initial_value: n before the first update, 0 or more, in squared units of the gradient.
 
     Source: McMahan et al. 2013, Ad click prediction: a view from the trenches, algorithm 1, without its β, which is an
-    l2 of β/(2η); λ₂, the power and the start are Keras's. Its z is v − s·θ here: v, what the penalties pull, does not
-    grow, and loses no digits.
+    l2 of β/(2η); λ₂, the power and the initial value are Keras's. The paper's z is v − s·θ here: v, the pull of the
+    penalties, does not grow, and loses no digits.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx, params = gx.ftrl_proximal(0.5, l1=0.1, initial_value=0.0), jnp.zeros(2)
@@ -81,7 +86,7 @@ class ftrl_proximal(PerLeaf):
         size = safe_power(total, self.power) / self.learning_rate
         linear = slots["pull"] + g - size * point
         pull = jnp.clip(linear, -self.l1, self.l1)
-        # (pull − linear)/(size + 2·l2) − point, without its cancellation
+        # (pull − linear)/(size + 2·l2) − point, without cancellation
         step = safe_divide(pull - slots["pull"] - g - 2 * self.l2 * point, size + 2 * self.l2)
         step = jnp.where(jnp.abs(linear) <= self.l1, -point, step)
         return step, {"pull": pull - 2 * self.l2 * (point + step), "sum": total}

@@ -1,4 +1,4 @@
-"""Transformations of each coordinate on its own, without memory."""
+"""Stateless transformations of each coordinate."""
 
 from typing import Any
 
@@ -11,7 +11,9 @@ from gradtx.pieces.formulas import safe_power, safe_sqrt
 
 
 class identity(Transformation):
-    """Leaves the updates as they are: the unit of `chain`.   u = g
+    """Return the updates unchanged: the neutral element of `chain`.
+
+    u = g
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.identity()
@@ -26,9 +28,9 @@ class identity(Transformation):
 
 
 class Map(PerLeaf):
-    """A function of each leaf, without memory: a subclass defines `map`."""
+    """Base class of stateless functions of a leaf: a subclass defines `map`."""
 
-    init_tree = Transformation.init_tree  # nothing, and not leaf by leaf
+    init_tree = Transformation.init_tree  # no slots, and no traversal of the leaves
 
     def map(self, g: Array) -> Array:
         raise NotImplementedError(f"{type(self).__name__} must define map")
@@ -38,7 +40,9 @@ class Map(PerLeaf):
 
 
 class scale(Map):
-    """Multiplies the updates by a factor.   u = c·g
+    """Multiply the updates by a factor.
+
+    u = c·g
 
     Args:
       factor: c, of any sign.
@@ -58,10 +62,15 @@ class scale(Map):
 
 
 class scale_by_learning_rate(Map):
-    """Turns a direction of ascent into a step downhill: the last piece of a recipe.   u = −η·g
+    """Multiply the updates by the negative learning rate: the last piece of a recipe.
+
+    u = −η·g
+
+    The incoming updates point in a direction of ascent, such as the gradient; the outgoing step goes downhill.
 
     Args:
-      learning_rate: η, 0 or more, in units of the parameters for one unit of the incoming updates.
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. It is in units of the
+        parameters for one unit of the incoming updates.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.scale_by_learning_rate(0.5)
@@ -78,7 +87,9 @@ class scale_by_learning_rate(Map):
 
 
 class scale_by_step(PerLeaf):
-    """Weights the updates by their number.   u = tᵖ·g
+    """Multiply the updates by a power of the step number.
+
+    u = tᵖ·g
 
     Args:
       power: p, of any sign.
@@ -99,10 +110,12 @@ class scale_by_step(PerLeaf):
 
 
 class add_constant(Map):
-    """Adds a constant to each coordinate.   u = g + c
+    """Add a constant to each coordinate of the updates.
+
+    u = g + c
 
     Args:
-      constant: c, in units of the updates.
+      constant: c, of any sign, in units of the updates.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.add_constant(0.5)
@@ -119,10 +132,12 @@ class add_constant(Map):
 
 
 class lower_bound(Map):
-    """Raises each coordinate to a least one.   u = max(g, c)
+    """Raise each coordinate of the updates to at least a lower bound.
+
+    u = max(g, c)
 
     Args:
-      least: c, in units of the updates.
+      least: c, the lower bound, of any sign, in units of the updates.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.lower_bound(0.5)
@@ -139,7 +154,9 @@ class lower_bound(Map):
 
 
 class ones(Map):
-    """One for every coordinate, whatever the updates are: the size of what is not to be divided.   u = 1
+    """Return 1 for every coordinate, whatever the updates are: a denominator that leaves the direction unscaled.
+
+    u = 1
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.ones()
@@ -154,7 +171,9 @@ class ones(Map):
 
 
 class square(Map):
-    """u = g²
+    """Square each coordinate of the updates.
+
+    u = g²
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.square()
@@ -169,7 +188,11 @@ class square(Map):
 
 
 class sqrt(Map):
-    """u = √g, and 0 where g ≤ 0; its derivative at 0 is taken as 0, so that hypergradients stay finite.
+    """Take the square root of each coordinate of the updates.
+
+    u = √g, and 0 where g ≤ 0
+
+    The derivative at 0 is taken as 0, so that hypergradients stay finite.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.sqrt()
@@ -184,7 +207,11 @@ class sqrt(Map):
 
 
 class power(Map):
-    """u = gᵖ, and 0 where g ≤ 0; its derivative at 0 is taken as 0, so that hypergradients stay finite.
+    """Raise each coordinate of the updates to a power.
+
+    u = gᵖ, and 0 where g ≤ 0
+
+    The derivative at 0 is taken as 0, so that hypergradients stay finite.
 
     Args:
       exponent: p, 0 or more; 0 gives 1 everywhere.
@@ -204,7 +231,9 @@ class power(Map):
 
 
 class sigmoid(Map):
-    """u = 1 / (1 + e⁻ᵍ)
+    """Apply the logistic sigmoid to each coordinate of the updates.
+
+    u = 1 / (1 + e⁻ᵍ)
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.sigmoid()
@@ -219,7 +248,9 @@ class sigmoid(Map):
 
 
 class abs(Map):
-    """u = |g|
+    """Take the absolute value of each coordinate of the updates.
+
+    u = |g|
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.abs()
@@ -234,7 +265,9 @@ class abs(Map):
 
 
 class sign(Map):
-    """u = sign(g): −1, 0 or 1.
+    """Take the sign of each coordinate of the updates (signSGD; Bernstein et al., 2018).
+
+    u = sign(g): −1, 0 or 1
 
     Source: Bernstein et al. 2018, arXiv 1802.04434 (signSGD).
 

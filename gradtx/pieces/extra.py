@@ -1,4 +1,4 @@
-"""What `update` is given beside the gradient, as the pieces that need it take it."""
+"""Accessors for the extra arguments of `update`: `value`, `key`."""
 
 from typing import Any
 from zlib import crc32
@@ -12,10 +12,10 @@ from gradtx.core.errors import describe, said
 
 
 def value_of(tx: Transformation, context: Context, dtype: Any) -> Array:
-    """The extra argument `value`, one real number."""
+    """Return the extra argument `value`, one real number, in the given dtype."""
     value = context.extra["value"]
     kind = "f" if isinstance(value, (int, float, complex)) else getattr(getattr(value, "dtype", None), "kind", "O")
-    if kind == "O":  # no array, or a random key
+    if kind == "O":  # not an array, or a random key
         raise TypeError(f"{type(tx).__name__}: value must be one real number, got {said(value)}")
     if jnp.shape(value) or jnp.iscomplexobj(value):
         raise ValueError(f"{type(tx).__name__}: value must be one real number, got {describe(jnp.asarray(value))}")
@@ -23,7 +23,7 @@ def value_of(tx: Transformation, context: Context, dtype: Any) -> Array:
 
 
 def one_key(place: str, key: Any) -> Array:
-    """A random key, new or old in its form, or an error that names the place."""
+    """Return `key` if it is one random key, typed or uint32[2]; else raise a TypeError that names the place."""
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if shape != () if typed else (dtype, shape) != (jnp.uint32, (2,)):
@@ -32,6 +32,6 @@ def one_key(place: str, key: Any) -> Array:
 
 
 def key_of(tx: Transformation, context: Context, path: str) -> Array:
-    """A random key for a leaf at this step, of the extra argument `key`: one key may be given at every step."""
+    """Derive a random key for a leaf at this step from the extra argument `key`, which may stay the same."""
     key = one_key(type(tx).__name__, context.extra["key"])
     return jax.random.fold_in(jax.random.fold_in(key, context.step), crc32(path.encode()))

@@ -1,8 +1,8 @@
-"""Pieces that see a leaf as a matrix, or a layer, and give its update the size that the layer's norm asks for."""
+"""Matrix-valued pieces: orthogonalise the updates of a layer, and scale them by the layer's shape."""
 
 from itertools import accumulate
 from math import prod, sqrt
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +13,12 @@ from jax.tree_util import tree_flatten_with_path
 
 from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, leaves_by_path, path_of
 from gradtx.core.errors import said
+from gradtx.core.kinds import Count
 from gradtx.core.trees import differentiable, working_dtype
 from gradtx.pieces.formulas import unit
 
-QUINTIC = (3.4445, -4.7750, 2.0315)  # of Muon: the same at every step
-POLAR_EXPRESS = (  # the best for singular values from 1e-3 to 1, one after another; then the last for ever
+QUINTIC = (3.4445, -4.7750, 2.0315)  # Muon's, the same at every step
+POLAR_EXPRESS = (  # optimal for singular values from 1e-3 to 1, one step after another; the last one repeats
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
     (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
@@ -27,7 +28,7 @@ POLAR_EXPRESS = (  # the best for singular values from 1e-3 to 1, one after anot
     (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
     (1.875, -1.25, 0.375),
 )
-SAFETY = 1.01  # by which the paper shrinks what goes into each of its steps but the last, for the sake of rounding
+SAFETY = 1.01  # the paper divides the input of each step except the last by this, against rounding errors
 
 
 def _axes(place: str, value: Any) -> Any:
@@ -35,7 +36,7 @@ def _axes(place: str, value: Any) -> Any:
     flat = [axis for side in several for axis in side]
     if not all(several) or any(type(axis) is not int for axis in flat) or len({*flat}) < len(flat):
         raise ValueError(
-            f"{place} must be two axes, or tuples of axes, (inputs, outputs), none twice; got {said(value)}"
+            f"{place} must be two axes, or tuples of axes, (inputs, outputs), without repeats, got {said(value)}"
         )
     return tuple(side[0] if len(side) == 1 else tuple(side) for side in several)
 
@@ -45,11 +46,11 @@ def _is_pair(value: Any) -> bool:
 
 
 Axes = Annotated[Any, Kind(_axes)]
-"""The axes over which a matrix sums and those of its outputs: two numbers, or two tuples of numbers."""
+"""The axes of a matrix, (inputs, outputs): two integers, or two tuples of integers."""
 
 
 class _View(NamedTuple):
-    """How an array is a stack of matrices: its axes in the order batch, inputs, outputs, and how many of each."""
+    """A view of an array as a stack of matrices: its axes in the order batch, inputs, outputs, and their sizes."""
 
     order: tuple[int, ...]
     batch: int
@@ -62,11 +63,11 @@ def _view(tx: Any, path: str, shape: tuple[int, ...]) -> _View:
     flat = [axis + len(shape) * (axis < 0) for side in sides for axis in side]
     if len(shape) < 2:
         raise ValueError(
-            f"{place} has shape {shape}, which is no matrix: give it to another transformation by "
+            f"{place} must have two axes or more, got shape {shape}: give it another transformation with "
             f"partition({{is_matrix: {type(tx).__name__}(…)}}, default=…)"
         )
     if any(not 0 <= axis < len(shape) for axis in flat) or len({*flat}) < len(flat):
-        raise ValueError(f"{place} has shape {shape}, of which axes={tx.axes} are not all axes, each one once")
+        raise ValueError(f"{place} has shape {shape}: axes={tx.axes} must be distinct axes of it")
     batch = [axis for axis in range(len(shape)) if axis not in flat]
     inputs, outputs = (prod(shape[axis] for axis in side) for side in (flat[: len(sides[0])], flat[len(sides[0]) :]))
     return _View((*batch, *flat), len(batch), inputs, outputs)
@@ -77,14 +78,14 @@ def _refuse_what_is_no_matrix(tx: Any, params: Any) -> Slots:
         if differentiable(f"params[{path!r}]", p):
             if jnp.iscomplexobj(p):
                 what = "keep the real and the imaginary part as two leaves"
-                raise TypeError(f"{type(tx).__name__}: {path!r} is complex, seen as pairs and not as a matrix: {what}")
+                raise TypeError(f"{type(tx).__name__}: {path!r} must be a real matrix, got complex numbers: {what}")
             _view(tx, path, jnp.shape(p))
     return {}
 
 
 def _iterate(x: Array, coefficients: Any, dtype: Any) -> Array:
-    """x ← a·x + b·(x·xᵀ)·x + c·(x·xᵀ)²·x, the factors of each product rounded to `dtype`, sums not."""
-    exact = Precision.DEFAULT if dtype == jnp.bfloat16 else Precision.HIGHEST  # not in the fewer bits of a fast unit
+    """Iterate x ← a·x + b·(x·xᵀ)·x + c·(x·xᵀ)²·x, with the factors of products, but not sums, in `dtype`."""
+    exact = Precision.DEFAULT if dtype == jnp.bfloat16 else Precision.HIGHEST  # not the fewer bits of a fast unit
 
     def times(a, b):
         return jnp.matmul(a.astype(dtype), b.astype(dtype), precision=exact, preferred_element_type=wide)
@@ -106,7 +107,7 @@ def _coefficients(method: str, steps: int) -> list[tuple[float, float, float]]:
 
 @jax.custom_jvp
 def _exact(x: Array) -> Array:
-    """U·Vᵀ of x = U·S·Vᵀ, without the singular vectors whose singular value is 0 to rounding."""
+    """Return U·Vᵀ of x = U·S·Vᵀ, without the singular vectors whose singular value is 0 to rounding."""
     return _polar_and_factors(x)[0]
 
 
@@ -118,7 +119,7 @@ def _polar_and_factors(x: Array) -> tuple[Array, Array, Array, Array]:
 
 
 @_exact.defjvp
-def _(primals: Any, tangents: Any) -> tuple[Array, Array]:  # the SVD's own has 1/(s − s'), infinite where two are equal
+def _(primals: Any, tangents: Any) -> tuple[Array, Array]:  # the SVD's own rule has 1/(s − s'), infinite for equal s
     polar, u, inverse, vt = _polar_and_factors(*primals)
     inside = u.mT @ tangents[0] @ vt.mT
     across = u.mT @ tangents[0] - inside @ vt
@@ -127,12 +128,6 @@ def _(primals: Any, tangents: Any) -> tuple[Array, Array]:  # the SVD's own has 
     sums = jnp.where(both, left * right / jnp.where(both, left + right, 1), 0)  # 1/(s + s')
     turned = jnp.where(both, (inside - inside.mT) * sums, inside * jnp.maximum(left, right))
     return polar, u @ (turned @ vt + left * across)
-
-
-def _method(place: str, value: Any) -> Any:
-    if value not in ("newton_schulz", "polar_express", "svd"):
-        raise ValueError(f"{place} must be 'newton_schulz', 'polar_express' or 'svd', got {said(value)}")
-    return value
 
 
 def _dtype(place: str, value: Any) -> Any:
@@ -144,32 +139,34 @@ def _dtype(place: str, value: Any) -> Any:
 
 
 class orthogonalize(Transformation):
-    r"""The nearest orthogonal matrix of each leaf, Muon's direction: all singular values become 1.
+    r"""Orthogonalise each leaf: replace a matrix by the nearest orthogonal one, Muon's direction (Jordan et al., 2024).
 
     $$u = U V^⊤ \quad\text{of}\quad g = U S V^⊤$$
 
-    A matrix with more rows than columns, or fewer, gets orthonormal columns, or rows. What is 0 stays 0, a singular
-    value of a matrix that has lower rank and the whole matrix; nothing else depends on the scale of g, so that there
-    is no ε. Matrices of equal shape, of whichever leaves, are worked on in one batch, and lie on their longer side.
+    All singular values become 1. A matrix with more rows than columns gets orthonormal columns, and one with fewer
+    gets orthonormal rows. Zeros stay 0, both a matrix of zeros and the zero singular values of a matrix of lower rank.
+    Nothing else depends on the scale of g, so there is no ε. Matrices of equal shape, from any leaves, are computed in
+    one batch, with the longer side as columns.
 
-    Both iterations take $x ← a\,x + b\,x x^⊤ x + c\,(x x^⊤)^2 x$ of g / ‖g‖, in the Frobenius norm: Muon's,
-    `"newton_schulz"`, with the same a, b, c at each step; `"polar_express"` with those that are best after those
-    before, of g / 1.01‖g‖. In five steps singular values of g / ‖g‖ above 1/500 come to 0.68 … 1.21, above 1/900 to
-    0.87 … 1.13, and those near 0 grow 485 and 967 times. More steps of the first come no closer; eight of the second
-    are exact, from 1/900.
+    Both iterations apply $x ← a\,x + b\,x x^⊤ x + c\,(x x^⊤)^2 x$ to g / ‖g‖, in the Frobenius norm. Muon's,
+    `"newton_schulz"`, uses the same a, b, c at each step. `"polar_express"` uses at each step the coefficients that are
+    best after the steps before, on g / 1.01‖g‖. In five steps, `"newton_schulz"` brings singular values of g / ‖g‖
+    above 1/500 to 0.68 … 1.21 and multiplies singular values near 0 by 485; `"polar_express"` brings singular values
+    above 1/900 to 0.87 … 1.13 and multiplies singular values near 0 by 967. More steps of `"newton_schulz"` come no
+    closer; eight of `"polar_express"` are exact, from 1/900.
 
     Args:
-      method: `"newton_schulz"`, `"polar_express"`, or `"svd"`, exact but slow on accelerators.
-      steps: How many steps an iteration takes.
-      axes: The two axes of a matrix; all others count the matrices, as of layers that are scanned. Which one is the
-        first makes no difference here, but does to `scale_by_shape`. A tuple of axes becomes one:
-        `axes=((0, 1, 2), 3)` for the kernel of a convolution.
-      dtype: What the factors of the iteration's products are rounded to: `"bfloat16"` as in Muon's own code,
-        `"float32"`, or None, which leaves them as they are. Sums are in float32 at least, and products of float32 are
-        exact to that on every device, with no faster, rougher format. `"svd"` has no use for it.
+      method: `"newton_schulz"`, `"polar_express"`, or `"svd"`, which is exact but slow on accelerators.
+      steps: The number of steps of an iteration, an integer, 1 or more.
+      axes: The two axes of a matrix, in either order; in `scale_by_shape` the order matters. All other axes index the
+        matrices, as in scanned layers. A tuple of axes acts as one axis: `axes=((0, 1, 2), 3)` for the kernel of a
+        convolution.
+      dtype: The dtype to which the factors of the iteration's products are rounded: `"bfloat16"` as in Muon's own code,
+        `"float32"`, or None for no rounding. Sums are in float32 at least. Products of float32 are exact to float32 on
+        every device and do not use a faster, rougher format. `"svd"` ignores it.
 
     Raises:
-      ValueError: A leaf has fewer than two axes, or not those named: choose by `partition` or `masked`.
+      ValueError: A leaf has fewer than two axes, or not the axes named: exclude it with `partition` or `masked`.
       TypeError: A leaf is complex.
 
     Source: Jordan et al. 2024, Muon: an optimizer for hidden layers; Amsel et al. 2025, arXiv 2505.16932 (Polar
@@ -183,8 +180,8 @@ class orthogonalize(Transformation):
            [0., 0., 1.]], dtype=float32)
     """
 
-    method: Annotated[str, Kind(_method)] = "newton_schulz"
-    steps: int = 5
+    method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz"
+    steps: Count = 5
     axes: Axes = (-2, -1)
     dtype: Annotated[Any, Kind(_dtype)] = None
 
@@ -192,11 +189,6 @@ class orthogonalize(Transformation):
         "u = polar(g) if method == 'svd' else newton_schulz(g, steps) if method == 'newton_schulz' else "
         "polar_express(g, steps)"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if type(self.steps) is not int or self.steps < 1:
-            raise ValueError(f"orthogonalize: steps must be a whole number, at least 1, got {said(self.steps)}")
 
     def init_tree(self, params: Any) -> Slots:
         return _refuse_what_is_no_matrix(self, params)
@@ -218,7 +210,7 @@ class orthogonalize(Transformation):
         return tree.unflatten(out), slots
 
     def _orthogonal(self, x: Array) -> Array:
-        """Of each of a stack of matrices with no more rows than columns."""
+        """Orthogonalise a stack of matrices, each with no more rows than columns."""
         x = unit(x, (-2, -1))
         if self.method == "svd":
             return _exact(x)
@@ -227,12 +219,12 @@ class orthogonalize(Transformation):
 
 
 def _batch_spec(g: Array, view: _View) -> Any:
-    """How the matrices are spread over an explicit mesh, if along one axis that only counts them; else None."""
+    """Return how an explicit mesh divides the matrices, if along one axis that only indexes them; else None."""
     return jax.typeof(g).sharding.spec[view.order[0]] if view.batch == 1 else None
 
 
 def _stack(g: Array, view: _View) -> Array:
-    """The matrices (n, rows, columns) with no more rows than columns; on an explicit mesh each is made whole."""
+    """Return the matrices (n, rows, columns) with no more rows than columns; on an explicit mesh, gather each whole."""
     sharding = jax.typeof(g).sharding
     if any(sharding.spec):
         spec = [_batch_spec(g, view) if axis == view.order[0] else None for axis in range(g.ndim)]
@@ -242,7 +234,7 @@ def _stack(g: Array, view: _View) -> Array:
 
 
 def _unstack(x: Array, like: Array, view: _View) -> Array:
-    """Undoes `_stack`."""
+    """Undo `_stack`."""
     x = x.mT if view.inputs > view.outputs else x
     x = x.reshape([like.shape[axis] for axis in view.order])
     x = x.transpose(sorted(range(like.ndim), key=view.order.__getitem__))
@@ -258,30 +250,26 @@ FACTORS = {
 }
 
 
-def _rule(place: str, value: Any) -> Any:
-    if value not in FACTORS:
-        raise ValueError(f"{place} must be one of {', '.join(map(repr, FACTORS))}, got {said(value)}")
-    return value
-
-
 class scale_by_shape(PerLeaf):
-    r"""Multiplies the update of a matrix by a factor that its shape alone determines.   u = c·g
+    """Multiply the update of a matrix by a factor of its shape (Jordan et al., 2024).
+
+    u = c·g
 
     | rule | c | for |
     |---|---|---|
     | `"original"` | √max(1, outputs/inputs) | orthogonal updates: Muon's own |
-    | `"adam"` | 0.2·√max(inputs, outputs) | orthogonal updates: their RMS becomes 0.2, about that of Adam's |
+    | `"adam"` | 0.2·√max(inputs, outputs) | orthogonal updates: their RMS becomes 0.2, about the RMS of Adam's |
     | `"spectral"` | √(outputs/inputs) | orthogonal updates: the norm from RMS to RMS becomes 1 |
     | `"sign"` | 1/inputs | signs: the norm from RMS to the largest coordinate becomes 1 |
 
     Args:
-      rule: One of these.
-      axes: The axis over which the matrix sums, and that of its outputs, or tuples of them. The default is that of a
-        kernel in JAX's libraries, (…, inputs, outputs), by which x·W is computed; of PyTorch's layout, (outputs,
-        inputs), it is `axes=(-1, -2)`. All others count the matrices.
+      rule: `"original"`, `"adam"`, `"spectral"` or `"sign"`.
+      axes: The axis of the inputs, over which the matrix sums, and the axis of the outputs, or tuples of axes. The
+        default fits the kernels of JAX's libraries, (…, inputs, outputs), which compute x·W. For PyTorch's layout,
+        (outputs, inputs), use `axes=(-1, -2)`. All other axes index the matrices.
 
     Raises:
-      ValueError: A leaf has fewer than two axes, or not those named.
+      ValueError: A leaf has fewer than two axes, or not the axes named.
       TypeError: A leaf is complex.
 
     Source: Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982 ("adam"); Bernstein and Newhouse 2024, arXiv
@@ -293,7 +281,7 @@ class scale_by_shape(PerLeaf):
     Array([[2., 2., 2., 2.]], dtype=float32)
     """
 
-    rule: Annotated[str, Kind(_rule)] = "original"
+    rule: Literal["original", "spectral", "adam", "sign"] = "original"
     axes: Axes = (-2, -1)
 
     formula = (

@@ -1,4 +1,4 @@
-"""Numbers that measure trees, all leaves as one vector: for `monitor`, and for pieces."""
+"""Measures of trees, with all leaves as one vector: for `monitor`, and for pieces."""
 
 from typing import Any
 
@@ -15,24 +15,35 @@ from gradtx.pieces.formulas import safe_divide, safe_sqrt
 
 @checked
 def global_norm(tree: Any) -> Array:
-    r"""The Euclidean norm of all leaves as one vector, √Σ g², in at least float32.
+    """Return the Euclidean norm of a tree, with all leaves as one vector.
 
-    Where the sum of squares overflows or underflows, it is taken again of the coordinates times a power of two.
+    ‖x‖ = √Σ x², in at least float32
 
-    >>> import jax.numpy as jnp
-    >>> float(global_norm({"w": jnp.full((2, 2), 1e30), "b": None})) == jnp.float32(2e30)
+    Where the sum of squares overflows or underflows, it is computed again from coordinates scaled by a power of two.
+
+    Args:
+      tree: A tree of arrays of numbers. None leaves are skipped.
+
+    Returns:
+      The norm, an array of shape ().
+
+    Raises:
+      TypeError: A leaf is not an array of numbers.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> float(gx.global_norm({"w": jnp.full((2, 2), 1e30), "b": None})) == jnp.float32(2e30)
     Array(True, dtype=bool)
     """
     _check("global_norm: tree", tree)
     dtype = working_dtype(tree)
     leaves = [x for x in jax.tree.leaves(tree) if jnp.size(x)]
 
-    def squares_of(divisor):  # as a factor, of constants XLA would make (f·x)² = f²·x², which overflows
+    def squares_of(divisor):  # divide: XLA turns (f·x)² with a constant f into f²·x², which overflows
         return sum((jnp.sum(jnp.square(jnp.abs(x).astype(dtype) / divisor)) for x in leaves), jnp.zeros((), dtype))
 
     squares, info = squares_of(1), jnp.finfo(dtype)
     plain = (squares > info.tiny / info.eps) & (squares < info.max)
-    large = jnp.asarray(2.0 ** (info.maxexp * 5 // 8), dtype)  # with it, a billion squares do not overflow
+    large = jnp.asarray(2.0 ** (info.maxexp * 5 // 8), dtype)  # divided by it, a billion squares do not overflow
     divisor = jnp.where(squares < 1, 1 / large, large)
     return jax.lax.cond(
         plain, lambda: jnp.sqrt(jnp.where(plain, squares, 1)), lambda: safe_sqrt(squares_of(divisor)) * divisor
@@ -41,10 +52,24 @@ def global_norm(tree: Any) -> Array:
 
 @checked
 def norm_ratio(a: Any, b: Any) -> Array:
-    """‖a‖ / ‖b‖, and 0 where both are 0: of updates and parameters, how far a step goes.
+    """Return the ratio of the global norms of two trees, such as updates and parameters.
 
-    >>> import jax.numpy as jnp
-    >>> norm_ratio({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 10.0])})
+    ‖a‖ / ‖b‖, and 0 where both are 0
+
+    For updates and parameters, the ratio is the norm of a step relative to the norm of the parameters.
+
+    Args:
+      a: The tree of the numerator, arrays of numbers.
+      b: The tree of the denominator, arrays of numbers.
+
+    Returns:
+      The ratio, an array of shape ().
+
+    Raises:
+      TypeError: A leaf is not an array of numbers.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> gx.norm_ratio({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 10.0])})
     Array(0.5, dtype=float32)
     """
     return safe_divide(global_norm(a), global_norm(b))
@@ -52,24 +77,37 @@ def norm_ratio(a: Any, b: Any) -> Array:
 
 @checked
 def cosine_similarity(a: Any, b: Any) -> Array:
-    """⟨a, b⟩ / (‖a‖·‖b‖), from −1 to 1, and 0 where either is 0.
+    """Return the cosine of the angle between two trees, with all leaves as one vector.
 
-    >>> import jax.numpy as jnp
-    >>> cosine_similarity({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 10.0])})
+    ⟨a, b⟩ / (‖a‖·‖b‖), from −1 to 1, and 0 where either is 0
+
+    Args:
+      a: A tree of arrays of numbers.
+      b: Another such tree, with the same paths and shapes.
+
+    Returns:
+      The cosine, an array of shape ().
+
+    Raises:
+      TypeError: A leaf is not an array of numbers.
+      ValueError: The paths or shapes of the trees differ.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> gx.cosine_similarity({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 10.0])})
     Array(0.8, dtype=float32)
     """
     _check("cosine_similarity: a", a)
     _check("cosine_similarity: b", b)
     shapes_a, shapes_b = ({path: jnp.shape(x) for path, x in leaves_by_path(x).items()} for x in (a, b))
     if shapes_a != shapes_b:
-        raise ValueError(f"cosine_similarity: a and b must be alike, got the shapes {shapes_a} and {shapes_b}")
+        raise ValueError(f"cosine_similarity: a and b must have the same shapes, got {shapes_a} and {shapes_b}")
     of_a, of_b = global_norm(a), global_norm(b)
     products = jax.tree.map(lambda x, y: jnp.sum(safe_divide(x, of_a) * safe_divide(y, of_b)), a, b)
     return sum(jax.tree.leaves(products), jnp.zeros((), of_a.dtype))
 
 
 def all_finite(*several: Any) -> Array:
-    """Whether every number in the trees is finite. Those of the first one's structure are gone through together."""
+    """Return whether every number in the trees is finite. Trees of the first one's structure are traversed together."""
     structure = jax.tree.structure(several[0])
 
     def alike(x: Any) -> bool:
@@ -87,23 +125,26 @@ def all_finite(*several: Any) -> Array:
 
 
 def _any_nan(zero: Any) -> Array:
-    """Whether any is NaN, the others being 0: first of a few neighbours, of which XLA on a CPU, unlike of the whole,
-    makes and compares many at a time; as integers, for a sum of floats may not be taken in another order."""
+    """Return whether any number is NaN, if all others are 0.
+
+    The maximum is first taken over a few neighbours: XLA on a CPU makes and compares many of these at a time, but not
+    a maximum over the whole. It compares integers, because a sum of floats may not be reordered.
+    """
     integer = jnp.dtype(f"int{8 * zero.dtype.itemsize}")
-    marks = jax.lax.bitcast_convert_type(zero, integer) & jnp.iinfo(integer).max  # all but the sign, which 0 has too
+    marks = jax.lax.bitcast_convert_type(zero, integer) & jnp.iinfo(integer).max  # without the sign bit: 0 may have it
     few = next((n for n in range(32, 1, -1) if marks.ndim and marks.shape[-1] % n == 0), 1)
-    if few > 1 and jax.typeof(marks).sharding.spec[-1] is None:  # what an explicit mesh divides stays whole
+    if few > 1 and jax.typeof(marks).sharding.spec[-1] is None:  # leave an axis that an explicit mesh divides whole
         marks = jnp.max(marks.reshape(*marks.shape[:-1], -1, few), axis=-1)
     return (marks != 0).any()
 
 
 def inner_product(a: Any, b: Any) -> Array:
-    """⟨a, b⟩, of all leaves as one vector."""
+    """Return ⟨a, b⟩, with all leaves as one vector."""
     return _total(jax.tree.map(jnp.multiply, a, b))
 
 
 def sum_of_sizes(tree: Any) -> Array:
-    """‖x‖₁, of all leaves as one vector."""
+    """Return ‖x‖₁, with all leaves as one vector."""
     return _total(jax.tree.map(jnp.abs, tree))
 
 

@@ -1,4 +1,4 @@
-"""Pieces that add what is random."""
+"""Gradient noise."""
 
 import jax
 from jax import Array
@@ -9,14 +9,16 @@ from gradtx.pieces.formulas import safe_sqrt
 
 
 class add_noise(PerLeaf):
-    r"""Adds normal noise that fades.   u = g + n,  n ~ N(0, η/tᵞ)
+    """Add normal noise whose variance decays (Neelakantan et al., 2015).
 
-    Needs `key`. The noise is that of the key, the step and the leaf's path, so one key may be given at every step; two
-    of these pieces in one optimizer add the same noise.
+    u = g + n,  n ~ N(0, η/tᵞ)
+
+    Needs `key`. The noise depends on the key, the step and the leaf's path, so one key may be used at every step; two
+    `add_noise` pieces in one optimizer add the same noise.
 
     Args:
-      variance: η, of the first noise, in squared units of the updates.
-      power: γ, how fast the variance fades.
+      variance: η, the variance of the first noise, 0 or more, in squared units of the updates.
+      power: γ, the exponent of the variance's decay, 0 or more.
 
     Source: Neelakantan et al. 2015, arXiv 1511.06807, equation 1, with steps from 0 there.
 

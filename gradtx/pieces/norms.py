@@ -21,7 +21,7 @@ def _bounds(place: str, value: Any) -> Any:
     try:
         low, high = map(float, value)
     except (TypeError, ValueError):
-        raise TypeError(f"{place} must be None or two numbers, the least and the greatest, got {said(value)}") from None
+        raise TypeError(f"{place} must be None or two numbers, (lower, upper), got {said(value)}") from None
     if not 0 <= low <= high or math.isinf(low):
         raise ValueError(f"{place} must be two numbers, 0 or more and in order, got {said(value)}")
     return low, high
@@ -31,9 +31,12 @@ Bounds = Annotated[Any, Kind(_bounds)]
 
 
 class normalize(Map):
-    """Gives the updates of each leaf, as one vector, the length 1.   u = g / ‖g‖;  0 stays 0
+    """Divide the updates of each leaf, as one vector, by their norm.
 
-    Right for coordinates of any size. `clip_by_global_norm` is the piece that shortens all leaves alike.
+    u = g / ‖g‖;  0 stays 0
+
+    The result is accurate for coordinates of any magnitude. `clip_by_global_norm` instead scales all leaves by one
+    factor.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.normalize()
@@ -48,25 +51,29 @@ class normalize(Map):
 
 
 class trust_ratio(PerLeaf):
-    r"""Makes the updates of each leaf as long as its parameter, times a coefficient.   u = r·g, r = c·‖θ‖ / ‖g‖
+    r"""Trust ratio: scale the updates of each leaf to the norm of its parameter (LARS; You et al., 2017).
+
+    u = r·g, r = c·‖θ‖ / ‖g‖
 
     $$u = r\,(g + λθ), \qquad r = \frac{c\,φ(‖θ‖)}{‖g‖ + λ‖θ‖ + ε}, \qquad φ(z) = \min(\max(z, a), b)$$
 
-    r is 1 where φ(‖θ‖) or ‖g‖ is 0: a parameter at 0 is to leave it. So the biases, which start there, first move
-    as without this piece; `masked(trust_ratio(), is_matrix, otherwise="identity")` leaves them out. Needs `params`.
+    The first formula holds for λ = 0, ε = 0 and no bounds. r is 1 where φ(‖θ‖) or ‖g‖ is 0, so that a parameter at 0
+    can leave it. Biases start at 0, so they first move as without this piece. To exclude them, use
+    `masked(trust_ratio(), is_matrix, otherwise="identity")`. Needs `params`.
 
     Args:
-      coefficient: c, above 0: how far a step goes at a rate of 1, as a share of the parameter.
-      eps: ε, in units of the updates.
+      coefficient: c, above 0: the norm of a step at a learning rate of 1, as a fraction of the parameter's norm.
+      eps: ε, added to the denominator, 0 or more. It is in units of the updates.
       weight_decay: λ, 0 or more. Here, as in LARS, ‖g‖ and λ‖θ‖ are added; `add_weight_decay` before this piece, as in
         LAMB, makes it ‖g + λθ‖.
-      where: Which parameters decay, of `add_weight_decay`. The ratio is for all.
-      bounds: a and b, the least and the greatest ‖θ‖ to reckon with, in units of the parameters, b may be infinite;
-        None for ‖θ‖ as it is. They are part of the structure: numbers only.
+      where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
+        The ratio applies to all parameters.
+      bounds: a and b, the lower and upper bounds of ‖θ‖ in φ, in units of the parameters; b may be infinite. None
+        leaves ‖θ‖ as it is. The bounds are part of the structure, so they must be numbers.
 
     Raises:
       TypeError: The bounds are not two numbers.
-      ValueError: They are negative or not in order.
+      ValueError: The bounds are negative or not in order.
 
     Source: You, Gitman and Ginsburg 2017, arXiv 1708.03888, equation 6 (λ); You et al. 2020, arXiv 1904.00962,
     section 3 (φ).
@@ -104,25 +111,27 @@ class trust_ratio(PerLeaf):
             g, total = g + self.weight_decay * context.params, total + self.weight_decay * of_param
         rest = (size == 0) | (of_update == 0)
         length, total = jnp.where(rest, 1, self.coefficient * size), jnp.where(rest, 1, total)
-        return length * (g / total), slots  # never length / total, which may be too large a number, or too small
+        return length * (g / total), slots  # not length / total, which may over- or underflow
 
 
 class fromage_rescale(PerLeaf):
-    r"""Shrinks the parameters, after the step, by as much as an orthogonal step of relative length c makes them grow.
+    r"""Rescale the parameters after a step, to undo their growth (Fromage; Bernstein et al., 2020).
 
     $$u = \frac{θ + g}{\sqrt{1 + c^2}} − θ$$
 
-    Last in a chain: what comes in is the step, what goes out the step with the shrinking. Needs `params`.
+    An orthogonal step of relative norm c makes the norm of a parameter grow by the factor √(1 + c²). Put this piece
+    last in a chain: the incoming update is the step, and the outgoing update is the step with the rescaling. Needs
+    `params`.
 
     Args:
-      relative_step: c, the length of a step as a share of the parameter's: Fromage's learning rate.
+      relative_step: c, the norm of a step as a fraction of the parameter's norm, 0 or more: Fromage's learning rate.
 
     Source: Bernstein et al. 2020, arXiv 2002.03432, algorithm 1.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx, params = gx.fromage_rescale(0.75), jnp.array([4.0, 0.0])
     >>> u, _ = tx.update(jnp.array([0.0, 3.0]), tx.init(params), params)
-    >>> params + u  # (4, 3), back at the length 4
+    >>> params + u  # (4, 3), rescaled to the norm 4
     Array([3.2, 2.4], dtype=float32)
     """
 
@@ -133,17 +142,19 @@ class fromage_rescale(PerLeaf):
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         root = jnp.sqrt(1 + self.relative_step**2)
-        growth = self.relative_step**2 / (1 + root)  # root − 1, without its cancellation
+        growth = self.relative_step**2 / (1 + root)  # root − 1, without cancellation
         return 1 / root * (g - growth * context.params), slots
 
 
 def root_mean_square(x: Array) -> Array:
-    """√mean(x²), also where the squares are no floats; its derivative at 0 is 0."""
+    """Return √mean(x²), also where the squares overflow or underflow; its derivative at 0 is 0."""
     return norm(x) / math.sqrt(max(x.size, 1))
 
 
 class unit_rms(Map):
-    """Divides each leaf by its root mean square.   u = g / rms(g), and 0 for 0
+    """Divide the updates of each leaf by their root mean square (Pethick et al., 2025).
+
+    u = g / rms(g), and 0 for 0
 
     Source: Pethick et al. 2025, arXiv 2502.07529 (biases).
 
@@ -160,12 +171,16 @@ class unit_rms(Map):
 
 
 class scale_by_param_rms(PerLeaf):
-    r"""Multiplies each leaf of the updates by the size of its parameters.   u = max(rms(θ), c) · g
+    """Multiply the updates of each leaf by the root mean square of its parameters (Shazeer and Stern, 2018).
 
-    Behind updates of size 1, the learning rate is then a share of the parameters a step.
+    u = max(rms(θ), c) · g
+
+    After updates of magnitude 1, the learning rate is the fraction by which a step changes the parameters. Needs
+    `params`.
 
     Args:
-      floor: c, 0 or more, the least size, in units of the parameters: what starts at 0 can leave it.
+      floor: c, the lower bound of rms(θ), 0 or more, in units of the parameters: parameters that start at 0 can leave
+        it.
 
     Source: Shazeer and Stern 2018, arXiv 1804.04235, section 8.
 
@@ -185,12 +200,14 @@ class scale_by_param_rms(PerLeaf):
 
 
 class scale_by_total_norm(Transformation):
-    r"""Divides the updates by the norm of all updates so far, one number for all leaves: AdaGrad's size as a norm.
+    r"""Divide the updates by the norm of all updates so far, over all leaves (AdaGrad-Norm; Ward et al., 2019).
 
     $$s ← \sqrt{s^2 + ‖g‖^2}; \qquad u = g / s$$
 
+    s is AdaGrad's denominator as a norm, one number for all leaves.
+
     Args:
-      eps: s² before the first update, in squared units of the updates.
+      eps: s² before the first update, 0 or more, in squared units of the updates.
 
     Source: Ward, Wu and Bottou 2019, arXiv 1806.01811 (AdaGrad-Norm).
 
@@ -209,5 +226,5 @@ class scale_by_total_norm(Transformation):
         return {"norm": safe_sqrt(jnp.asarray(self.eps, working_dtype(params)))}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        norm = global_norm((slots["norm"], updates))  # of the root, not the sum of squares: right at any size
+        norm = global_norm((slots["norm"], updates))  # of the root, not the sum of squares: accurate at any scale
         return jax.tree.map(lambda g: safe_divide(g, norm), updates), {"norm": norm}

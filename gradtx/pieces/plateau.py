@@ -1,4 +1,4 @@
-"""A piece that watches a value, and shortens the updates when it stops falling."""
+"""Scale the updates down when a value stops falling."""
 
 from typing import Any
 
@@ -7,29 +7,35 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, Decay, NonNegative, Slots, Transformation, working_dtype
+from gradtx.core.kinds import Count, CountOrZero
 from gradtx.pieces.extra import value_of
-from gradtx.schedules.curve import Count, CountOrZero
 
 
 class reduce_on_plateau(Transformation):
-    r"""Scales the updates by a factor that falls when a value has stopped falling.   u = c·g
+    """Multiply the updates by a factor that is reduced when a value stops falling (ReduceLROnPlateau).
 
-    The value is better if it is below best − threshold·|best| (`absolute`: below best − threshold); best is then the
-    value. After more than `patience` values in a row that are not better, c ← max(factor·c, floor), and the next
-    `cooldown` values are not counted. A NaN changes nothing. To watch what should rise, give its negative.
+    u = c·g;  c ← max(factor·c, floor) at a reduction
 
-    It reads the extra argument `value` of every update, which counts for that update: `update(g, state, value=loss)`.
+    A value is better if it is below best − threshold·|best| (with `absolute`, below best − threshold); it then becomes
+    the best. A reduction follows more than `patience` values in a row that are not better, and the next `cooldown`
+    values are not counted. A NaN changes nothing. To monitor a value that should rise, pass its negative.
+
+    Every update needs the extra argument `value`, which counts for that update: `update(g, state, value=loss)`.
 
     Args:
-      factor: In [0, 1): what c is multiplied by.
-      patience: How many values in a row may be no better; an integer.
-      threshold: How much lower is better, 0 or more: a share of the best, or `absolute`, in units of the value.
-      cooldown: How many values after a reduction are not counted; an integer.
+      factor: The factor of c at a reduction, in [0, 1).
+      patience: The number of values in a row that may be no better, an integer, 0 or more.
+      threshold: The improvement that counts as better, 0 or more: a fraction of |best|, or with `absolute` in units of
+        the value.
+      cooldown: The number of values after a reduction that are not counted, an integer, 0 or more.
       floor: The smallest c, in [0, 1).
-      every_k: How many values are judged together, by their mean; an integer. More than 1 for the loss of a minibatch.
-      absolute: Whether the threshold is in units of the value.
+      every_k: k, an integer, 1 or more. k values are judged together, by their mean; use more than 1 for the loss of a
+        minibatch.
+      absolute: If True, the threshold is in units of the value.
 
-    Raises `ValueError` if an update is not given a `value`, or if that is not one number.
+    Raises:
+      ValueError: `update` lacks `value`, or `value` is an array of several numbers, or complex.
+      TypeError: `value` is not a number.
 
     Source: the textbook's threshold rule; torch.optim.lr_scheduler.ReduceLROnPlateau.
 
@@ -63,10 +69,10 @@ class reduce_on_plateau(Transformation):
         return {
             "scale": jnp.ones((), dtype),
             "best": jnp.full((), jnp.inf, dtype),
-            "mean": jnp.zeros((), dtype),  # of the values that are judged next
-            "seen": jnp.zeros((), jnp.int32),  # how many they are
-            "worse": jnp.zeros((), jnp.int32),  # how many in a row were no better
-            "wait": jnp.zeros((), jnp.int32),  # how many will not be counted
+            "mean": jnp.zeros((), dtype),  # of the values that are judged together next
+            "seen": jnp.zeros((), jnp.int32),  # the number of these values
+            "worse": jnp.zeros((), jnp.int32),  # the number of values in a row that were not better
+            "wait": jnp.zeros((), jnp.int32),  # the number of values not to count
         }
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:

@@ -11,17 +11,21 @@ from gradtx.pieces.measures import global_norm
 
 
 class polyak_step(Transformation):
-    r"""Polyak's step: as far along the updates as would bring a linear loss to its lowest value.
+    r"""Polyak's step size: the step along the updates that takes a linear loss to its lowest value (Polyak, 1987).
 
     $$u = \min\left(c, \frac{\max(f − f_*, 0)}{‖g‖^2}\right) g$$
 
-    The norm is over all leaves. Needs the loss, f: `update(g, state, value=loss)`, and g to be its gradient.
+    The norm is over all leaves. g must be the gradient of the loss f, and every update needs f as the extra argument
+    `value`: `update(g, state, value=loss)`.
 
     Args:
-      max_rate: c, the largest step, in units of the parameters for one unit of the updates.
-      lowest: f*, the value of the loss at its minimum, or a bound below it; a loss below it gives no step.
+      max_rate: The upper bound of the learning rate, above 0. It is c, in units of the parameters for one unit of the
+        updates.
+      lowest: f*, the minimum of the loss, or a lower bound on it. A loss below f* gives no step.
 
-    Raises `ValueError` if an update is not given a `value`, or if that is not one number.
+    Raises:
+      ValueError: `update` lacks `value`, or `value` is an array of several numbers, or complex.
+      TypeError: `value` is not a number.
 
     Source: Polyak 1987; with c, Loizou et al. 2021, arXiv 2002.10542; with the positive part, Garrigos, Gower and
     Schaipp 2023, arXiv 2307.14528.
@@ -45,7 +49,7 @@ class polyak_step(Transformation):
 
 
 def rated(max_rate: Any, above: Any, norm: Any, direction: Any) -> Any:
-    """The direction times min(max_rate, above / norm²), with no square on the way: it would overflow or underflow."""
+    """Return the direction times min(max_rate, above / norm²); avoid the square, which may over- or underflow."""
     size = jnp.where(norm == 0, 1, norm)
     length = jnp.minimum(max_rate * size, above / size)
     return jax.tree.map(lambda u: length * (u / size), direction)

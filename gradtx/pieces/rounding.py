@@ -1,7 +1,7 @@
-"""Pieces that add to parameters of low precision, float16 and bfloat16, what their dtype alone would lose.
+"""Rounding of low-precision parameters, float16 and bfloat16: keep the part of an update that their dtype would lose.
 
-A piece sees parameters in the working dtype; their own is what its slots are keyed by. What it emits, added to the
-parameters, is a number that they can hold: nothing but `apply_updates` may come after it.
+A piece sees the parameters in the working dtype; the keys of its slots give their own dtype. The parameter plus the
+emitted update is a number of that dtype, so only `apply_updates` may follow such a piece.
 """
 
 from functools import partial
@@ -15,11 +15,11 @@ from gradtx.core import Context, PerLeaf, Slots
 from gradtx.core.trees import sharded
 from gradtx.pieces.extra import key_of
 
-DTYPES = {"of_bfloat16": "bfloat16", "of_float16": "float16"}  # of low precision, by the name of their slot
+DTYPES = {"of_bfloat16": "bfloat16", "of_float16": "float16"}  # the low-precision dtypes, by the name of their slot
 
 
 def by_dtype(params: Any) -> dict[str, Any]:
-    """The parameters of each dtype of low precision that there are, with None in place of the others."""
+    """Return the parameters of each low-precision dtype present, with None in place of the others."""
     found = {}
     for name, dtype in DTYPES.items():
         theirs = jax.tree.map(lambda p, dtype=dtype: p if jnp.result_type(p) == dtype else None, params)
@@ -29,17 +29,17 @@ def by_dtype(params: Any) -> dict[str, Any]:
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def nearest(x: Array, dtype: str) -> Array:
-    """`x` rounded to what `dtype` holds, halves to even, in its own dtype; its derivative is that of x.
+    """Round `x` to the nearest number of `dtype`, halves to even, in the dtype of x; the derivative is that of x.
 
-    A conversion to the dtype and back would say the same, but compilers may leave both out.
+    A conversion to the dtype and back gives the same numbers, but compilers may remove it.
     """
     to = jnp.finfo(dtype)
-    if x.dtype == dtype:  # and no operation, which would keep the compiler from doing others in one pass
+    if x.dtype == dtype:  # no operation here: it would keep the compiler from fusing others
         return x
     near = jax.lax.reduce_precision(x, to.nexp, to.nmant)
     if to.minexp == jnp.finfo(x.dtype).minexp:
         return near
-    least = float(to.smallest_subnormal)  # below the normal numbers it is 0
+    least = float(to.smallest_subnormal)  # reduce_precision flushes subnormal numbers to 0
     return jnp.where(jnp.abs(x) < float(to.smallest_normal), jnp.round(x / least) * least, near)
 
 
@@ -49,15 +49,15 @@ def _(dtype: str, primals: Any, tangents: Any) -> Any:
 
 
 class kahan_summation(PerLeaf):
-    r"""Adds to parameters of low precision what the additions before have lost.
+    r"""Kahan summation: add to low-precision parameters the rounding errors of earlier updates (Kahan, 1965).
 
     $$θ' = \mathrm{round}(θ + g + c), \qquad u = θ' - θ, \qquad c ← g + c - u$$
 
-    Put it last in a chain. A parameter and its c hold together about twice the digits of the dtype: 17 bits of
-    bfloat16, 23 of float16. An update below the last of them is lost still; `master_weights` has 24 bits. c has the
-    parameter's dtype; it is kept divided by the dtype's `eps`, so as not to underflow where the parameter does not. u
-    is a number of that dtype too, and c counts where it lands, so the sum is right with updates of either dtype. Of
-    parameters of float32 or more nothing is kept, and u = g. Needs `params`.
+    Put it last in a chain. A parameter and its c hold together about twice the digits of the dtype: 17 bits for
+    bfloat16, 23 for float16. An update below the last of these bits is still lost; `master_weights` has 24 bits. c has
+    the parameter's dtype. It is stored divided by the dtype's `eps`, so that it does not underflow where the parameter
+    does not. u is a number of that dtype too, and c accounts for the parameter that u leads to, so the sum is correct
+    with updates of either dtype. For parameters of float32 or wider there is no state, and u = g. Needs `params`.
 
     Source: Kahan 1965; for parameters Zamirai et al. 2020, arXiv 2010.06192.
 
@@ -94,18 +94,19 @@ class kahan_summation(PerLeaf):
 
 
 class stochastic_rounding(PerLeaf):
-    r"""Rounds parameters of low precision up or down at random, so that they are right in the mean.
+    r"""Stochastic rounding: round low-precision parameters up or down at random, without bias (Forsythe, 1950).
 
     $$u = \mathrm{round}(θ + g) - θ, \qquad \mathrm{E}[u] = g$$
 
-    Put it last in a chain. Of the two neighbours of θ + g that the parameter's dtype has, the nearer one with the
-    greater probability: 1 less the distance, in units of that between the two. An update of 0 changes nothing, and
-    nothing is remembered. What a step adds in noise is at most half that distance in the mean square. Of parameters
-    of float32 or more, u = g. Needs `params` and `key`: the random numbers are those of the key, the step and the
-    leaf's path, so one key may be given at every step.
+    Put it last in a chain. θ + g is rounded to one of its two neighbours in the parameter's dtype, to the nearer one
+    with the greater probability: 1 less its distance, in units of the distance between the two. An update of 0 changes
+    nothing, and there is no state. The noise of a step has a root mean square of at most half the distance between the
+    two. For parameters of float32 or wider, u = g. Needs `params` and `key`: the random numbers depend on the key, the
+    step and the leaf's path, so one key may be used at every step.
 
-    The mean is right to 2⁻²³ of the distance, with updates of float32. Those of the parameter's own dtype cannot say
-    every step that changes a sign or is longer than half the parameter: such a step has the rounding of its update.
+    With updates of float32, the expectation is accurate to 2⁻²³ of the distance between the neighbours. Updates of the
+    parameter's own dtype cannot represent every step that changes a sign or exceeds half the parameter: such a step has
+    the rounding error of its update.
 
     Source: Forsythe 1950; for parameters Gupta et al. 2015, arXiv 1502.02551; Zamirai et al. 2020, arXiv 2010.06192.
 
@@ -120,7 +121,7 @@ class stochastic_rounding(PerLeaf):
     formula = "u = stochastic_round(θ + g) - θ"
     needs = ("params", "key")
 
-    def init_tree(self, params: Any) -> Slots:  # no arrays: which leaves there are of which dtype
+    def init_tree(self, params: Any) -> Slots:  # no arrays: marks the leaves of each dtype
         return {name: jax.tree.map(lambda p: (), theirs) for name, theirs in by_dtype(params).items()}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:

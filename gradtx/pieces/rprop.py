@@ -1,4 +1,4 @@
-"""Steps that grow while the gradient keeps its sign (Rprop)."""
+"""Rprop: steps that grow while the gradient keeps its sign."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -7,18 +7,20 @@ from gradtx.core import Context, NonNegative, PerLeaf, Positive, Slots
 
 
 class rprop_steps(PerLeaf):
-    r"""Rprop's steps: each coordinate has a size of its own, and only the sign of the update is used.
+    r"""Rprop: a step size for each coordinate, adapted by the signs of the updates (Riedmiller and Braun, 1993).
 
     $$s ← \mathrm{clip}(s · (\text{grow if } g·g_{-1} > 0,\ \text{shrink if} < 0)), \qquad u = s · \mathrm{sign}(g)$$
 
+    Only the signs of the updates matter.
+
     Args:
-      initial_value: s before the first update, in units of the parameters.
-      grow: The factor while the sign stays, at least 1.
-      shrink: The factor when the sign flips.
-      smallest: The least s.
-      largest: The greatest s.
-      wait_on_flip: Whether a coordinate whose sign flips stays where it is for that update (and counts as having no
-        sign at the next), instead of stepping back by the shrunken step.
+      initial_value: s before the first update, above 0, in units of the parameters.
+      grow: The factor of s while the sign stays the same, at least 1.
+      shrink: The factor of s when the sign flips, above 0.
+      smallest: The lower bound of s, 0 or more.
+      largest: The upper bound of s, above 0.
+      wait_on_flip: If True, a coordinate whose sign flips does not move at that update, and its sign counts as 0 at the
+        next. If False, it steps back by the shrunken step.
 
     Source: Riedmiller and Braun 1993; `wait_on_flip` is Igel and Hüsken's iRprop⁻, 2000.
 

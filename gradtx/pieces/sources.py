@@ -1,4 +1,4 @@
-"""Transformations that emit something other than the updates: parameters, displacements, earlier updates."""
+"""Transformations that emit parameters, displacements or earlier updates in place of the updates."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -7,10 +7,12 @@ from gradtx.core import Context, PerLeaf, Scalar, Slots
 
 
 class delay(PerLeaf):
-    """The updates of the step before.   u = l;  l ← g
+    """Emit the updates of the previous step.
+
+    u = l;  l ← g
 
     Args:
-      initial_value: What the first update gives, in units of the updates.
+      initial_value: The first update emitted, of any sign, in units of the updates.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.delay()
@@ -31,10 +33,12 @@ class delay(PerLeaf):
 
 
 class difference(PerLeaf):
-    """How the updates change from one step to the next.   u = g − l;  l ← g
+    """Emit the change of the updates from one step to the next.
+
+    u = g − l;  l ← g
 
     Args:
-      from_first: Whether the first difference is 0 instead of the first update.
+      from_first: If True, the first difference is 0 instead of the first update.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.difference()
@@ -56,7 +60,11 @@ class difference(PerLeaf):
 
 
 class emit_params(PerLeaf):
-    """The parameters, whatever the updates are.   u = θ
+    """Emit the parameters, whatever the updates are.
+
+    u = θ
+
+    Needs `params`.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx, params = gx.emit_params(), jnp.array([3.0])
@@ -72,7 +80,11 @@ class emit_params(PerLeaf):
 
 
 class emit_displacement(PerLeaf):
-    """How far the parameters have come from where they were at `init`, whatever the updates are.   u = θ − θ₀
+    """Emit the displacement of the parameters from their values at `init`, whatever the updates are.
+
+    u = θ − θ₀
+
+    Needs `params`.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.emit_displacement()

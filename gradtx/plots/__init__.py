@@ -1,7 +1,7 @@
-"""Pictures, with matplotlib (`pip install "gradtx[race]"`).
+"""Plots with matplotlib (`pip install "gradtx[race]"`).
 
-Each function takes matplotlib's Axes, or makes those of a new figure, and returns them. Matplotlib's global state is
-left alone: show `axes.figure`, or save it with `axes.figure.savefig("picture.png")`.
+Each function draws on the Axes passed to it, or on a new figure, and returns the Axes. Matplotlib's global state is not
+changed: show `axes.figure`, or save it with `axes.figure.savefig("picture.png")`.
 """
 
 from gradtx.plots.curves import curves, panels

@@ -1,4 +1,4 @@
-"""Curves of the training loss."""
+"""Plots of training loss curves."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -15,7 +15,7 @@ Log = Literal["", "x", "y", "xy"]
 
 
 class Line(NamedTuple):
-    """What is drawn of one optimizer, each of shape (points,)."""
+    """Curve of one optimizer: median and quartiles, each of shape (points,)."""
 
     x: np.ndarray
     low: np.ndarray
@@ -36,24 +36,32 @@ def curves(
     xlabel: str | None = None,
     ylabel: str = "training loss",
 ) -> Axes:
-    """Draws losses against the step, or against time: of several seeds the median, and a band between the quartiles.
+    """Draw training losses against the step or against time.
 
-    Each optimizer has the same colour in every picture. A curve ends where its loss stops being finite, and a run that
-    grows far beyond its start leaves the picture; a seed that diverged counts as an infinite loss.
+    Losses of several seeds are drawn as their median, with a band between the quartiles. Each optimizer has the same
+    colour in every picture. A curve ends where its loss stops being finite, and the axes cut off a run that grows far
+    beyond its start; a seed that diverged counts as an infinite loss.
 
     Args:
-      losses: For each name an array of shape (steps,), or (seeds, steps).
-      x: Where: an array of shape (steps,), or one for each name; None for the steps, from 1.
-      axes: What to draw on; None for those of a new figure, which is `axes.figure`.
-      points: How many means over stretches of steps are drawn in place of every loss, for losses of small batches;
-        the stretches are equally long on the axis.
-      log: Which axes are logarithmic: `"x"`, `"y"`, `"xy"` or none, `""`.
-      labels: What is written beside each curve, in place of its name.
+      losses: A dict from names to arrays of shape (steps,) or (seeds, steps).
+      x: The values of the horizontal axis: an array of shape (steps,), or a dict with one for each name; None for the
+        steps, from 1.
+      axes: The Axes to draw on; None for a new figure, which is `axes.figure` of the result.
+      points: The number of averages over intervals of steps to draw in place of every loss, 1 or more, for the noisy
+        losses of small batches; the intervals are equally long on the axis. None for every loss.
+      log: The logarithmic axes: `"x"`, `"y"`, `"xy"`, or `""` for none.
+      labels: A dict from names to the labels beside the curves; None for the names.
       title: The title.
-      xlabel: What x is, with its unit: `"time (s)"`; "step" by default.
-      ylabel: What the losses are.
+      xlabel: The label of the horizontal axis, with its unit, such as `"time (s)"`; None for "step", or "x" if `x` is
+        given.
+      ylabel: The label of the vertical axis.
 
-    Raises `ValueError` or `TypeError` for arrays of other shapes.
+    Returns:
+      The Axes.
+
+    Raises:
+      TypeError: `losses` is not a dict.
+      ValueError: `losses` is empty, an array has another shape, or `points` or `log` is out of range.
 
     >>> import numpy as np
     >>> from gradtx import plots
@@ -85,20 +93,29 @@ def panels(
     xlabel: str | None = None,
     ylabel: str = "training loss",
 ) -> np.ndarray:
-    """Draws `curves` in several panels of a new figure, one below the other, with the other panels' curves in grey.
+    """Draw training losses in several panels of a new figure, one below the other.
+
+    Each panel shows the curves of the other panels in grey. Losses of several seeds are drawn as their median, with a
+    band between the quartiles.
 
     Args:
-      groups: For each panel's title its losses, as of `curves`; the other arguments are of `curves` too.
-      x: As of `curves`.
-      points: As of `curves`.
-      log: As of `curves`.
-      labels: As of `curves`.
-      title: That of the figure.
-      xlabel: As of `curves`.
-      ylabel: As of `curves`.
+      groups: A dict from panel titles to losses, each a dict from names to arrays of shape (steps,) or (seeds, steps).
+      x: The values of the horizontal axis: an array of shape (steps,), or a dict with one for each name; None for the
+        steps, from 1.
+      points: The number of averages over intervals of steps to draw in place of every loss, 1 or more; None for every
+        loss.
+      log: The logarithmic axes: `"x"`, `"y"`, `"xy"`, or `""` for none.
+      labels: A dict from names to the labels beside the curves; None for the names.
+      title: The title of the figure.
+      xlabel: The label of the horizontal axis, with its unit; None for "step", or "x" if `x` is given.
+      ylabel: The label of the vertical axes.
 
     Returns:
-      The Axes, shape (panels,); their figure is `axes[0].figure`.
+      The Axes, an array of shape (panels,); their figure is `axes[0].figure`.
+
+    Raises:
+      TypeError: `groups` or the losses of a panel are not a dict.
+      ValueError: `groups` is empty, an array has another shape, or `points` or `log` is out of range.
 
     >>> import numpy as np
     >>> from gradtx import plots
@@ -127,7 +144,7 @@ def panels(
 
 
 def prepared(function: str, losses: Any, x: Any, points: int | None, log: str) -> dict[str, Line]:
-    """What is drawn of the losses of each name: only what the axes can show."""
+    """Check the losses and compute the curve of each name, restricted to the values that the axes can show."""
     if not isinstance(losses, Mapping):
         raise TypeError(f"{function}: losses must be a dict from names to arrays, got {type(losses).__name__}")
     if not losses:
@@ -153,7 +170,7 @@ def prepared(function: str, losses: Any, x: Any, points: int | None, log: str) -
         if points is not None:
             ends, several = smooth(several, points, "x" in log)
             at = at[ends - 1]
-        # What has diverged is infinite: a finite number, so that quantiles between it and others are defined.
+        # Diverged losses become a large finite number, so that quantiles between them and others are defined.
         low, middle, high = np.quantile(np.nan_to_num(several, nan=1e300, posinf=1e300), (0.25, 0.5, 0.75), axis=0)
         keep = (abs(middle) < 1e280) & ((middle > 0) | ("y" not in log)) & ((at > 0) | ("x" not in log))
         lines[name] = Line(at[keep], low[keep], middle[keep], high[keep])
@@ -161,7 +178,9 @@ def prepared(function: str, losses: Any, x: Any, points: int | None, log: str) -
 
 
 def smooth(losses: np.ndarray, points: int = 40, log: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Means of the losses over stretches of steps, of equal length on a logarithmic axis, and each one's last step.
+    """Average the losses over intervals of steps; return the last step of each interval, and the averages.
+
+    The intervals are equally long on the axis, which is logarithmic with `log`.
 
     >>> smooth(np.array([8.0, 4.0, 3.0, 1.0]), points=2)
     (array([1, 4]), array([8.        , 2.66666667]))
@@ -175,7 +194,7 @@ def smooth(losses: np.ndarray, points: int = 40, log: bool = True) -> tuple[np.n
 
 
 def limits(lines: Sequence[Line], log: str) -> dict[str, Any]:
-    """The scales of the axes and their limits, which hold all curves but runs that grow far beyond their start."""
+    """Scales and limits of the axes: they show all curves, but cut off runs that grow far beyond their start."""
     lines = [line for line in lines if len(line.x)]
     x = np.concatenate([line.x for line in lines]) if lines else np.ones(1)
     y = np.concatenate([line.middle for line in lines]) if lines else np.ones(1)
@@ -196,7 +215,7 @@ def limits(lines: Sequence[Line], log: str) -> dict[str, Any]:
 
 
 def draw(axes: Axes, lines: Mapping[str, Line], look: Mapping[str, Style], labels: Mapping[str, str]) -> None:
-    """Draws curves with their bands and labels on axes whose limits are set."""
+    """Draw curves with their bands and labels on axes whose limits are set."""
     (left, _), (low, high) = axes.get_xlim(), axes.get_ylim()
     several = list(lines.items())
     for i, (name, line) in enumerate(several):
@@ -218,7 +237,7 @@ def draw(axes: Axes, lines: Mapping[str, Line], look: Mapping[str, Style], label
 
 
 def _end(line: Line, left: float, high: float) -> tuple[float, float]:
-    """Where a curve ends, or leaves the picture for good."""
+    """The point where a curve ends, or leaves the picture for good."""
     inside = np.flatnonzero(line.middle <= high)
     if not len(inside):
         return left, high

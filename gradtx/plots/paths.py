@@ -1,4 +1,4 @@
-"""Optimizers' ways over the contours of a loss of two parameters, still and moving."""
+"""Plots and animations of optimizer paths over the contours of a loss of two parameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,21 +35,27 @@ def paths(
     key: Array | None = None,
     legend: bool = True,
 ) -> Axes:
-    """Draws the ways of optimizers over the contours of a surface, whose levels are logarithmic above the lowest.
+    """Draw the paths of optimizers over the contours of a surface.
 
-    A dot is a step, a larger one the last; a star is the lowest minimum, an empty star another one. The legend says
-    the loss at the end.
+    Each dot is a step and the larger dot the last step. A filled star marks the lowest minimum, an empty star another
+    minimum. The contour levels are logarithmic above the minimum. The legend shows the final losses.
 
     Args:
-      surface: One of `gradtx.training.SURFACES`, or your own.
-      optimizers: The optimizers, by name.
-      steps: How many updates.
-      axes: What to draw on; None for those of a new figure, which is `axes.figure`.
-      start: Where from, in place of the surface's own start.
-      key: Of the noise in the gradients; the same for every optimizer.
-      legend: Whether a legend is written to the right.
+      surface: One of `gradtx.lab.SURFACES`, or a custom `Surface`.
+      optimizers: A dict from names to optimizers.
+      steps: The number of updates, 1 or more.
+      axes: The Axes to draw on; None for a new figure, which is `axes.figure` of the result.
+      start: The initial parameters, two numbers; None for the start of the surface.
+      key: The random key of the gradient noise, the same for every optimizer; None for `jax.random.key(0)`.
+      legend: If True, draw a legend to the right.
 
-    Raises `ValueError` or `TypeError` as `descend` does.
+    Returns:
+      The Axes.
+
+    Raises:
+      ValueError: `optimizers` is empty, an optimizer needs an extra argument that a surface does not give, `start` is
+        not two numbers, or `steps` is below 1.
+      TypeError: `surface` is not a `Surface`, or `optimizers` is not a dict of optimizers.
 
     >>> import gradtx as gx
     >>> from gradtx import plots
@@ -74,20 +80,28 @@ def animate(
     frames: int = 100,
     seconds: float = 8.0,
 ) -> FuncAnimation:
-    """The same as `paths`, growing: `.save("paths.gif")`, or in a notebook `HTML(….to_jshtml())`.
+    """Animate the paths of optimizers over the contours of a surface.
+
+    Save the animation with `.save("paths.gif")`, or show it in a notebook with `HTML(….to_jshtml())`.
 
     Args:
-      surface: As of `paths`.
-      optimizers: As of `paths`.
-      steps: As of `paths`.
-      axes: As of `paths`.
-      start: As of `paths`.
-      key: As of `paths`.
-      legend: As of `paths`.
-      frames: How many pictures at most; the first shows the start, the last all steps.
-      seconds: How long it lasts.
+      surface: One of `gradtx.lab.SURFACES`, or a custom `Surface`.
+      optimizers: A dict from names to optimizers.
+      steps: The number of updates, 1 or more.
+      axes: The Axes to draw on; None for a new figure.
+      start: The initial parameters, two numbers; None for the start of the surface.
+      key: The random key of the gradient noise, the same for every optimizer; None for `jax.random.key(0)`.
+      legend: If True, draw a legend to the right.
+      frames: The largest number of frames, 2 or more; the first shows the start, the last all steps.
+      seconds: The duration in seconds.
 
-    Raises `ValueError` for fewer frames than two, and as `paths` does.
+    Returns:
+      The matplotlib `FuncAnimation`.
+
+    Raises:
+      ValueError: `frames` is below 2, `optimizers` is empty, an optimizer needs an extra argument that a surface does
+        not give, `start` is not two numbers, or `steps` is below 1.
+      TypeError: `surface` is not a `Surface`, or `optimizers` is not a dict of optimizers.
 
     >>> import gradtx as gx
     >>> from gradtx import plots
@@ -104,9 +118,9 @@ def animate(
     assert isinstance(figure, Figure)
 
     def show(done):
-        for way, line, head in drawn:
-            line.set_data(*way[: done + 1].T)
-            head.set_data(*way[done : done + 1].T)
+        for path, line, head in drawn:
+            line.set_data(*path[: done + 1].T)
+            head.set_data(*path[done : done + 1].T)
         axes.set_title(f"{surface.title}: step {done} of {steps}", loc="left", fontsize=12)
         return []
 
@@ -123,20 +137,20 @@ def _drawn(
     key: Array | None,
     legend: bool,
 ) -> tuple[Axes, list[tuple[np.ndarray, Line2D, Line2D]]]:
-    """The axes, and for each optimizer its way, the line, and the marker at the end."""
+    """Draw the paths; return the Axes, and for each optimizer its path, its line and the marker at its end."""
     txs = named(function, optimizers)
-    ways = {name: descend(surface, tx, steps, start, key) for name, tx in txs.items()}
+    walked = {name: descend(surface, tx, steps, start, key) for name, tx in txs.items()}
     axes = new_axes(axes, 8.5, 5.0)
     ground(axes, surface)
     drawn = []
-    for name, style in styles(ways).items():
-        way = np.where(np.abs(ways[name]) < 1e6, ways[name], np.nan)  # what has diverged cannot be drawn
+    for name, style in styles(walked).items():
+        path = np.where(np.abs(walked[name]) < 1e6, walked[name], np.nan)  # diverged points cannot be drawn
         own = {"color": style.color, "marker": style.marker, "clip_on": True, "zorder": 3}
-        (line,) = axes.plot(*way.T, linestyle=style.linestyle, linewidth=1.6, markersize=2.8, label=name, **own)
-        last = np.flatnonzero(np.isfinite(way).all(axis=1))[-1:]
-        (head,) = axes.plot(*way[last].T, linestyle="", markersize=8, markeredgecolor="white", **own)
-        drawn.append((way, line, head))
-    begin = next(iter(ways.values()))[0]
+        (line,) = axes.plot(*path.T, linestyle=style.linestyle, linewidth=1.6, markersize=2.8, label=name, **own)
+        last = np.flatnonzero(np.isfinite(path).all(axis=1))[-1:]
+        (head,) = axes.plot(*path[last].T, linestyle="", markersize=8, markeredgecolor="white", **own)
+        drawn.append((path, line, head))
+    begin = next(iter(walked.values()))[0]
     axes.plot(*begin[:, None], "o", color="white", markeredgecolor="black", markersize=9, zorder=4)
     halo = [withStroke(linewidth=3, foreground="white")]
     text = {"ha": "center", "fontsize": 10, "fontweight": "bold", "path_effects": halo, "zorder": 5}
@@ -144,12 +158,12 @@ def _drawn(
     dress(axes, f"{surface.title}: {steps} steps", "parameter w₁", "parameter w₂", xlim=surface.xlim, ylim=surface.ylim)
     axes.grid(False)
     if legend:
-        _legend(axes, surface, ways)
+        _legend(axes, surface, walked)
     return axes, drawn
 
 
 def ground(axes: Axes, surface: Surface) -> None:
-    """The contours of a surface, and its minima."""
+    """Draw the contours of a surface and its minima."""
     x, y = np.linspace(*surface.xlim, 201), np.linspace(*surface.ylim, 201)
     points = np.stack(np.meshgrid(x, y), axis=-1)
     minima = np.asarray(surface.minima, float).reshape(-1, 2)
@@ -166,15 +180,15 @@ def ground(axes: Axes, surface: Surface) -> None:
 
 
 def _losses(surface: Surface, points: np.ndarray) -> np.ndarray:
-    """The loss at each of the points, of shape (points, 2)."""
+    """Compute the loss at each of the points, of shape (points, 2)."""
     program = program_of(surface.function, "losses", lambda of: jax.jit(lambda points: jax.vmap(of())(points)))
     return np.asarray(program(jnp.asarray(points, float)), float)
 
 
-def _legend(axes: Axes, surface: Surface, ways: Mapping[str, np.ndarray]) -> None:
+def _legend(axes: Axes, surface: Surface, walked: Mapping[str, np.ndarray]) -> None:
     entries = []
-    losses = _losses(surface, np.stack([way[-1] for way in ways.values()]))
-    for loss, (name, style) in zip(losses, styles(ways).items()):
+    losses = _losses(surface, np.stack([path[-1] for path in walked.values()]))
+    for loss, (name, style) in zip(losses, styles(walked).items()):
         text = f"{name}  {loss:.2g}" if np.isfinite(loss) else f"{name}  diverged"
         entries.append(
             Line2D([], [], color=style.color, linestyle=style.linestyle, marker=style.marker, linewidth=1.6, label=text)

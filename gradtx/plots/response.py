@@ -1,4 +1,4 @@
-"""What a transformation makes of simple signals."""
+"""Plots of the response of transformations to simple signals."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,24 +25,26 @@ def response(
     noise: float = 0.5,
     key: Array | None = None,
 ) -> np.ndarray:
-    """Draws what transformations emit for an impulse, for a step, and for a sine with noise; the inputs in grey.
+    """Draw the response of transformations to an impulse, a step, and a sine with noise, with the inputs in grey.
 
-    Each is given the signal as the gradient of one parameter, which stays at 0. An optimizer emits its update, minus
-    its rate times a direction; `gx.momentum(0.9)`, or any piece, emits what it makes of the gradient.
+    Each transformation receives the signal as the gradient of one parameter, which stays at 0. An optimizer emits its
+    update, −η times a direction; a piece, such as `gx.momentum(0.9)`, emits the transformed gradient.
 
     Args:
-      transformations: Pieces, compositions or optimizers, by name.
-      steps: How many updates.
-      axes: Three Axes to draw on; None for those of a new figure, one below the other.
-      at: The update of the impulse, and the first of the step; from 1.
-      period: Of the sine, in steps.
-      noise: The standard deviation of its noise; the sine's height is 1.
-      key: Of the noise; `jax.random.key(0)` if None.
+      transformations: A dict from names to pieces, compositions or optimizers.
+      steps: The number of updates, 1 or more.
+      axes: Three Axes to draw on; None for a new figure with one below the other.
+      at: The update of the impulse, and the first update of the step, from 1 to `steps`.
+      period: The period of the sine, in steps.
+      noise: The standard deviation of the noise added to the sine, whose amplitude is 1.
+      key: The random key of the noise; None for `jax.random.key(0)`.
 
     Returns:
-      The three Axes; their figure is `axes[0].figure`.
+      The three Axes, an array; their figure is `axes[0].figure`.
 
-    Raises `ValueError` for what needs a loss, and for `at` outside of the steps.
+    Raises:
+      ValueError: A piece needs a loss, `transformations` is empty, or `steps` or `at` is out of range.
+      TypeError: `transformations` is not a dict of transformations.
 
     >>> import gradtx as gx
     >>> from gradtx import plots
@@ -74,7 +76,7 @@ def response(
     several = new_row("response", axes, 3, 8.5, 2.5, columns=1)
     look = styles(emitted)
     for i, (one, (title, signal)) in enumerate(zip(several, signals.items())):
-        from_zero = np.r_[0, time]  # before the first update nothing is there
+        from_zero = np.r_[0, time]  # all signals are 0 before the first update
         one.plot(from_zero, np.r_[0, signal], color="0.72", linewidth=2.4, drawstyle="steps-mid", label="input")
         shown = [(name, (from_zero, np.r_[0, rows[i]])) for name, rows in emitted.items()]
         for j, (name, line) in enumerate(shown):
@@ -89,7 +91,7 @@ def response(
 
 @jax.jit
 def _emitted(tx: Transformation, signals: Array, key: Array) -> Array:
-    """What is emitted for each signal, of shape (signals, steps)."""
+    """Compute the updates emitted for each signal, of shape (signals, steps)."""
     needs = {name for piece in walk(tx) for name in piece.needs}
     extra = {"key": key} if {"key", "**"} & needs else {}
     still = jnp.zeros(())

@@ -1,4 +1,4 @@
-"""Curves of schedules: the value against the step."""
+"""Plots of schedules: the value against the step."""
 
 import io
 from collections.abc import Callable
@@ -20,16 +20,21 @@ from gradtx.plots.style import COLOURS, dress, new_axes
 def schedule(
     schedule: Callable[[Any], Any], steps: int | None = None, axes: Axes | None = None, *, title: str = ""
 ) -> Axes:
-    """Draws a schedule: its value against the step, from 0.
+    """Draw a schedule: its value against the step, from 0.
 
     Args:
       schedule: A schedule, or any function of the step.
-      steps: How many steps; None: all in which it changes and a tenth more, three rounds of one that repeats, and 100
-        where it does not say.
-      axes: What to draw on; None: those of a new figure, which is `axes.figure`.
-      title: The title; by default the schedule as it prints or, where that is long, its parts by name.
+      steps: The number of steps, 1 or more. None for all steps in which the schedule changes and a tenth more; three
+        periods of a schedule that repeats; 100 where the schedule has no counts.
+      axes: The Axes to draw on; None for a new figure, which is `axes.figure` of the result.
+      title: The title; "" for the printed schedule or, where that is long, the names of its parts.
 
-    Raises `ValueError` if `steps` is below 1.
+    Returns:
+      The Axes.
+
+    Raises:
+      ValueError: `steps` is below 1.
+      TypeError: `schedule` is not a function of the step.
 
     >>> import gradtx as gx
     >>> from gradtx import plots
@@ -47,14 +52,14 @@ def schedule(
     values = jax.vmap(lambda step: jnp.asarray(schedule(step), float))(shown)
     axes.plot(shown, values, color=COLOURS[6], linewidth=1.8, solid_capstyle="round")
     dress(axes, title, "step", "value", xlim=(0, steps))
-    axes.set_ylim(*((0, None) if axes.get_ylim()[0] > 0 else ()))  # from 0, so that heights compare
+    axes.set_ylim(*((0, None) if axes.get_ylim()[0] > 0 else ()))  # from 0, so that heights are comparable
     if not title:
         axes.set_title(called(schedule).replace("$", r"\$"), loc="left", fontsize=9)
     return axes
 
 
 def called(schedule: Schedule) -> str:
-    """The schedule as it prints or, where that is long, its parts by name.
+    """Return the printed schedule or, where that is long, the names of its parts.
 
     >>> called(schedules.warmup(3e-4, steps=100, then=schedules.cosine(3e-4, steps=900)))
     'warmup(…, cosine(0.0003, steps=900, floor=0.0))'
@@ -67,7 +72,7 @@ def called(schedule: Schedule) -> str:
 
 
 def horizon(schedule: Any) -> int:
-    """The steps in which a schedule does what it says, three rounds if it repeats; 0 if it has no counts.
+    """Return the number of steps in which a schedule changes, three periods if it repeats; 0 if it has no counts.
 
     >>> horizon(schedules.warmup(0.1, steps=10, then=schedules.cosine(0.1, steps=90)))
     100
@@ -99,7 +104,7 @@ def horizon(schedule: Any) -> int:
 
 
 def svg(shown: Schedule) -> str:
-    """The curve as an SVG picture, as a notebook shows it."""
+    """Draw a schedule as an SVG string, for notebooks."""
     figure, picture = schedule(shown).get_figure(), io.StringIO()
     assert isinstance(figure, Figure)
     figure.savefig(picture, format="svg", metadata={"Date": None})

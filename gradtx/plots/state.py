@@ -1,4 +1,4 @@
-"""What an optimizer remembers, and how far it moves the parameters."""
+"""Plots of optimizer states and of update-to-parameter ratios."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,21 +16,22 @@ from gradtx.plots.style import COLOURS, GREY, dress, label_ends, new_axes, new_r
 
 @checked
 def state(state: Any, params: Any = None, axes: Any = None, *, bins: int | None = None) -> np.ndarray:
-    """Draws a histogram of each slot of a state: a panel for each slot, a colour for each parameter.
+    """Draw a histogram of each slot of a state: a panel for each slot, a colour for each parameter.
 
-    Values that are all 0 or more are drawn on a logarithmic axis; those that it cannot show are counted below it.
-    Slots of one number are left out.
+    Values that are all 0 or more are drawn on a logarithmic axis; its label counts the zeros and the non-finite values.
+    Scalar slots are left out.
 
     Args:
       state: The `State` of an optimizer.
-      params: Its parameters, so that all leaves of a slot come into one panel; None for a panel a leaf.
-      axes: As many Axes as slots; None for those of a new figure, two in a row.
-      bins: How many bars; None: about twice the root of the number of entries, at most 60.
+      params: The parameters of the optimizer, which group all leaves of a slot in one panel; None for one panel a leaf.
+      axes: As many Axes as slots; None for a new figure with two in a row.
+      bins: The number of bars; None for about twice the square root of the number of entries, at most 60.
 
     Returns:
-      The Axes, shape (slots,); their figure is `axes[0].figure`.
+      The Axes, an array of shape (slots,); their figure is `axes[0].figure`.
 
-    Raises `ValueError` for a state without arrays.
+    Raises:
+      ValueError: The state has no arrays, or `axes` has another number of Axes.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> from gradtx import plots
@@ -49,7 +50,7 @@ def state(state: Any, params: Any = None, axes: Any = None, *, bins: int | None 
 
 
 def slots_of(tree: Any, params: Any = None) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of each slot by the parameter's path, as the shortest names that say which slot it is."""
+    """Return the arrays of each slot by parameter path; slots have the shortest names that are unambiguous."""
     shape = jax.tree.structure(params)
     nodes = tree_flatten_with_path(tree, is_leaf=lambda x: params is not None and jax.tree.structure(x) == shape)[0]
     slots = {}
@@ -66,7 +67,7 @@ def slots_of(tree: Any, params: Any = None) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _histogram(axes: Axes, slot: str, leaves: dict[str, np.ndarray], bins: int | None) -> None:
-    if len(leaves) > 6:  # more colours than can be told apart
+    if len(leaves) > 6:  # too many colours to distinguish
         leaves = {f"all {len(leaves)} parameters": np.concatenate(list(leaves.values()))}
     every = np.concatenate(list(leaves.values())).astype(float)
     finite = every[np.isfinite(every)]
@@ -82,7 +83,7 @@ def _histogram(axes: Axes, slot: str, leaves: dict[str, np.ndarray], bins: int |
     else:
         edge = max(abs(low), abs(high)) or 1.0
         edges = np.linspace(-edge, edge, bins + 1) if low < 0 else np.linspace(low, high + (high == low), bins + 1)
-    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)  # rounding must lose no entry
+    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)  # so that rounding excludes no entry
     for i, (name, values) in enumerate(leaves.items()):
         colour = COLOURS[(6 - i) % len(COLOURS)]
         counts, _ = np.histogram(values[np.isfinite(values)], edges)
@@ -106,17 +107,21 @@ def ratios(
     title: str = "How far each step goes",
     ylabel: str = "norm of update / norm of parameters",
 ) -> Axes:
-    """Draws update-to-parameter ratios over time, on a logarithmic axis, with a line where they are said to be healthy.
+    """Draw update-to-parameter ratios over time, on a logarithmic axis, with a line at a healthy ratio.
 
     Args:
-      history: An array of shape (steps,), or such arrays by name, as `gx.monitor` with `gx.norm_ratio` measures them
-        and `jax.lax.scan` collects them.
-      axes: What to draw on; None for those of a new figure, which is `axes.figure`.
-      healthy: Where the line is; None for no line. About 1e-3 is a rule of thumb for plain descent.
+      history: An array of shape (steps,), or a dict from names to such arrays, as `gx.monitor` with `gx.norm_ratio`
+        measures them and `jax.lax.scan` collects them.
+      axes: The Axes to draw on; None for a new figure, which is `axes.figure` of the result.
+      healthy: The height of the line; None for no line. About 1e-3 is a rule of thumb for plain gradient descent.
       title: The title.
-      ylabel: What the ratios are.
+      ylabel: The label of the vertical axis.
 
-    Raises `ValueError` for arrays of another shape.
+    Returns:
+      The Axes.
+
+    Raises:
+      ValueError: `history` is empty, or an array has another shape.
 
     >>> import jax.numpy as jnp
     >>> from gradtx import plots

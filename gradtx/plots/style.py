@@ -1,4 +1,4 @@
-"""What all pictures share: each optimizer's colour, the axes' looks, and labels that keep apart."""
+"""Common style of all plots: colours of optimizers, appearance of axes, and labels that do not overlap."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +13,11 @@ from gradtx.core import Transformation
 from gradtx.core.errors import said
 
 # Black, teal, purple, brown, orchid, vermilion, blue, slate. Contrast to white 3:1 or more; chosen so that the two
-# nearest of them are far apart also without red or green cones (Machado, Oliveira and Fernandes 2009).
+# nearest are distinct also without red or green cones (Machado, Oliveira and Fernandes 2009).
 COLOURS = ("#1a1a1a", "#009f82", "#690078", "#961e00", "#cb5ff8", "#ff4b0f", "#0000d2", "#6969a5")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")  # one with each colour
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")  # one for each colour
 DASHES = ("-", (0, (4.5, 1.6)), (0, (6, 1.4, 1.2, 1.4)), (0, (1.3, 1.1)))
-GREY = "#767676"  # for what is beside the point
+GREY = "#767676"  # for secondary elements
 
 # Each has the colour of its column and the dashes of its row; optimizers often seen together differ in the colour.
 NAMED = (
@@ -27,7 +27,7 @@ NAMED = (
     *("signum", "qhm", "adan", "amsgrad", "radam", "adabelief", "lamb", "muon"),
     *("sign_sgd", "lars", "shampoo", "soap", "adafactor", "yogi", "sophia", "laprop"),
 )
-# Each has the colour of its column, and the first dashes from its row on that no other line of the picture has.
+# Each has the colour of its column, and from its row on the first dashes that no other line of the picture has.
 OTHERS = (
     *("dog", "ademamix", "scion", "mars", "adopt", "schedule_free_adamw", "prodigy", "madgrad"),
     *("dowg", "simplified_ademamix", "aggmo", "came", "adamp", "stable_adamw", "dadapt_adam", "asgd"),
@@ -40,7 +40,7 @@ ALIASES = {"momentum": "heavy_ball", "gradient_descent": "sgd"}
 
 
 class Style(NamedTuple):
-    """How the lines of one optimizer look."""
+    """Line style of one optimizer: colour, dashes and marker."""
 
     color: str
     linestyle: Any
@@ -48,10 +48,10 @@ class Style(NamedTuple):
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """A style for each name, no two alike for up to 32 names.
+    """Return a style for each name, distinct for up to 32 names.
 
-    An optimizer has its own colour in every picture, and those of `NAMED` their dashes too, whatever the case of the
-    name. Another name begins at a place that only it decides, and moves on to a colour that no other line has.
+    An optimizer of gradtx has the same colour in every picture, and one in `NAMED` the same dashes too, regardless of
+    the case of its name. Another name starts at a place given by its hash, and moves on to a colour without a line.
 
     >>> styles(["adam", "mine"])["adam"] == styles(["Adam"])["Adam"]
     True
@@ -78,29 +78,29 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
 
 
 def style_at(place: int) -> Style:
-    """The style of a place in `NAMED`."""
+    """Return the style of a place in `NAMED`."""
     row, column = divmod(place, len(COLOURS))
     return Style(COLOURS[column], DASHES[row % len(DASHES)], MARKERS[column])
 
 
 def coincide(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> bool:
-    """Whether two lines, as (x, y), are about the same."""
+    """Whether two lines, as (x, y), are approximately equal."""
     return np.array_equal(one[0], other[0]) and np.allclose(one[1], other[1], rtol=0.05)
 
 
 def over(style: Style, above: int) -> dict[str, Any]:
-    """How a line looks that lies under others: wider than they are, so that each shows."""
+    """Plot settings of a line below `above` others: wider than they are, so that each is visible."""
     dashes = {"linestyle": "-" if above else style.linestyle}
     return {**dashes, "color": style.color, "linewidth": 1.8 + 1.8 * above, "solid_capstyle": "round"}
 
 
 def new_axes(axes: Axes | None, width: float, height: float) -> Axes:
-    """The axes given, or those of a new figure, in inches."""
+    """Return the given Axes, or the Axes of a new figure, with its size in inches."""
     return Figure(figsize=(width, height), dpi=120, layout="constrained").subplots() if axes is None else axes
 
 
 def new_row(function: str, axes: Any, count: int, width: float, height: float, columns: int | None = None) -> Any:
-    """The `count` axes given, or those of a new figure: an array of shape (count,)."""
+    """Return the `count` given Axes, or the Axes of a new figure, as an array of shape (count,)."""
     if axes is None:
         columns = columns or count
         rows = -(-count // columns)
@@ -116,7 +116,7 @@ def new_row(function: str, axes: Any, count: int, width: float, height: float, c
 
 
 def dress(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "", **settings: Any) -> None:
-    """The title, the labels and the looks that all pictures have in common."""
+    """Set the title, the labels and the appearance that all plots have in common."""
     axes.set(**settings)
     if title:
         axes.set_title(title, loc="left", fontsize=12)
@@ -128,7 +128,7 @@ def dress(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "", **set
 
 
 def named(function: str, optimizers: Any) -> dict[str, Transformation]:
-    """The optimizers by name, checked."""
+    """Check a dict of optimizers, and coerce each to a transformation."""
     if not isinstance(optimizers, Mapping):
         raise TypeError(f"{function}: optimizers must be a dict from names to optimizers, got {said(optimizers)}")
     if not optimizers:
@@ -137,24 +137,24 @@ def named(function: str, optimizers: Any) -> dict[str, Transformation]:
 
 
 def spread(heights: Sequence[float], gap: float) -> np.ndarray:
-    """Heights from 0 to 1, moved apart in their order until neighbours are at least `gap` from each other.
+    """Move heights from 0 to 1 in their order until neighbours are at least `gap` from each other.
 
     >>> spread([0.5, 0.5, 1.0], gap=0.25)
     array([0.375, 0.625, 1.   ])
     """
     order = np.argsort(heights, kind="stable")
     room = gap * np.arange(len(order))
-    # With every height less its room, keeping apart is keeping in order: rising from below, or falling from above.
+    # After subtracting each height's room, a gap is an order: rising from below, or falling from above.
     free = np.clip(np.asarray(heights, float)[order], 0, 1) - room
     middle = (np.maximum.accumulate(free) + np.minimum.accumulate(free[::-1])[::-1]) / 2
-    apart = np.clip(middle, 0, 1 - room[-1:]) + room
-    return apart[np.argsort(order, kind="stable")]
+    spaced = np.clip(middle, 0, 1 - room[-1:]) + room
+    return spaced[np.argsort(order, kind="stable")]
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, float]], texts: Sequence[str], colours: Sequence[str]) -> None:
-    """Writes a text to the right of the axes for each end of a line, joined to it; the limits must be set before.
+    """Label the end of each line to the right of the axes, joined by a dotted line. Set the limits before.
 
-    Before the figure is laid out its height in inches says how far apart texts must be.
+    The distance between labels follows from the height of the figure in inches, before its layout.
     """
     transform = axes.transData + axes.transAxes.inverted()
     heights = [transform.transform(end)[1] for end in ends]

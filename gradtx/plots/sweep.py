@@ -1,4 +1,4 @@
-"""What a sweep found: the result against the hyperparameters."""
+"""Plots of sweeps: the result against the hyperparameters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,21 +26,26 @@ def sweep(
     title: str = "",
     ylabel: str = "final loss",
 ) -> Axes:
-    """Draws the results of a sweep: a line over one hyperparameter, a map over two; the lowest is marked.
+    """Draw the results of a sweep, a line over one hyperparameter or a map over two, and mark the lowest.
 
-    Axes are logarithmic where positive values span a factor of ten; a result of 0 then stands at the lower edge. What
-    is not finite stands at the upper edge, or is a grey cell, and what is far above the others leaves the picture. Two
-    hyperparameters that make no grid are drawn as points.
+    Axes are logarithmic where positive values span a factor of ten; a result of 0 is then drawn at the lower edge.
+    Results that are not finite are drawn at the upper edge or as grey cells, and results far above the others lie
+    outside the picture. Two hyperparameters that do not form a grid are drawn as points.
 
     Args:
-      found: What `gx.sweep` returned.
-      axes: What to draw on; None for those of a new figure, which is `axes.figure`.
-      by: Chooses one number for each optimizer from results of several parts.
-      title: The title; by default it says what was lowest.
-      ylabel: What the results are.
+      found: The `Sweep` that `gx.sweep` returned.
+      axes: The Axes to draw on; None for a new figure, which is `axes.figure` of the result.
+      by: A function from the results to one number for each optimizer; needed where `train` returned a tree.
+      title: The title; "" for the lowest result and its hyperparameters.
+      ylabel: The label of the results.
 
-    Raises `ValueError` for a sweep of no hyperparameter or of more than two, and for results that are not one number
-    for each optimizer.
+    Returns:
+      The Axes.
+
+    Raises:
+      TypeError: `found` is not a `Sweep`.
+      ValueError: The sweep has no hyperparameter that varies, or more than two, or the results are not one number for
+        each optimizer.
 
     >>> import gradtx as gx
     >>> from gradtx import plots
@@ -69,7 +74,7 @@ def sweep(
         )
     values = np.where(np.isfinite(values), values, np.nan)
     columns = [np.asarray(found.hyperparameters[name], float) for name in names]
-    if len(names) == 2 and spans(columns[1]) and not spans(columns[0]):  # decades lie on the longer axis
+    if len(names) == 2 and spans(columns[1]) and not spans(columns[0]):  # the logarithmic axis is the longer one
         names, columns = names[::-1], columns[::-1]
     best = None if np.isnan(values).all() else int(np.nanargmin(values))
     if not title and best is not None:
@@ -93,7 +98,7 @@ def spans(values: np.ndarray) -> bool:
 
 
 def above_zero(values: np.ndarray) -> np.ndarray:
-    """The results that a logarithmic axis can show, if all that are finite are 0 or more; none otherwise."""
+    """Return the results above 0, for a logarithmic axis, if all finite results are 0 or more; none otherwise."""
     values = values[np.isfinite(values)]
     return values[values > 0] if len(values) and values.min() >= 0 else values[:0]
 
@@ -104,7 +109,7 @@ def _line(axes: Axes, x: np.ndarray, values: np.ndarray, best: int | None) -> No
     known, positive = np.isfinite(values), above_zero(values)
     axes.set_xscale("log" if spans(x) else "linear")
     axes.set_yscale("log" if spans(positive) else "linear")
-    if spans(positive):  # what grew far beyond the others leaves the picture
+    if spans(positive):  # results far above the others lie outside the picture
         low, high = positive.min(), min(positive.max(), 1e3 * np.median(positive))
         low, high = low / (high / low) ** 0.08, high * (high / low) ** 0.15
         axes.set_ylim(low, high)
@@ -134,7 +139,7 @@ def _map(axes: Axes, columns: list[np.ndarray], values: np.ndarray, best: int | 
     (x, i), (y, j) = (np.unique(column, return_inverse=True) for column in columns)
     shown = values[np.isfinite(values)]
     low, high = (shown.min(), shown.max()) if len(shown) else (0.0, 1.0)
-    if spans(positive := above_zero(values)):  # extremes take no colours from the rest
+    if spans(positive := above_zero(values)):  # extremes do not compress the colours of the rest
         low = max(positive.min(), 1e-4 * np.median(positive))
         high = min(high, 1e2 * np.median(positive))
         scale = LogNorm(low, high)

@@ -1,4 +1,4 @@
-"""Optimizers as a table of directions and sizes."""
+"""Plot of optimizers as a table of directions and sizes, the denominators of the steps."""
 
 from collections.abc import Iterable
 from itertools import pairwise
@@ -16,14 +16,16 @@ from gradtx.plots.style import GREY, new_axes
 
 
 class Entry(NamedTuple):
-    """An optimizer's place in the table."""
+    """Place of an optimizer in the table."""
 
     direction: str
-    """What it steps along."""
+    """The direction of the step."""
     size: str
-    """What each coordinate's step is divided by."""
+    """The denominator of each coordinate's step."""
     name: str
+    """The name of the optimizer."""
     year: int | None = None
+    """The year of its paper."""
 
 
 GRADIENT, MOMENTUM, LOOKING = "gradient", "momentum", "momentum, looking ahead"
@@ -42,9 +44,9 @@ TEXTBOOK = (
     Entry(LOOKING, AVERAGE, "Nadam", 2016),
     Entry(MOMENTUM, "its largest so far", "AMSGrad", 2018),
 )
-"""The slides' table: each method changes the direction, the size of each coordinate's step, or both."""
+"""The table of the slides: each method changes the direction, the size of each coordinate's step, or both."""
 
-REGIONS = {  # what a cell changes: its colour, and how it is called
+REGIONS = {  # (changes direction, changes size): (colour, label)
     (False, False): ("#f0f0f0", "plain descent"),
     (True, False): ("#d5ece6", "changes the direction"),
     (False, True): ("#fbdccd", "changes the size"),
@@ -54,19 +56,28 @@ REGIONS = {  # what a cell changes: its colour, and how it is called
 
 @checked
 def table(
-    table: Iterable[Any] | None = None, axes: Axes | None = None, *, title: str = "What each method changes"
+    table: Iterable[Any] | None = None,
+    axes: Axes | None = None,
+    *,
+    title: str = "Changes of each method to plain descent",
 ) -> Axes:
-    """Draws optimizers as a table: a row for each direction, a column for each size, coloured by what they change.
+    """Draw optimizers as a table: a row for each direction and a column for each size, the denominator of the step.
 
-    The first direction and the first size of the table are those of plain descent.
+    Colours show whether an optimizer changes the direction of plain descent, its size, or both. The first direction and
+    the first size in the table belong to plain descent.
 
     Args:
-      table: `gx.periodic_table()`, or rows of a direction, a size, a name, and optionally a year; None for the
-        textbook's optimizers.
-      axes: What to draw on; None for those of a new figure, which is `axes.figure`.
+      table: `gx.periodic_table()`, or a sequence of rows (direction, size, name) or (direction, size, name, year); None
+        for the optimizers of the textbook.
+      axes: The Axes to draw on; None for a new figure, which is `axes.figure` of the result.
       title: The title.
 
-    Raises `ValueError` for a table without rows, and for rows of another length.
+    Returns:
+      The Axes.
+
+    Raises:
+      TypeError: `table` or a row is not a sequence.
+      ValueError: The table has no rows, or a row has another number of entries.
 
     >>> from gradtx import plots
     >>> axes = plots.table([("gradient", "1", "SGD"), ("momentum", "rms", "Adam", 2015)])

@@ -1,11 +1,11 @@
 """Schedules: records that give a hyperparameter as a function of the step. The first update is step 0.
 
-Any hyperparameter takes one: `gx.adam(schedules.cosine(1e-3, steps=1000), b1=schedules.linear(0.8, 0.9, 100))`. Peaks,
-floors, rates and powers are leaves, so they can be swept, learned, or be schedules themselves. Counts of steps are
-structure: integers to 2³¹ − 1, which a float32 leaf could not hold. Whole steps are subtracted, divided and compared as
-integers, so a boundary is never off by one. Beyond its last step, a schedule keeps its last value.
+Any hyperparameter takes a schedule: `gx.adam(schedules.cosine(1e-3, steps=1000), b1=schedules.linear(0.8, 0.9, 100))`.
+Peaks, floors, rates and powers are leaves: they can be swept, learned, or be schedules themselves. Counts of steps are
+structure: integers up to 2³¹ − 1, which a float32 leaf could not hold. Whole steps are subtracted, divided and compared
+as integers, so a boundary is never off by one. Beyond its last step, a schedule keeps its last value.
 
-With t the step and T a count, `done` = t/T and `left` = (T − t)/T, both from 0 to 1; a way from a to b has a shape:
+With t the step and T a count, `done` = t/T and `left` = (T − t)/T, both from 0 to 1. A curve from a to b has a shape:
 
 | shape | value |
 |---|---|
@@ -14,9 +14,9 @@ With t the step and T a count, `done` = t/T and `left` = (T − t)/T, both from 
 | `"1-sqrt"` | a·left/(1 + √done) + b·√done, which is b + (a − b)·(1 − √done) |
 | `"rex"` | a·2·left/(1 + left) + b·done/(1 + left) |
 
-Every schedule raises `ValueError` or `TypeError` that names the argument: for a number that is not finite, a count or a
-boundary that is no integer or out of range, and boundaries out of order. So does a call with a step that is no integer
-or below 0; a traced step below 0 is taken as 0.
+Every schedule raises a `ValueError` or `TypeError` that names the argument if a number is not finite, if a count or a
+boundary is not an integer or is out of range, or if boundaries do not increase. A call raises one if the step is not an
+integer or is below 0; a traced step below 0 is taken as 0.
 """
 
 from gradtx.schedules.compose import cycle, join, piecewise_constant, piecewise_interpolated

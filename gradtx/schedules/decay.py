@@ -1,4 +1,4 @@
-"""Schedules that fall from their first value: constant, linear, polynomial, cosine, exponential and others."""
+"""Constant and decay schedules: constant, linear, polynomial, cosine, exponential and others."""
 
 from typing import Any
 
@@ -6,13 +6,20 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import NonNegative, Positive, Scalar
-from gradtx.schedules.curve import _LAST, Count, CountOrZero, _Curve, _Fall, _laps, _require, _shares, _way
+from gradtx.core.kinds import Count, CountOrZero
+from gradtx.schedules.curve import LAST_STEP, Curve, Fall, fractions, interpolate, periods, require
 
 
-class constant(_Curve):
-    """The same value at every step.
+class constant(Curve):
+    """Constant schedule: the same value at every step.
 
-    >>> constant(0.1)(7)
+    value
+
+    Args:
+      value: The value: a number, an array of shape () or a schedule.
+
+    >>> import gradtx as gx
+    >>> gx.schedules.constant(0.1)(7)
     0.1
     """
 
@@ -22,10 +29,19 @@ class constant(_Curve):
         return self.value
 
 
-class linear(_Curve):
-    """A straight line.   start·left + end·done
+class linear(Curve):
+    """Linear schedule: a straight line from start to end.
 
-    >>> [float(linear(1.0, 0.0, steps=4)(step)) for step in (0, 1, 4, 9)]
+    start·left + end·done, where done = t/steps and left = 1 − done, with t the step, at most `steps`
+
+    Args:
+      start: The value at step 0: a number, an array of shape () or a schedule.
+      end: The value at step `steps` and after it.
+      steps: The steps from start to end, an integer, 1 or more.
+
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.linear(1.0, 0.0, steps=4)
+    >>> [float(rate(step)) for step in (0, 1, 4, 9)]
     [1.0, 0.75, 0.0, 0.0]
     """
 
@@ -34,16 +50,23 @@ class linear(_Curve):
     steps: Count
 
     def curve(self, step: Array) -> Array:
-        return _way("linear", self.start, self.end, step, self.steps)
+        return interpolate("linear", self.start, self.end, step, self.steps)
 
 
-class polynomial(_Curve):
-    """A power of what is left.   end + (start − end)·leftᵖ
+class polynomial(Curve):
+    """Polynomial schedule: a power of the remaining fraction of the steps.
+
+    end + (start − end)·leftᵖ, where left = 1 − t/steps, with t the step, at most `steps`
 
     Args:
-      power: p, above 0.
+      start: The value at step 0: a number, an array of shape () or a schedule.
+      end: The value at step `steps` and after it.
+      steps: The steps from start to end, an integer, 1 or more.
+      power: p, above 0. The default is a straight line.
 
-    >>> [float(polynomial(1.0, 0.0, steps=4, power=2.0)(step)) for step in (0, 2, 4)]
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.polynomial(1.0, 0.0, steps=4, power=2.0)
+    >>> [float(rate(step)) for step in (0, 2, 4)]
     [1.0, 0.25, 0.0]
     """
 
@@ -53,43 +76,68 @@ class polynomial(_Curve):
     power: Positive = 1.0
 
     def curve(self, step: Array) -> Array:
-        _, left = _shares(step, self.steps)
+        _, left = fractions(step, self.steps)
         return self.end + (self.start - self.end) * left**self.power
 
 
-class cosine(_Fall):
-    """Half a cosine, from its peak to its floor.   floor + (peak − floor)·(1 + cos(π·done))/2
+class cosine(Fall):
+    """Cosine decay: half a cosine from peak to floor (Loshchilov and Hutter, 2017).
+
+    floor + (peak − floor)·(1 + cos(π·done))/2, where done = t/steps, with t the step, at most `steps`
+
+    Args:
+      peak: The value at step 0: a number, an array of shape () or a schedule.
+      steps: The steps from peak to floor, an integer, 1 or more.
+      floor: The value at step `steps` and after it.
 
     Source: Loshchilov and Hutter 2017, arXiv 1608.03983, equation 5.
 
-    >>> [round(float(cosine(1.0, steps=4)(step)), 3) for step in (0, 1, 2, 4)]
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.cosine(1.0, steps=4)
+    >>> [round(float(rate(step)), 3) for step in (0, 1, 2, 4)]
     [1.0, 0.854, 0.5, 0.0]
     """
 
     way = "cosine"
 
 
-class rex(_Fall):
-    """Reflected exponential: slow at first, fast at the end.   floor + (peak − floor)·left / (½ + ½·left)
+class rex(Fall):
+    """REX, reflected exponential: slow decay at first, fast at the end (Chen, Wolfe and Kyrillidis, 2021).
+
+    floor + (peak − floor)·left / (½ + ½·left), where left = 1 − t/steps, with t the step, at most `steps`
+
+    Args:
+      peak: The value at step 0: a number, an array of shape () or a schedule.
+      steps: The steps from peak to floor, an integer, 1 or more.
+      floor: The value at step `steps` and after it.
 
     Source: Chen, Wolfe and Kyrillidis 2021, arXiv 2107.04197.
 
-    >>> [round(float(rex(1.0, steps=4)(step)), 3) for step in (0, 2, 4)]
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.rex(1.0, steps=4)
+    >>> [round(float(rate(step)), 3) for step in (0, 2, 4)]
     [1.0, 0.667, 0.0]
     """
 
     way = "rex"
 
 
-# ---------------------------------------------------------------- without an end
-class exponential(_Curve):
-    """Multiplied by a rate every so many steps.   max(start·rate^(t/steps), floor)
+# ---------------------------------------------------------------- without a last step
+class exponential(Curve):
+    """Exponential decay: multiply by a rate every `steps` steps.
+
+    max(start·rate^(t/steps), floor)
 
     Args:
-      rate: What `steps` steps multiply by, above 0. float32 keeps (0.5, steps=10**6) better than (0.9999993, steps=1).
-      staircase: Whether t/steps is rounded down, so that the value falls once every `steps`.
+      start: The value at step 0, 0 or more: a number, an array of shape () or a schedule.
+      rate: The factor per `steps` steps, above 0. float32 keeps (0.5, steps=10**6) better than (0.9999993, steps=1).
+      steps: The time scale in steps, an integer, 1 or more.
+      floor: The lowest value, 0 or more.
+      staircase: If True, round t/steps down, so that the value changes once every `steps` steps.
 
-    >>> [float(exponential(1.0, 0.25, steps=2)(step)) for step in (0, 1, 2, 4)]
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.exponential(1.0, 0.25, steps=2)
+    >>> [float(rate(step)) for step in (0, 1, 2, 4)]
     [1.0, 0.5, 0.25, 0.0625]
     """
 
@@ -100,18 +148,24 @@ class exponential(_Curve):
     staircase: bool = False
 
     def curve(self, step: Array) -> Array:
-        return jnp.maximum(self.start * self.rate ** _laps(step, self.steps, self.staircase), self.floor)
+        return jnp.maximum(self.start * self.rate ** periods(step, self.steps, self.staircase), self.floor)
 
 
-class inverse_time(_Curve):
-    """The textbook's 1/t decay.   start / (1 + rate·t/steps)ᵖ
+class inverse_time(Curve):
+    """Inverse time decay: the textbook's 1/t decay.
+
+    start / (1 + rate·t/steps)ᵖ
 
     Args:
-      rate: What `steps` steps add to the divisor, 0 or more.
-      staircase: Whether t/steps is rounded down.
+      start: The value at step 0: a number, an array of shape () or a schedule.
+      rate: The amount that every `steps` steps add to the divisor, 0 or more.
+      steps: The time scale in steps, an integer, 1 or more.
+      staircase: If True, round t/steps down.
       power: p, 0 or more.
 
-    >>> [float(inverse_time(1.0, 1.0)(step)) for step in (0, 1, 3)]
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.inverse_time(1.0, 1.0)
+    >>> [float(rate(step)) for step in (0, 1, 3)]
     [1.0, 0.5, 0.25]
     """
 
@@ -122,22 +176,28 @@ class inverse_time(_Curve):
     power: NonNegative = 1.0
 
     def curve(self, step: Array) -> Array:
-        return self.start / (1 + self.rate * _laps(step, self.steps, self.staircase)) ** self.power
+        return self.start / (1 + self.rate * periods(step, self.steps, self.staircase)) ** self.power
 
 
-class inverse_sqrt(_Curve):
-    """A linear warm-up, then the inverse square root of the step.   peak·min(t/w, 1)·√(w / max(t, w))
+class inverse_sqrt(Curve):
+    """Inverse square root decay after a linear warm-up (Vaswani et al., 2017).
 
-    With a cooldown, the last steps are a straight line from what it then is to the floor.
+    peak·min(t/w, 1)·√(w / max(t, w))
+
+    With a cooldown, the last steps are a straight line from the current value to the floor.
 
     Args:
-      warmup: w, the steps of the warm-up, and the time scale of what follows.
-      steps: All steps, warm-up and cooldown included; None: without an end.
-      cooldown: How many of them are the cooldown.
+      peak: The value at the end of the warm-up: a number, an array of shape () or a schedule.
+      warmup: w, the steps of the warm-up and the time scale of the decay, an integer, 1 or more.
+      steps: The total number of steps, warm-up and cooldown included, an integer; None for no end.
+      cooldown: The steps of the cooldown, an integer, 0 or more; 0 if `steps` is None.
+      floor: The value at the end of the cooldown.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 5.3; the cooldown, Zhai et al. 2022, arXiv 2106.04560.
 
-    >>> [float(inverse_sqrt(1.0, warmup=2, steps=10, cooldown=2)(step)) for step in (0, 1, 2, 8, 9, 10)]
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.inverse_sqrt(1.0, warmup=2, steps=10, cooldown=2)
+    >>> [float(rate(step)) for step in (0, 1, 2, 8, 9, 10)]
     [0.0, 0.5, 1.0, 0.5, 0.25, 0.0]
     """
 
@@ -151,24 +211,28 @@ class inverse_sqrt(_Curve):
         super().__post_init__()
         given = f"got steps={self.steps}, warmup={self.warmup}, cooldown={self.cooldown}"
         room = self.cooldown == 0 if self.steps is None else self.steps >= self.warmup + self.cooldown
-        _require(self, room, f"steps must have room for warmup and cooldown, {given}")
+        require(self, room, f"steps must have room for warmup and cooldown, {given}")
 
     def curve(self, step: Array) -> Array:
-        begin = _LAST if self.steps is None else self.steps - self.cooldown
+        begin = LAST_STEP if self.steps is None else self.steps - self.cooldown
         t, w = jnp.minimum(step, begin), self.warmup
-        value = self.peak * _shares(t, w)[0] * jnp.sqrt(w / jnp.maximum(t, w).astype(float))
-        return _way("linear", value, self.floor, step - begin, self.cooldown) if self.cooldown else value
+        value = self.peak * fractions(t, w)[0] * jnp.sqrt(w / jnp.maximum(t, w).astype(float))
+        return interpolate("linear", value, self.floor, step - begin, self.cooldown) if self.cooldown else value
 
 
-class relative_step(_Curve):
-    """Adafactor's rate, as a share of the parameters.   min(c, 1/√(t + 1))
+class relative_step(Curve):
+    """Adafactor's rate, relative to the RMS of the parameters (Shazeer and Stern, 2018).
+
+    min(c, 1/√(t + 1))
 
     Args:
-      most: c, above 0.
+      most: c, the upper bound, above 0.
 
     Source: Shazeer and Stern 2018, arXiv 1804.04235, algorithm 6.
 
-    >>> [float(relative_step(0.5)(step)) for step in (0, 3, 15)]
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.relative_step(0.5)
+    >>> [float(rate(step)) for step in (0, 3, 15)]
     [0.5, 0.5, 0.25]
     """
 

@@ -7,32 +7,39 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Scalar, Schedule
+from gradtx.core.kinds import Count, CountOrZero
 from gradtx.schedules.curve import (
-    _LAST,
-    Count,
-    CountOrZero,
+    LAST_STEP,
+    Curve,
     Shape,
-    _Curve,
-    _integer,
-    _require,
-    _value,
-    _way,
-    _ways,
+    integer_step,
+    interpolate,
+    interpolate_all,
+    require,
+    value_at,
 )
 
 
-class one_cycle(_Curve):
-    """One rise and one fall, far below where it began.   start·peak → peak → end·peak,  or by way of start·peak again
+class one_cycle(Curve):
+    """One-cycle policy: warm up to the peak, then anneal far below the initial value (Smith and Topin, 2019).
+
+    start·peak → peak → end·peak, or with three phases start·peak → peak → start·peak → end·peak
 
     Args:
-      rise: The steps of the rise, below `steps`; None: three tenths, rounded down, but one at least.
-      back: The step at which it is back at start·peak, for a third phase; None: no such phase.
-      start: The value at step 0, as a share of the peak.
-      end: The value at the end, as a share of the peak.
+      peak: The highest value: a number, an array of shape () or a schedule.
+      steps: The total number of steps, an integer.
+      rise: The steps of the rise, below `steps`; None for three tenths of `steps`, rounded down, but at least one.
+      back: The step at which the value is start·peak again, between `rise` and `steps`; None for two phases.
+      start: The value at step 0, as a fraction of the peak.
+      end: The value at the last step, as a fraction of the peak.
+      shape: The curve of each phase: "linear", "cosine" (half a cosine), "1-sqrt" (the square root of the elapsed
+        fraction) or "rex" (reflected exponential).
 
     Source: Smith and Topin 2019, arXiv 1708.07120.
 
-    >>> [round(float(one_cycle(1.0, steps=10)(step)), 4) for step in (0, 3, 10)]
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.one_cycle(1.0, steps=10)
+    >>> [round(float(rate(step)), 4) for step in (0, 3, 10)]
     [0.04, 1.0, 0.0]
     """
 
@@ -47,7 +54,7 @@ class one_cycle(_Curve):
     def __post_init__(self) -> None:
         super().__post_init__()
         ends = self._boundaries()
-        _require(self, all(a < b for a, b in itertools.pairwise(ends)), f"rise, back, steps must increase, got {ends}")
+        require(self, all(a < b for a, b in itertools.pairwise(ends)), f"rise, back, steps must increase, got {ends}")
 
     def _boundaries(self) -> tuple[int, ...]:
         rise = max(3 * self.steps // 10, 1) if self.rise is None else self.rise
@@ -56,18 +63,28 @@ class one_cycle(_Curve):
     def curve(self, step: Array) -> Any:
         low = self.start * self.peak
         between = () if self.back is None else (low,)
-        return _ways(self.shape, (low, self.peak, *between, self.end * self.peak), step, self._boundaries())
+        return interpolate_all(self.shape, (low, self.peak, *between, self.end * self.peak), step, self._boundaries())
 
 
-class wsd(_Curve):
-    """Warm-up, stable, decay: a line from 0 to the peak, the peak, then down to the floor on a line or another shape.
+class wsd(Curve):
+    """WSD, warm-up–stable–decay (Hu et al., 2024).
+
+    0 → peak on a line, then the peak, then peak → floor on a line or a curve of another shape
 
     Args:
-      warmup, stable, decay: The steps of each phase.
+      peak: The value of the stable phase: a number, an array of shape () or a schedule.
+      warmup: The steps of the warm-up, an integer, 0 or more.
+      stable: The steps of the stable phase, an integer, 0 or more.
+      decay: The steps of the decay, an integer, 1 or more.
+      floor: The value at the end of the decay and after it.
+      shape: The curve of the decay: "linear", "cosine" (half a cosine), "1-sqrt" (the square root of the elapsed
+        fraction) or "rex" (reflected exponential).
 
     Source: Hu et al. 2024, arXiv 2404.06395; `shape="1-sqrt"`, Hägele et al. 2024, arXiv 2405.18392.
 
-    >>> [float(wsd(1.0, warmup=2, stable=5, decay=4)(step)) for step in (0, 1, 2, 7, 8, 11)]
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.wsd(1.0, warmup=2, stable=5, decay=4)
+    >>> [float(rate(step)) for step in (0, 1, 2, 7, 8, 11)]
     [0.0, 0.5, 1.0, 1.0, 0.75, 0.0]
     """
 
@@ -81,24 +98,30 @@ class wsd(_Curve):
     def __post_init__(self) -> None:
         super().__post_init__()
         total = self.warmup + self.stable + self.decay
-        _require(self, total <= _LAST, f"warmup + stable + decay must be at most 2³¹ − 1, got {total}")
+        require(self, total <= LAST_STEP, f"warmup + stable + decay must be at most 2³¹ − 1, got {total}")
 
     def curve(self, step: Array) -> Array:
-        rising = _way("linear", 0.0, self.peak, step, max(self.warmup, 1))
-        falling = _way(self.shape, self.peak, self.floor, step - self.warmup - self.stable, self.decay)
+        rising = interpolate("linear", 0.0, self.peak, step, max(self.warmup, 1))
+        falling = interpolate(self.shape, self.peak, self.floor, step - self.warmup - self.stable, self.decay)
         return jnp.where(step < self.warmup, rising, falling)
 
 
-# ---------------------------------------------------------------- made of other schedules
+# ---------------------------------------------------------------- before another schedule
 class warmup(Schedule):
-    """A line from start to peak, in front of any other schedule, which then begins at its own step 0.
+    """Linear warm-up before any other schedule.
+
+    start + (peak − start)·t/steps, and from step `steps` on then(t − steps)
+
+    The other schedule begins at its own step 0.
 
     Args:
-      steps: The steps of the line; with 0 there is none.
-      then: A schedule, a function of the step, or a number; None: the peak.
+      peak: The value at the end of the warm-up: a number, an array of shape () or a schedule.
+      steps: The steps of the warm-up, an integer; 0 for none.
+      then: The schedule after the warm-up: a schedule, a function of the step or a number; None for the peak.
       start: The value at step 0.
 
-    >>> rate = warmup(1.0, steps=2, then=linear(1.0, 0.0, steps=4))
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.warmup(1.0, steps=2, then=gx.schedules.linear(1.0, 0.0, steps=4))
     >>> [float(rate(step)) for step in (0, 1, 2, 3, 6)]
     [0.0, 0.5, 1.0, 0.75, 0.0]
     """
@@ -109,7 +132,7 @@ class warmup(Schedule):
     start: Scalar = 0.0
 
     def __call__(self, step: Any) -> Any:
-        step = _integer(step)
-        start, peak = _value(self.start, step), _value(self.peak, step)
-        then = peak if self.then is None else _value(self.then, jnp.maximum(step - self.steps, 0))
-        return jnp.where(step < self.steps, _way("linear", start, peak, step, max(self.steps, 1)), then)
+        step = integer_step(step)
+        start, peak = value_at(self.start, step), value_at(self.peak, step)
+        then = peak if self.then is None else value_at(self.then, jnp.maximum(step - self.steps, 0))
+        return jnp.where(step < self.steps, interpolate("linear", start, peak, step, max(self.steps, 1)), then)

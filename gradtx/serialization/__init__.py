@@ -1,4 +1,4 @@
-"""Saving and restoring optimizers and their states."""
+"""Serialization: read printed optimizers and restore saved states."""
 
 from gradtx.serialization.read import read
 from gradtx.serialization.restore import restore

@@ -1,4 +1,4 @@
-"""Trees of arrays in one `.npz` file, which is never half written."""
+"""Checkpoint files: trees of arrays in one `.npz` file, which is replaced as a whole."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from gradtx.core import leaves_by_path
 from gradtx.core.errors import describe
 from gradtx.serialization.restore import placed
 
-NOTES = "notes"  # the entry that holds the rest, as JSON
+NOTES = "notes"  # the entry that holds notes and dtypes, as JSON
 Entries = dict[str, np.ndarray]
 
 
 def save(path: Path, trees: dict[str, Any], notes: dict[str, Any]) -> None:
-    """Writes trees, by name, and notes that JSON can hold; a file of that name stays whole until this one is."""
+    """Write named trees and JSON notes to a file. A file that exists stays intact until the new one is complete."""
     entries: dict[str, Any] = {}
     dtypes = {}
     for tree, leaves in trees.items():
@@ -38,9 +38,9 @@ def save(path: Path, trees: dict[str, Any], notes: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> tuple[Entries, dict[str, Any]]:
-    """The arrays by tree and path, and the notes. Raises `ValueError` for a file that `save` did not write.
+    """Load the arrays, by tree and path, and the notes. Raises `ValueError` for a file that `save` did not write.
 
-    Nothing in the file is run, whoever wrote it.
+    Loading executes nothing from the file, so files from untrusted sources are safe.
     """
     with path.open("rb") as file:
         try:
@@ -49,17 +49,17 @@ def load(path: Path) -> tuple[Entries, dict[str, Any]]:
             notes = json.loads(entries.pop(NOTES).item())
             dtypes = notes["dtypes"]
             whole = all(isinstance(x, np.ndarray) and isinstance(dtypes[name], str) for name, x in entries.items())
-        except Exception as error:  # zip, NumPy and JSON have some of each kind for bytes that are not theirs
-            raise ValueError(f"{path} is no checkpoint of gx.fit") from error
+        except Exception as error:  # zip, NumPy and JSON raise many kinds for malformed bytes
+            raise ValueError(f"{path} is not a checkpoint of gx.fit") from error
     if not whole:
-        raise ValueError(f"{path} is no checkpoint of gx.fit")
+        raise ValueError(f"{path} is not a checkpoint of gx.fit")
     return entries, notes
 
 
 def restore(path: Path, entries: Entries, notes: dict[str, Any], tree: str, like: Any) -> Any:
-    """The saved tree of that name, as arrays placed as those of `like` are.
+    """Restore the tree of that name, with each array on the devices of the leaf of `like`.
 
-    Raises `ValueError`, with the leaf, if it does not fit `like`.
+    Raises `ValueError` with the path of the leaf if the tree does not fit `like`.
     """
     have, need = ({name: x for name, x in entries.items() if name.startswith(f"{tree}/")}, leaves_by_path(like))
     need = {f"{tree}/{name}": leaf for name, leaf in need.items()}

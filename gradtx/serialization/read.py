@@ -1,4 +1,4 @@
-"""The printed form of an optimizer, read back. Nothing in a text is run but what makes gradtx's own records."""
+"""Parser of printed optimizers. It runs nothing except the constructors of gradtx's own records."""
 
 import ast
 import inspect
@@ -20,17 +20,23 @@ KNOWN = "names of gradtx and their calls, numbers, strings, True, False, None, t
 
 @checked
 def read(text: str, names: Mapping[str, Any] | None = None) -> Any:
-    """The transformation, or schedule, that prints so: `read(repr(tx)) == tx`.
+    """Read a transformation or a schedule from its printed form: `read(repr(tx)) == tx`.
 
-    Safe for a text from anywhere. It is parsed, never evaluated: a call makes a record of gradtx, or is a recipe; all
-    else is literal. Functions print by their names alone: those of gradtx are known, others must be given.
+    Reading is safe for untrusted input. The string is parsed, never evaluated: a call constructs a record of gradtx or
+    is a recipe, and everything else is a literal. Functions print as their names: `read` knows the names of gradtx,
+    and `names` gives others.
 
     Args:
-      text: As a record prints, or a person types: `"chain(clip(1.0), adam(lr))"`.
-      names: What else the text may name, such as `lr` here, your own functions, and pieces that are classes of yours.
+      text: The string, as a record prints or a person types it: `"chain(clip(1.0), adam(lr))"`.
+      names: Further names that the string may use, as a dict: `lr` here, custom functions, custom piece classes.
+
+    Returns:
+      The transformation or the schedule.
 
     Raises:
-      ValueError: The text says something else, or what a transformation refuses. The message says where.
+      ValueError: The string is not a printed record, or a transformation refuses an argument. The message has the line
+        and the column.
+      TypeError: `text` is not a string, or `names` is not a dict.
 
     >>> import gradtx as gx
     >>> tx = gx.chain(gx.clip(1.0), gx.adam(gx.schedules.cosine(1e-3, steps=100)))
@@ -43,7 +49,7 @@ def read(text: str, names: Mapping[str, Any] | None = None) -> Any:
     if not isinstance(text, str):
         raise TypeError(f"read: the text must be a string, got {text!r}")
     if not isinstance(names, (Mapping, type(None))):
-        raise TypeError(f"read: names must be a dict of what the text may name, got {said(names)}")
+        raise TypeError(f"read: names must be a dict of the names that the text may use, got {said(names)}")
     text = text.strip()
     try:
         made = _Reader(text, _public() | dict(names or {})).value(_parsed(text))
@@ -59,9 +65,9 @@ def _parsed(text: str) -> ast.expr:
         return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError) as error:
         if array := re.search(r"<\w+\[[\d,]*\]>", text):
-            why = f"{array[0]} says what values of a hyperparameter there were, not which"
+            why = f"{array[0]} gives the shape of a hyperparameter, but not its values"
         elif function := re.search(r"<lambda>|<function", text):
-            why = f"{function[0]} is a function without a name to find it by: define it by one, and give it in names"
+            why = f"{function[0]} is a function without a name: define it with def, and pass it in names"
         else:
             why = str(error)
         raise ValueError(f"read: this is not how a transformation prints: {why}") from None
@@ -69,7 +75,7 @@ def _parsed(text: str) -> ast.expr:
 
 @cache
 def _public() -> dict[str, Any]:
-    """What a text may name: what makes transformations and schedules, and the functions that are made for them."""
+    """The names that a string may use: makers of transformations and schedules, and functions to pass to them."""
     import gradtx
     from gradtx import projections, schedules
 
@@ -77,14 +83,14 @@ def _public() -> dict[str, Any]:
     for name, thing in (vars(schedules) | vars(projections) | vars(gradtx)).items():
         argument = inspect.isfunction(thing) and thing.__module__.startswith(
             ("gradtx.pieces.", "gradtx.core.where")
-        )  # `is_matrix`, and such
+        )  # such as `is_matrix`
         if name[0] != "_" and (_makes(thing) or argument) and thing not in (Transformation, PerLeaf, Schedule):
             names[name] = thing
     return names
 
 
 def _makes(thing: Any) -> bool:
-    """Whether it may be called: a class of records, or a recipe."""
+    """Whether a name may be called: a class of records, or a recipe."""
     if inspect.isclass(thing):
         return issubclass(thing, Record)
     recipe = inspect.isfunction(thing) and thing.__annotations__.get("return") in (Transformation, Schedule)
@@ -96,7 +102,7 @@ def _short(text: str, most: int = 60) -> str:
 
 
 class _Reader:
-    """Makes the values of one text."""
+    """Evaluator of one parsed string."""
 
     def __init__(self, text: str, names: dict[str, Any]) -> None:
         self.text, self.names = text, names
@@ -132,13 +138,13 @@ class _Reader:
                 if len(given) < len(keywords):
                     self.refuse(node, "has an argument twice, or **")
                 return self.made(node, self.names[function.id], list(map(self.value, arguments)), given)
-        self.refuse(node, f"is not of what may be read: {KNOWN}")
+        self.refuse(node, f"cannot be read: only {KNOWN} can")
 
     def named(self, node: ast.expr, name: str) -> Any:
         if name not in self.names:
             close = get_close_matches(name, self.names)
             hint = f" ({' or '.join(close)}?)" if close else ""
-            self.refuse(node, f"is no name of gradtx{hint}; what is your own must be given in names, by its name")
+            self.refuse(node, f"is not a name of gradtx{hint}: pass other names in names={{{name!r}: …}}")
         return self.names[name]
 
     def dict_of(self, node: ast.expr, keys: list[Any], values: list[ast.expr]) -> dict[Any, Any]:

@@ -1,4 +1,4 @@
-"""A saved state put into an optimizer, which need not be the one that saved it: what is remembered has a name."""
+"""Restoring of saved states into the same optimizer or another one, by the names of the slots."""
 
 import re
 from collections.abc import Mapping
@@ -20,15 +20,16 @@ from gradtx.inspect.tables import aligned
 
 
 class Restored(NamedTuple):
-    """What `restore` did, by path; prints as a table of the slots."""
+    """Report of `restore`, by path; prints as a table of the slots."""
 
     kept: dict[str, str]
-    """The path of what is used, and the path that it was saved as."""
+    """The restored leaves: from the path in the new state to the path in the saved state."""
     fresh: list[str]
-    """What nothing was saved for: it is as `init` makes it."""
+    """The leaves of the new state without a saved value; they are as `init` makes them."""
     dropped: list[str]
-    """What was saved and is not used."""
+    """The saved leaves that are not used."""
     parameters: list[str]
+    """The paths of the parameters."""
 
     def __str__(self) -> str:
         return _table(self)
@@ -40,26 +41,32 @@ class Restored(NamedTuple):
 def restore(
     tx: Any, params: Any, saved: Any, *, renamed: Mapping[str, str | None] | None = None, strict: bool = True
 ) -> tuple[State, Restored]:
-    """A state of this optimizer from one that it, or another, saved; and a report of what became of each slot.
+    """Restore a saved state into an optimizer, the one that saved it or another, and report each slot.
 
-    Slots have names, so most changes of a composition leave them where they are: a clip in front, another rate, one
-    that becomes a schedule, a chain in a chain. What has the name, shape and dtype that are needed is kept bit for bit,
-    on the devices where `init` places it. What begins fresh does so at the saved step, and averages are then taken as
-    old: a fresh `rms(0.999)` is at first 32 times too small. Warm the learning rate up again.
+    Slots have names, so most changes of a composition keep their paths: a clip in front, another rate, a rate that
+    becomes a schedule, a chain within a chain. A saved leaf whose path, shape and dtype match is kept bit for bit, on
+    the devices where `init` places it.
+
+    Fresh slots start at the saved step, so bias correction treats them as already warmed up: a fresh `rms(0.999)` is
+    initially 32× too small. Warm up the learning rate again.
 
     Args:
-      tx: The optimizer.
-      params: Its parameters.
-      saved: A `State`, or what a file gives back of one: nested dicts (msgpack, orbax), or paths and arrays (npz), as
-        `{"slots/scale_by_ema/mean/w": …}`. Do not unpickle what others may have written: that runs what they wrote.
-      renamed: Where what is saved is now: paths, or parts of paths in whole names, and what takes their place; None for
-        what is to be dropped. A parameter is renamed by `{"dense/w": "dense/kernel"}`, Adam goes into a group by
-        `{"slots/precondition": "slots/partition/default/precondition"}`.
-      strict: Whether to refuse what would make anything begin fresh, or drop what is not renamed to None.
+      tx: The optimizer that will use the state: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      params: The parameters of the optimizer.
+      saved: A `State`, or its form in a file: nested dicts (msgpack, orbax), or a dict from paths to arrays (npz), such
+        as `{"slots/scale_by_ema/mean/w": …}`. Do not unpickle untrusted files: unpickling runs code from the file.
+      renamed: A dict from saved paths, or parts of paths in whole names, to new ones; None as the new path drops the
+        leaves. `{"dense/w": "dense/kernel"}` renames a parameter, and
+        `{"slots/precondition": "slots/partition/default/precondition"}` moves Adam into a group.
+      strict: If True, raise if a leaf would be fresh, or dropped without being renamed to None.
+
+    Returns:
+      The restored state and a `Restored` report.
 
     Raises:
-      ValueError: If strict, something would be fresh, or dropped; or, always, what is saved has another shape or dtype,
-        a name in `renamed` is nowhere, or two things have one place. The message has the paths.
+      ValueError: With `strict`, a leaf would be fresh or dropped. Always: a saved leaf has another shape or dtype, a
+        name in `renamed` is not in any saved path, or two saved leaves have one new path. The message has the paths.
+      TypeError: `tx` is not a transformation, or `renamed` is not a dict of paths.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> old, params = gx.sgd(0.1, momentum=0.9), {"w": jnp.ones(2)}
@@ -75,8 +82,8 @@ def restore(
     """
     flat, structure = tree_flatten_with_path(Transformation.coerce("restore: tx", tx).init(params))
     need = _by_path("this optimizer's state", flat)
-    boxed = {keystr(path, simple=True, separator="/"): path_of(path) for path, _ in flat}  # w, of Flax w/value
-    del flat  # so that what is replaced is free at once
+    boxed = {keystr(path, simple=True, separator="/"): path_of(path) for path, _ in flat}  # Flax saves w as w/value
+    del flat  # frees each fresh array as soon as it is replaced
     have = {boxed.get(path, path): leaf for path, leaf in _saved(saved).items()}
     origin, gone = _moved(list(have), renamed or {})
     report = Restored(
@@ -87,9 +94,10 @@ def restore(
     )
     if strict and (report.fresh or report.dropped):
         raise ValueError(
-            f"restore: what is saved is not of this optimizer and these parameters:\n{_table(report, whole=False)}\n"
-            "renamed={'as saved': 'as here'} says where a slot is now, or by None that it is dropped; strict=False "
-            "takes what fits and drops the rest"
+            "restore: the saved state does not fit this optimizer and these parameters:\n"
+            f"{_table(report, whole=False)}\n"
+            "Pass renamed={'saved path': 'new path'} for a slot that has moved, None as its new path to drop it, or "
+            "strict=False to keep the slots that fit and drop the rest"
         )
     for path, old in report.kept.items():
         place = f"restore: {old!r}, which renamed={{{old!r}: None}} would drop,"
@@ -100,11 +108,11 @@ def restore(
 
 
 def placed(place: str, x: Any, like: Any) -> jax.Array:
-    """A copy of `x` on the devices of `like`, or a `ValueError` that begins with `place`: it has not its type."""
+    """Copy `x` to the devices of `like`. Raises `ValueError` (prefixed with `place`) if shape or dtype differ."""
     if jnp.issubdtype(like.dtype, prng_key) and x.dtype == np.uint32:
         x = jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(like))
     elif x.dtype == np.dtype((np.void, x.dtype.itemsize)) and x.dtype.itemsize == like.dtype.itemsize:
-        x = x.view(like.dtype)  # npz has no name for bfloat16 and such
+        x = x.view(like.dtype)  # npz stores bfloat16 and similar dtypes as bytes
     if (x.shape, x.dtype) != (like.shape, like.dtype):
         raise ValueError(f"{place} is {describe(x)}, not {describe(like)}")
     if isinstance(x, Tracer) or isinstance(like, Tracer):
@@ -117,7 +125,7 @@ def _by_path(place: str, flat: Any) -> dict[str, Any]:
     if len(out) < len(flat):
         paths = [path_of(path) for path, _ in flat]
         twice = next(path for path in out if paths.count(path) > 1)
-        raise ValueError(f"restore: two leaves of {place} have the path {twice!r}, and cannot be told apart")
+        raise ValueError(f"restore: two leaves of {place} have the path {twice!r}: give one of them another name")
     return out
 
 
@@ -135,7 +143,7 @@ def _saved(saved: Any) -> dict[str, Any]:
 
 
 def _moved(have: list[str], renamed: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
-    """What is saved by where it is now, and what is nowhere."""
+    """Return the saved path of each new path, and the saved paths that `renamed` drops."""
     if not isinstance(renamed, Mapping):
         raise TypeError(f"restore: renamed must be a dict of paths, got {said(renamed)}")
     for part, new in renamed.items():
@@ -161,11 +169,11 @@ def _moved(have: list[str], renamed: Mapping[str, str | None]) -> tuple[dict[str
 
 
 def _table(report: Restored, whole: bool = True) -> str:
-    """What became of the leaves of each slot; not `whole`: of those where some are not kept."""
+    """Table of the kept, fresh and dropped leaves of each slot; without `whole`, of incomplete slots only."""
     parameters = set(report.parameters)
 
     def split(path: str) -> tuple[str, str]:
-        """The slot, and the parameter that it is for."""
+        """Split a path into the slot and the parameter."""
         names = path.split("/")
         ends = (("/".join(names[:i]), "/".join(names[i:])) for i in range(1, len(names)))
         return next((end for end in ends if end[1] in parameters), (path, ""))

@@ -1,4 +1,4 @@
-"""Training loops, sweeps and gradient checks."""
+"""Training steps and loops, sweeps over hyperparameters, random search and gradient checks."""
 
 from gradtx.training.fit import Fit, fit
 from gradtx.training.gradient_check import check_gradient, numeric_gradient

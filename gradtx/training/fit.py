@@ -25,29 +25,29 @@ from gradtx.core.programs import program_of, weak
 from gradtx.core.transformation import TransformationLike
 from gradtx.serialization import checkpoint as files
 from gradtx.serialization.restore import restore
-from gradtx.training.step import compiler_options, taken_apart, train_step
+from gradtx.training.step import compiler_options, split_step, train_step
 from gradtx.wrappers import eval_params
 
-AT_ONCE = 1024  # the most steps of a compiled call
+MAX_STEPS_PER_CALL = 1024
 OPTIONS = ("has_aux", "has_key", "micro_batches", "skip_nonfinite")
 
 
 class Fit(NamedTuple):
-    """Where a training run is, or ended."""
+    """Result of a training run, or its current point when passed to a callback."""
 
     params: Any
     state: State
     history: dict[str, np.ndarray]
-    """By name, one number a step: `step` from 1, `loss` before that step; `finite` with `skip_nonfinite`, `aux` or
-    `aux/…` with `has_aux`, and `eval` or `eval/…`, which is NaN where nothing was evaluated."""
+    """Arrays by name, one number a step: `step` from 1; `loss`, before that step; `finite` with `skip_nonfinite`; `aux`
+    or `aux/…` with `has_aux`; `eval` or `eval/…`, which is NaN at steps without an evaluation."""
     model_state: Any = None
     best: Any = None
-    """With `patience`, the parameters of the lowest evaluation."""
+    """With `patience`, the evaluated parameters of the lowest evaluation."""
     stopped: str | None = None
-    """By what: "steps", "data" (there is no more), "patience", "callback" or "interrupt" (Ctrl-C)."""
+    """The reason for the end: "steps", "data" (exhausted), "patience", "callback" or "interrupt" (Ctrl-C)."""
 
     def frame(self) -> Any:
-        """The history as a pandas data frame, by step."""
+        """Return the history as a pandas data frame, indexed by step. Raises `ImportError` without pandas."""
         try:
             pandas = import_module("pandas")
         except ImportError:
@@ -82,40 +82,54 @@ def fit(
     steps_per_call: int | None = None,
     **options: Any,
 ) -> Fit:
-    """Trains for some steps, many in one compiled call, from copies of the parameters.
+    """Train a model: any loss, any optimizer, any data, many steps in one compiled call.
 
-    All that is random, the order of the data too, is a function of the seed and the step: a run that is interrupted and
-    resumed ends with the same bits. Ctrl-C ends it after the call that runs, with what there is; twice, at once. The
-    same loss and data with other hyperparameters do not compile again.
+    The run trains copies of the parameters. Everything random, including the order of the data, is a function of the
+    seed and the step, so an interrupted and resumed run ends with the same bits. The first Ctrl-C stops the run after
+    the current call and returns its result; a second stops it at once. Runs with the same loss and data and other
+    hyperparameters do not compile again.
 
     Args:
-      params: The parameters at the start.
-      tx: The optimizer.
-      loss: As for `train_step`: `loss(params, batch)`, one number, and what the options ask for.
-      data: A tree of arrays with the same number of rows, gone through in a new order each epoch, without the rows that
-        fill no batch; a function that makes a batch of a random key; or an iterable (or list) of batches, begun again
-        when it ends if it can be, and when resumed passed over as far as it was used.
-      steps: How many, those before resuming included.
-      batch_size: Rows of the arrays a step, or `"all"` (None), in their own order.
-      seed: Of the order and of every random key.
-      state: That of the optimizer at the start, of an earlier run or as `restore` takes it; None for that of `init`.
-      model_state: If not None, the loss takes one and returns the next, as with `has_model_state`.
-      evaluate: `evaluate(params)`, or `evaluate(params, model_state)`: a number, or a dict of them; of `eval_params`.
-      eval_every: Every how many steps it is called, and the callbacks are; both also at the end.
-      patience: After how many evaluations without one lower than all before to stop; of a dict, the first counts, which
-        of a compiled function is the first by name.
-      callbacks: Each is called with the run so far, whose arrays the next step reuses: copy what you keep. If it
-        returns True, the run stops.
-      checkpoint: A file, `.npz`, to which all is written every `checkpoint_every` steps and at the end.
-      resume: Whether to go on from the checkpoint, if it is there.
-      progress: Whether to show the loss, the learning rate and the steps a second on stderr, with tqdm if that is
+      params: The initial parameters, a tree of arrays.
+      tx: The optimizer: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      loss: `loss(params, batch)`, which returns one real number. It also takes the model state and a key, in this
+        order, with `model_state` and `has_key`, and returns the further outputs described in `train_step`.
+      data: The training data, in one of three forms. A tree of arrays with equal numbers of rows: each epoch visits
+        them in a new order and leaves out the rows that do not fill a batch. A function from a random key to a batch.
+        An iterable (or list) of batches: re-iterated when exhausted if possible; on resume, batches already consumed
+        are skipped.
+      steps: The total number of steps, including the steps before resuming.
+      batch_size: The number of rows in a step, for data of arrays; `"all"` or None for all rows, in the given order.
+      seed: The seed of the data's order and of every random key, from 0 to 2³² − 1.
+      state: The initial state of the optimizer, from an earlier run or in any form that `restore` accepts; None to
+        start from `init`.
+      model_state: The initial model state, if the loss takes one and returns the next; None otherwise.
+      evaluate: `evaluate(params)`, or `evaluate(params, model_state)` with a model state, which returns a number or a
+        dict of numbers. It receives the parameters of `eval_params`.
+      eval_every: The number of steps between evaluations, and between calls of the callbacks, 1 or more. Both also run
+        at the end.
+      patience: Stop after this many evaluations without improvement, a result lower than all before; None to never stop
+        early. If `evaluate` returns a dict, its first key is monitored (jit sorts keys).
+      callbacks: Functions of the run so far, a `Fit`. The next step reuses its arrays, so copy the ones that you keep.
+        If a callback returns True, the run stops.
+      checkpoint: The `.npz` file for checkpoints, written every `checkpoint_every` steps and at the end; None for no
+        file.
+      checkpoint_every: The number of steps between checkpoints, 1 or more.
+      resume: If True, continue from the checkpoint if the file exists.
+      progress: If True, show the loss, the learning rate and the steps per second on stderr, with tqdm if it is
         installed (`gradtx[progress]`).
-      steps_per_call: The most steps in a compiled call; None for as many as take about a tenth of a second, and for an
-        iterable, whose batches of one call are held at once, 1.
-      options: `has_aux`, `has_key`, `micro_batches`, `skip_nonfinite` of `train_step`.
+      steps_per_call: The largest number of steps in one compiled call. None for as many as take about a tenth of a
+        second; for an iterable None means 1, because the batches of one call are held in memory together.
+      **options: `has_aux`, `has_key`, `micro_batches` and `skip_nonfinite`, as in `train_step`.
 
-    Raises `ValueError` or `TypeError` for arguments that do not go together, data of unequal rows, a checkpoint that
-    does not fit, and as `train_step` does; `FileExistsError` for a checkpoint that would be overwritten.
+    Returns:
+      A `Fit`: the trained parameters, the state, the history, and the reason for the end.
+
+    Raises:
+      ValueError: Arguments contradict each other, arrays of the data have unequal rows, the checkpoint does not fit, or
+        `train_step` refuses the loss or the batch.
+      TypeError: An argument has the wrong type.
+      FileExistsError: The checkpoint exists and `resume` is False.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> x = jnp.linspace(-1, 1, 32)
@@ -130,14 +144,14 @@ def fit(
     counts = {"eval_every": eval_every, "checkpoint_every": checkpoint_every}
     _check(steps, seed, counts | {"patience": patience, "steps_per_call": steps_per_call}, options)
     if patience is not None and evaluate is None:
-        raise ValueError("fit: patience needs evaluate, whose result it watches")
+        raise ValueError("fit: patience needs evaluate: pass the function whose result it monitors")
     callbacks = [function_of("fit: a callback", one, "run") for one in sequence("fit: callbacks", callbacks)]
     if evaluate is not None:
         function_of("fit: evaluate", evaluate, "params", *([] if model_state is None else ["model_state"]))
     if not (checkpoint is None or isinstance(checkpoint, (str, PathLike))):
         raise TypeError(f"fit: checkpoint must be a file, got {said(checkpoint)}")
     if resume and checkpoint is None:
-        raise ValueError("fit: resume needs checkpoint, the file to go on from")
+        raise ValueError("fit: resume needs checkpoint: pass the file to continue from")
 
     step = train_step(loss, tx, has_model_state=model_state is not None, **options)
     for path, x in leaves_by_path({"params": params, "model_state": model_state}).items():
@@ -148,46 +162,51 @@ def fit(
         try:
             state, _ = restore(step.tx, params, state)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"fit: the state is not of this optimizer: make it so by gx.restore. {error}") from error
-    carry = jax.tree.map(_own, (params, state, model_state))
+            raise ValueError(f"fit: the state is not of this optimizer: convert it with gx.restore. {error}") from error
+    carry = jax.tree.map(_copy, (params, state, model_state))
     feed, arrays = _feed(data, batch_size)
     run = _Run(step, feed, arrays, carry, steps, seed, evaluate, eval_every, patience)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None:
         if path.exists() and not resume:
-            raise FileExistsError(f"fit: the checkpoint {path} is there: resume=True goes on from it, or delete it")
+            raise FileExistsError(
+                f"fit: checkpoint {path} already exists: pass resume=True to continue from it, or delete it"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             run.load(path)
-    room = 1 if feed.kind == "batches" else max(1, min(AT_ONCE, 2**20 // max(1, feed.batch_size)))
-    most = steps_per_call or room
-    room = most if feed.kind == "batches" else max(most, room)  # one program for most of what may be asked for
+    capacity = 1 if feed.kind == "batches" else max(1, min(MAX_STEPS_PER_CALL, 2**20 // max(1, feed.batch_size)))
+    most = steps_per_call or capacity
+    capacity = most if feed.kind == "batches" else max(most, capacity)  # one program for most values of steps_per_call
     batches = _batches(data, run.done) if feed.kind == "batches" else None
 
     watched = evaluate is not None or bool(callbacks)
     events = [eval_every] * watched + [checkpoint_every] * (path is not None)
-    now = 1 if steps_per_call is None else most
-    saved, seen, stopped = None, None, "patience" if run.out_of_patience() else None
-    with _interruptible() as interrupted, _shown(run, progress) as show:
+    per_call = 1 if steps_per_call is None else most
+    saved, evaluated, stopped = None, None, "patience" if run.out_of_patience() else None
+    with _interruptible() as interrupted, _progress_display(run, progress) as show:
         try:
             while not stopped and run.done < steps:
-                count = min([now, steps - run.done, *(every - run.done % every for every in events)])
+                count = min([per_call, steps - run.done, *(every - run.done % every for every in events)])
                 begun = time.perf_counter()
-                if not (count := run.go(count, room, batches)):
+                if not (count := run.advance(count, capacity, batches)):
                     stopped = "data"
                     break
                 due = any(run.done % every == 0 for every in events) or run.done == steps
-                if batches is None or due or run.waited() > 0.1 or interrupted:
+                if batches is None or due or run.since_fetch() > 0.1 or interrupted:
                     run.fetch()
                     show()
                     took = time.perf_counter() - begun
                     if batches is None and steps_per_call is None:
-                        now = min(2 * now, most) if took < 0.05 else max(1, now // 2) if took > 0.2 else now
+                        if took < 0.05:
+                            per_call = min(2 * per_call, most)
+                        elif took > 0.2:
+                            per_call = max(1, per_call // 2)
                 if watched and run.done % eval_every == 0:
                     run.evaluate()
-                    seen = run.done
+                    evaluated = run.done
                     answers = [callback(run.result(None)) for callback in callbacks]
-                    if any(map(_is_true, answers)):
+                    if any(map(_asks_to_stop, answers)):
                         stopped = "callback"
                     elif run.out_of_patience():
                         stopped = "patience"
@@ -203,15 +222,15 @@ def fit(
         run.fetch()
         if path and saved != run.done:
             run.save(path)
-        if run.done and stopped != "interrupt" and seen != run.done:
+        if run.done and stopped != "interrupt" and evaluated != run.done:
             run.evaluate()  # after saving, because a longer run does not evaluate here
             for callback in callbacks:
                 callback(run.result(stopped or "steps"))
     return run.result(stopped or "steps")
 
 
-def _is_true(answer: Any) -> bool:
-    """Whether a callback says so: True, also NumPy's or JAX's; what else it returns says nothing."""
+def _asks_to_stop(answer: Any) -> bool:
+    """Whether a callback returned True, NumPy's or JAX's included; other values do not stop the run."""
     if not isinstance(answer, bool) and not (is_array(answer) and jnp.issubdtype(answer.dtype, bool)):
         return False
     if jnp.shape(answer):
@@ -234,7 +253,7 @@ def _check(steps: Any, seed: Any, counts: dict[str, Any], options: dict[str, Any
 
 # ---------------------------------------------------------------- data
 class _Feed(NamedTuple):
-    """Where a batch comes from, as far as a program is compiled for it."""
+    """Source of batches: the properties for which a program is compiled."""
 
     kind: Literal["rows", "key", "batches"]
     rows: int = 0
@@ -242,7 +261,7 @@ class _Feed(NamedTuple):
     make: Callable[[Any], Any] | None = None
 
     def batch(self, data: Any, step: Any, i: Any, key: Any) -> Any:
-        """The batch of a step, the i-th of a call; of arrays, `data` is those and the rows of each batch."""
+        """Return the i-th batch of a call. For data of arrays, `data` is a pair (arrays, rows of each batch)."""
         if self.make is not None:
             return traced("fit: data", self.make, jax.random.fold_in(key, step))
         if self.kind == "batches":
@@ -283,18 +302,18 @@ def _feed(data: Any, batch_size: Any) -> tuple[_Feed, Any]:
 
 
 def _batches(data: Any, used: int) -> Iterator[Any]:
-    """The batches of an iterable again and again, or once if it cannot begin again, without those used."""
+    """Iterate over the batches again and again, or once for an iterator; skip the first `used` batches."""
 
-    def all_of():
+    def repeated():
         while True:
-            none = True
+            empty = True
             for batch in data:
-                none = False
+                empty = False
                 yield batch
-            if none or iter(data) is data:
+            if empty or iter(data) is data:
                 return
 
-    batches = all_of()
+    batches = repeated()
     for i in range(used):
         if next(batches, None) is None:
             raise ValueError(f"fit: the data ended after {i} batches, and the checkpoint is at step {used}")
@@ -302,7 +321,7 @@ def _batches(data: Any, used: int) -> Iterator[Any]:
 
 
 def _stacked(batches: list[Any], most: int) -> Any:
-    """The batches of a call as one tree of arrays, as many as of any other call."""
+    """Stack the batches of a call as one tree of arrays, padded to `most` batches so that calls share a program."""
     batches = [jax.tree.map(lambda x: x if isinstance(x, jax.Array) else np.asarray(x), batch) for batch in batches]
     first = {path: (x.shape, x.dtype) for path, x in leaves_by_path(batches[0]).items()}
     for batch in batches[1:]:
@@ -310,8 +329,8 @@ def _stacked(batches: list[Any], most: int) -> Any:
         if other != first:
             differ = next(path for path in (*first, *other) if first.get(path) != other.get(path))
             raise ValueError(
-                f"fit: batches of one call must be alike: {differ!r} has shape and dtype {other.get(differ)} after "
-                f"{first.get(differ)}. Leave out those that differ, or take steps_per_call=1"
+                f"fit: batches of one call must be alike: expected {differ!r} of shape and dtype "
+                f"{first.get(differ)}, got {other.get(differ)}. Drop the batches that differ, or pass steps_per_call=1"
             )
     batches += [batches[-1]] * (most - len(batches))
     return jax.tree.map(lambda *several: (jnp if isinstance(several[0], jax.Array) else np).stack(several), *batches)
@@ -319,23 +338,26 @@ def _stacked(batches: list[Any], most: int) -> Any:
 
 # ---------------------------------------------------------------- the run
 def _program(step: train_step, feed: _Feed) -> Callable[..., Any]:
-    """A number of steps as one program, compiled as `train_step` is, so that both give the same bits."""
-    _, rebuilt = taken_apart(step)
+    """Compile a number of steps as one program, with the options of `train_step`, so that both give the same bits."""
+    _, build_step = split_step(step)
     make_batch = None if feed.make is None else weak(feed.make)
 
     def make(loss):
-        def program(hyperparameters, room, *rest):
-            own = feed_kind._replace(make=make_batch and make_batch())
-            return _go(rebuilt(hyperparameters, loss()), own, room, *rest)
+        def program(hyperparameters, capacity, *rest):
+            own = feed_without_function._replace(make=make_batch and make_batch())
+            return _run_steps(build_step(hyperparameters, loss()), own, capacity, *rest)
 
         return jax.jit(program, static_argnums=1, donate_argnums=2, compiler_options=compiler_options())
 
-    feed_kind = feed._replace(make=None)
-    return program_of(step.loss, (rebuilt, feed_kind, make_batch), make)
+    feed_without_function = feed._replace(make=None)
+    return program_of(step.loss, (build_step, feed_without_function, make_batch), make)
 
 
-def _go(step, feed, room, carry, data, start, count, key):
-    """`count` steps after `start`, and what they tell. It is no constant: all counts up to `room` are one program."""
+def _run_steps(step, feed, capacity, carry, data, start, count, key):
+    """Run `count` steps after `start`; return the carry and the metrics of each step.
+
+    `count` is not static, so all counts up to `capacity` share one program.
+    """
     data_key, step_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
 
     def one(i, carry):
@@ -349,26 +371,26 @@ def _go(step, feed, room, carry, data, start, count, key):
         carry, new = one(i, loop[0])
         return carry, jax.tree.map(lambda all, x: all.at[i].set(x), loop[1], new)
 
-    told = jax.tree.map(lambda x: jnp.zeros((room, *x.shape), x.dtype), jax.eval_shape(one, 0, carry)[1])
-    return jax.lax.fori_loop(0, count, body, (carry, told))
+    records = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), jax.eval_shape(one, 0, carry)[1])
+    return jax.lax.fori_loop(0, count, body, (carry, records))
 
 
 def _numbers(metrics: Any, micro_batches: int) -> dict[str, Any]:
-    """What is kept of a step: the loss, and the numbers in `aux`; of micro-batches, their mean."""
-    told = {"loss": metrics.loss} | ({} if metrics.finite is None else {"finite": metrics.finite})
+    """Return the history's numbers of a step: loss, finite, and the scalars in `aux`, averaged over micro-batches."""
+    numbers = {"loss": metrics.loss} | ({} if metrics.finite is None else {"finite": metrics.finite})
     for path, x in leaves_by_path(metrics.aux).items():
         if jnp.shape(x) == (() if micro_batches == 1 else (micro_batches,)) and not jnp.iscomplexobj(x):
-            told[f"aux/{path}" if path else "aux"] = jnp.mean(x)
-    return told
+            numbers[f"aux/{path}" if path else "aux"] = jnp.mean(x)
+    return numbers
 
 
-def _own(x: Any) -> Any:
-    """A copy, whose memory may be reused; a Python number as an array."""
+def _copy(x: Any) -> Any:
+    """Copy an array, so that its memory may be reused; a Python number becomes an array."""
     return jnp.array(x, x.dtype if isinstance(x, jax.Array) else jnp.result_type(x))
 
 
 class _Run:
-    """What changes in a run, kept whole between two calls."""
+    """Mutable state of a run: parameters, optimizer state, history and best parameters, consistent between calls."""
 
     def __init__(self, step, feed, data, carry, steps, seed, evaluate, eval_every, patience):
         self.tx: Transformation = step.tx
@@ -378,31 +400,33 @@ class _Run:
         self._seed, self._key = seed, jax.random.key(seed)
         self._evaluate, self._eval_every, self._patience = evaluate, eval_every, patience
         self.done = 0
-        self._told: list[tuple[int, int, Any]] = []  # not fetched yet
+        self._unfetched: list[tuple[int, int, Any]] = []  # (start, count, metrics) still on the device
         self._history: dict[str, np.ndarray] = {}
         self._best: Any = None
-        self._order: tuple[int, Any] = (-1, None)  # an epoch's, and which
+        self._order: tuple[int, Any] = (-1, None)  # (epoch, permutation of its rows)
         self._fetched = time.perf_counter()
 
-    def go(self, count: int, room: int, batches: Iterator[Any] | None) -> int:
-        """At most `count` more steps; how many."""
-        data = (self._data, self._rows(count, room))
+    def advance(self, count: int, capacity: int, batches: Iterator[Any] | None) -> int:
+        """Run at most `count` more steps; return their number, 0 when the data is exhausted."""
+        data = (self._data, self._rows(count, capacity))
         if batches is not None:
             several = [batch for _, batch in zip(range(count), batches)]
             if not several:
                 return 0
-            count, data = len(several), _stacked(several, room)
-        self._carry, told = self._program(self._hyperparameters, room, self._carry, data, self.done, count, self._key)
-        self._told.append((self.done, count, told))
+            count, data = len(several), _stacked(several, capacity)
+        self._carry, new = self._program(
+            self._hyperparameters, capacity, self._carry, data, self.done, count, self._key
+        )
+        self._unfetched.append((self.done, count, new))
         self.done += count
         return count
 
-    def _rows(self, count: int, room: int) -> np.ndarray | None:
-        """The rows of the next batches; by NumPy, which sorts far faster than XLA does on a CPU."""
+    def _rows(self, count: int, capacity: int) -> np.ndarray | None:
+        """Return the rows of the next batches. NumPy shuffles, because it sorts far faster than XLA on a CPU."""
         rows, size = self._feed.rows, self._feed.batch_size
         if rows == size:
             return None
-        out, i = np.zeros((room, size), np.int32), 0
+        out, i = np.zeros((capacity, size), np.int32), 0
         while i < count:
             epoch, place = divmod(self.done + i, rows // size)
             if self._order[0] != epoch:
@@ -412,31 +436,35 @@ class _Run:
             i += n
         return out
 
-    def waited(self) -> float:
+    def since_fetch(self) -> float:
+        """Seconds since the metrics were last fetched."""
         return time.perf_counter() - self._fetched
 
     def fetch(self) -> None:
-        for start, count, told in self._told:
-            for name, values in told.items():
+        """Copy the metrics from the device into the history."""
+        for start, count, records in self._unfetched:
+            for name, values in records.items():
                 self._column(name)[start : start + count] = np.asarray(values)[:count].astype(float)
-        self._told, self._fetched = [], time.perf_counter()
+        self._unfetched, self._fetched = [], time.perf_counter()
 
     def _column(self, name: str) -> np.ndarray:
         if name not in self._history:
             self._history[name] = np.full(self.steps, np.nan)
         return self._history[name]
 
-    def told(self) -> str:
-        """The loss of the last step and the learning rates it took."""
+    def status(self) -> str:
+        """The loss and the learning rates of the last step, as a string."""
         pieces = walk(self.tx.at(max(self.done - 1, 0)))
         rates = (getattr(piece, "learning_rate", None) for piece in pieces)
         rate = ", ".join(dict.fromkeys(f"{float(x):.3g}" for x in rates if x is not None and not jnp.ndim(x)))
         return f"loss {self._column('loss')[self.done - 1]:.4g}" + (f", rate {rate}" if rate else "")
 
     def lost(self) -> bool:
+        """Whether an interrupted call has deleted the parameters or the state."""
         return any(x.is_deleted() for x in jax.tree.leaves(self._carry))
 
     def evaluate(self) -> None:
+        """Evaluate, write the results into the history, and keep the best parameters."""
         if self._evaluate is None:
             return
         params, state, model_state = self._carry
@@ -449,11 +477,12 @@ class _Run:
         if (before := self._history.get(first)) is not None and not np.isnan(before).all():
             lowest = np.nanmin(before)
         if self._patience and float(named[first]) < lowest:
-            self._best = jax.tree.map(_own, at)
+            self._best = jax.tree.map(_copy, at)
         for name, x in named.items():
             self._column(name)[self.done - 1] = float(x)
 
     def out_of_patience(self) -> bool:
+        """Whether the last `patience` evaluations brought no improvement."""
         first = next((name for name in self._history if name.split("/")[0] == "eval"), None)
         if not self._patience or first is None:
             return False
@@ -462,19 +491,21 @@ class _Run:
         return len(values) > 0 and len(values) - 1 - int(np.argmin(values)) >= self._patience
 
     def result(self, stopped: str | None) -> Fit:
+        """The run so far, as a `Fit`."""
         history = {"step": np.arange(1, self.done + 1)} | {name: x[: self.done] for name, x in self._history.items()}
         return Fit(self._carry[0], self._carry[1], history, self._carry[2], self._best, stopped)
 
     # ------------------------------------------------------------ files
-    def _notes(self) -> dict[str, Any]:
-        """What the order of the data is made of."""
+    def _data_settings(self) -> dict[str, Any]:
+        """The settings that determine the order of the data; a resumed run must have the same."""
         return {"seed": self._seed, "rows": self._feed.rows, "batch_size": self._feed.batch_size}
 
     def save(self, path: Path) -> None:
         params, state, model_state = self._carry
-        history = OrderedDict((name, x[: self.done]) for name, x in self._history.items())  # which stays in order
+        # An OrderedDict, because a tree sorts the names of a plain dict.
+        history = OrderedDict((name, x[: self.done]) for name, x in self._history.items())
         trees = {"params": params, "state": state, "model_state": model_state, "best": self._best, "history": history}
-        files.save(path, trees, {"step": self.done, "best": self._best is not None, "of": self._notes()})
+        files.save(path, trees, {"step": self.done, "best": self._best is not None, "of": self._data_settings()})
 
     def load(self, path: Path) -> None:
         entries, notes = files.load(path)
@@ -482,12 +513,12 @@ class _Run:
             case {"of": dict(of), "step": int(done), "best": bool(best)} if done >= 0:
                 pass
             case _:
-                raise ValueError(f"{path} is no checkpoint of gx.fit")
-        for name, value in self._notes().items():
+                raise ValueError(f"{path} is not a checkpoint of gx.fit")
+        for name, value in self._data_settings().items():
             if (saved := of.get(name)) != value:
-                raise ValueError(f"fit: the checkpoint {path} was made with {name} {saved}, not {value}")
+                raise ValueError(f"fit: the checkpoint {path} was made with {name} {saved}, not {value}: pass the same")
         if done > self.steps:
-            raise ValueError(f"fit: the checkpoint {path} is at step {done}, beyond the {self.steps} asked for")
+            raise ValueError(f"fit: the checkpoint {path} is at step {done}, beyond the {self.steps} steps of this run")
         like = dict(zip(("params", "state", "model_state"), self._carry))
         self._carry = tuple(files.restore(path, entries, notes, name, tree) for name, tree in like.items())
         if best:
@@ -500,10 +531,10 @@ class _Run:
                 self._column(name.removeprefix("history/"))[:done] = values
 
 
-# ---------------------------------------------------------------- what is seen, and Ctrl-C
+# ---------------------------------------------------------------- progress and Ctrl-C
 @contextmanager
-def _shown(run: _Run, progress: bool) -> Iterator[Callable[[], None]]:
-    """What shows how far the run is."""
+def _progress_display(run: _Run, progress: bool) -> Iterator[Callable[[], None]]:
+    """Context manager: yields a function that shows the run's progress, with tqdm or one line every 5 seconds."""
     if not progress:
         yield lambda: None
         return
@@ -519,14 +550,14 @@ def _shown(run: _Run, progress: bool) -> Iterator[Callable[[], None]]:
             if run.done == run.steps or now - last > 5:
                 last = now
                 speed = f"{(run.done - first) / (now - begun):.3g} steps/s"
-                print(f"fit: {run.done} of {run.steps} steps, {run.told()}, {speed}", file=sys.stderr, flush=True)
+                print(f"fit: {run.done} of {run.steps} steps, {run.status()}, {speed}", file=sys.stderr, flush=True)
 
         yield line
         return
     with tqdm(initial=run.done, total=run.steps, unit="step") as bar:
 
         def update():
-            bar.set_postfix_str(run.told(), refresh=False)
+            bar.set_postfix_str(run.status(), refresh=False)
             bar.update(run.done - bar.n)
 
         yield update
@@ -534,7 +565,10 @@ def _shown(run: _Run, progress: bool) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _interruptible() -> Iterator[list[bool]]:
-    """A list that is filled by Ctrl-C, which ends a call otherwise and loses what it computes; twice, it does."""
+    """Context manager: the first Ctrl-C sets a flag, the second raises `KeyboardInterrupt`.
+
+    The flag is a list that becomes non-empty: an exception would end the compiled call and lose its results.
+    """
     interrupted: list[bool] = []
     mine = threading.current_thread() is threading.main_thread()
     if not mine or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

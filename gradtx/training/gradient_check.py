@@ -1,4 +1,4 @@
-"""Numeric gradients, and the check of a gradient against them."""
+"""Numeric gradients by finite differences, and gradient checking."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,17 +20,26 @@ from gradtx.typing import PyTree
 def numeric_gradient(
     loss: Callable[[Any], Any], params: PyTree, step: float = 1e-4, method: Literal["forward", "central"] = "forward"
 ) -> Any:
-    """The gradient by finite differences, one coordinate at a time.
+    """Approximate the gradient by finite differences, one coordinate at a time.
 
-    Forward, (f(w + h) − f(w)) / h, is off by about h·f''/2; central, (f(w + h) − f(w − h)) / 2h, by h²·f'''/6. Both
-    are off by the rounding of f over h as well, in float32 about 1e-3·f for h = 1e-4: use float64 (`jax_enable_x64`),
-    or a larger step, where that matters. Each coordinate is divided by the step that its rounding left of h.
+    Forward: (f(w + h) − f(w)) / h, with an error of about h·f''/2.
+    Central: (f(w + h) − f(w − h)) / 2h, with an error of about h²·f'''/6.
+
+    The rounding error of f, divided by h, is added to both: in float32 about 1e-3·f for h = 1e-4. Where it matters, use
+    float64 (`jax_enable_x64`) or a larger step. Each difference is divided by the step actually taken, after rounding.
 
     Args:
-      loss: A function from parameters to a number.
+      loss: A function from parameters to one real number.
       params: A tree of float32 or float64 arrays.
       step: h, above 0, in units of the parameters.
-      method: `"forward"` costs one value of the function per coordinate, `"central"` two.
+      method: `"forward"`, one evaluation of the loss per coordinate, or `"central"`, two.
+
+    Returns:
+      The gradient, a tree like `params`.
+
+    Raises:
+      ValueError: `step` is not above 0, `method` is unknown, or the loss is not one real number.
+      TypeError: A parameter is not float32 or float64.
 
     >>> import jax.numpy as jnp
     >>> numeric_gradient(lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.array([1.0, 2.0])}, step=0.5, method="central")
@@ -66,22 +75,27 @@ def check_gradient(
     tolerance: float = 1e-2,
     step: float | None = None,
 ) -> Any:
-    """Compares a gradient with the central differences, leaf by leaf.
+    """Check a gradient against central differences, leaf by leaf.
 
-    The relative error of a leaf is max|a − n| / max(|a|, |n|) over its coordinates, 0 where both are 0.
+    The relative error of a leaf is max|a − n| / max(|a|, |n|), with maxima over its coordinates of the gradient a and
+    the numeric gradient n; it is 0 where both are 0.
 
     Args:
-      loss: A function from parameters to a number.
+      loss: A function from parameters to one real number.
       params: A tree of float32 or float64 arrays.
-      gradient: What to check: a tree like `params`, or a function from parameters to one; `jax.grad(loss)` if None.
+      gradient: The gradient to check: a tree like `params`, or a function from parameters to such a tree; None for
+        `jax.grad(loss)`.
       tolerance: The largest relative error that passes.
-      step: h, of `numeric_gradient`; by default 6e-6 in float64 and 5e-3 in float32, the cube root of the rounding.
+      step: h, the step of the central differences, above 0; None for the cube root of the machine epsilon, 6e-6 in
+        float64 and 5e-3 in float32.
 
     Returns:
       The relative errors, a tree of numbers like `params`.
 
     Raises:
-      ValueError: An error is above `tolerance` or NaN; the message names the worst leaf's path.
+      ValueError: An error is above `tolerance` or NaN (the message has the path of the worst leaf), or the gradient has
+        another structure or other shapes than the parameters.
+      TypeError: A parameter is not float32 or float64.
 
     >>> import jax.numpy as jnp
     >>> check_gradient(lambda w: jnp.sum(w["a"] ** 2), {"a": jnp.ones(2)}, gradient={"a": jnp.ones(2)})

@@ -1,4 +1,4 @@
-"""Random search: the best of many random parameters."""
+"""Random search over normally distributed parameters."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from gradtx.typing import PyTree
 
 
 class Found(NamedTuple):
-    """The best draw of a random search."""
+    """Best draw of a random search: its parameters and its loss."""
 
     params: Any
     loss: Array
@@ -26,16 +26,23 @@ class Found(NamedTuple):
 def random_search(
     loss: Callable[[Any], Any], params: PyTree, key: Array, draws: int = 10_000, scale: float = 1.0
 ) -> Found:
-    """The best of many random parameters: N(0, scale²) draws shaped like `params`, the one of least loss is kept.
+    """Random search: draw parameters from N(0, scale²) and return the draw of the lowest loss.
 
-    A draw whose loss is NaN is passed over. Compiled as one loop; memory holds two draws at a time.
+    Draws whose loss is NaN are skipped. The search is compiled as one loop, which holds two draws in memory.
 
     Args:
-      loss: A function from parameters to a number.
-      params: The tree of arrays that the draws are shaped like; its values are not used.
-      key: A `jax.random.key`.
-      draws: How many draws.
-      scale: The standard deviation of each coordinate.
+      loss: A function from parameters to one real number.
+      params: A tree of float32 or float64 arrays that gives the shapes of the draws; its values are not used.
+      key: A random key, from `jax.random.key`.
+      draws: The number of draws, 1 or more.
+      scale: The standard deviation of each coordinate, in units of the parameters.
+
+    Returns:
+      `(params, loss)` of the best draw; parameters of NaN and a loss of ∞ if no draw had a loss below ∞.
+
+    Raises:
+      ValueError: `draws` is below 1, or the loss is not one real number.
+      TypeError: A parameter is not float32 or float64.
 
     >>> import jax, jax.numpy as jnp
     >>> params, loss = random_search(lambda w: jnp.sum((w - 1) ** 2), jnp.zeros(2), jax.random.key(0))

@@ -13,6 +13,7 @@ from jax import Array
 from gradtx.core import Part, Record, State, leaves_by_path, walk
 from gradtx.core.arguments import checked, function_of, is_array, live, trace_state, traced
 from gradtx.core.errors import place, said
+from gradtx.core.kinds import Count
 from gradtx.core.programs import program_of
 from gradtx.core.trees import is_float0
 from gradtx.pieces.extra import one_key
@@ -23,42 +24,48 @@ current_trace, NO_TRACE = trace_state()
 
 
 class Metrics(NamedTuple):
-    """What a training step tells."""
+    """Measurements of a training step: loss, finiteness, auxiliary outputs and the next model state."""
 
     loss: Array
-    """Of the batch, before the step."""
+    """The loss of the batch, before the step."""
     finite: Any = None
-    """Whether the loss and the gradient were finite, with `skip_nonfinite`."""
+    """With `skip_nonfinite`, True if the loss and the gradient were finite; None otherwise."""
     aux: Any = None
-    """What the loss returns beside its value; of micro-batches, stacked."""
+    """With `has_aux`, the auxiliary output of the loss, stacked over the micro-batches if there are several."""
     model_state: Any = None
-    """That for the next step."""
+    """With `has_model_state`, the model state for the next step."""
 
 
 class train_step(Record):
-    """One compiled step of training: `(params, state, batch) -> (params, state, metrics)`.
+    """Compiled training step of any loss with any optimizer: `(params, state, batch) -> (params, state, metrics)`.
 
-    Gradient, update and what is added to the parameters are one program, which reuses the memory of `params` and
-    `state`: the arrays handed in are gone afterwards (`donate=False` keeps them). The optimizer is an argument of the
-    program, so that one with other hyperparameters, `step(…, tx=other)`, does not compile again. Within `jax.jit` or
-    `jax.lax.scan` it is a plain function. What the pieces of the optimizer need is given to them: the loss as `value`,
-    the `key`, and of the same batch the gradient as `grad_fn` and products with the Hessian as `hvp`. Clipping is a
-    piece of the optimizer, `gx.chain(gx.clip_by_global_norm(1.0), tx)`; the parameters to evaluate are
+    The gradient, the update and its addition to the parameters are one program. It reuses the memory of `params` and
+    `state`, so the arrays passed in are deleted; `donate=False` keeps them. The optimizer is an argument of the
+    program: `step(…, tx=other)` runs other hyperparameters without compiling again. Within `jax.jit` or `jax.lax.scan`
+    the step is a plain function.
+
+    The pieces of the optimizer receive the extra arguments that they need: the loss as `value`, the `key`, and, of the
+    same batch, the gradient function `grad_fn` and the Hessian-vector product `hvp`. Clipping is a piece of the
+    optimizer: `gx.chain(gx.clip_by_global_norm(1.0), tx)`. Evaluate the model at
     `gx.eval_params(step.tx, state, params)`.
 
     Args:
-      loss: `loss(params, batch)`, one number; then, in this order, what is asked for below.
-      tx: The optimizer.
-      has_aux: Whether the loss returns `(value, aux)`.
-      has_model_state: Whether the loss is `loss(params, batch, model_state)`, and returns the next model state
-        (such as running means) as `aux` does, or `(value, (model_state, aux))` with both.
-      has_key: Whether the loss takes a random key, as its last argument.
-      micro_batches: In how many equal parts the batch is gone through, for the gradient's mean over them.
-      skip_nonfinite: Whether a step whose loss or gradient is not finite leaves everything as it was.
-      donate: Whether the memory of `params` and `state` is reused.
+      loss: `loss(params, batch)`, which returns one real number. It also takes `model_state` and a key, in this order,
+        if `has_model_state` and `has_key` are set.
+      tx: The optimizer: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      has_aux: If True, the loss returns `(value, aux)`.
+      has_model_state: If True, the loss is `loss(params, batch, model_state)` and returns `(value, model_state)` with
+        the next model state (such as running means), or `(value, (model_state, aux))` if `has_aux` is True too.
+      has_key: If True, the loss takes a random key as its last argument.
+      micro_batches: The number of equal parts into which the batch is split, an integer, 1 or more; the gradient is
+        averaged over them.
+      skip_nonfinite: If True, a step whose loss or gradient is not finite leaves parameters, state and model state
+        unchanged.
+      donate: If True, the step reuses the memory of `params` and `state`.
 
-    Raises `ValueError` for a loss that is not one real number, a batch that the micro-batches do not divide, and a key
-    or a model state that is missing or not asked for.
+    Raises:
+      ValueError: The loss is not one real number, the micro-batches do not divide the batch, or a key or a model state
+        is missing or unexpected.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> step = gx.train_step(lambda w, batch: jnp.mean((batch * w - 1) ** 2), gx.sgd(0.25))
@@ -73,7 +80,7 @@ class train_step(Record):
     has_aux: bool = False
     has_model_state: bool = False
     has_key: bool = False
-    micro_batches: int = 1
+    micro_batches: Count = 1
     skip_nonfinite: bool = False
     donate: bool = True
 
@@ -81,14 +88,24 @@ class train_step(Record):
         super().__post_init__()
         more = [*(["model_state"] if self.has_model_state else []), *(["key"] if self.has_key else [])]
         function_of("train_step: loss", self.loss, "params", "batch", *more)
-        if type(self.micro_batches) is not int or self.micro_batches < 1:
-            raise ValueError(f"train_step: micro_batches must be an integer, 1 or more, got {said(self.micro_batches)}")
 
     @checked
     def __call__(
         self, params: Any, state: State, batch: Any, *, key: Any = None, model_state: Any = None, tx: Any = None
     ) -> tuple[Any, State, Metrics]:
-        """One step. `key` is a random key, `model_state` that of the model; `tx` an optimizer in place of the own."""
+        """Run one step. Pass `tx` to use other hyperparameters without recompiling.
+
+        Args:
+          params: The parameters.
+          state: The state of the optimizer, from `step.tx.init(params)` or the previous step.
+          batch: The batch, as the loss takes it.
+          key: The random key of this step, if the loss or a piece of the optimizer takes one.
+          model_state: The model state, with `has_model_state`.
+          tx: An optimizer that replaces `step.tx` in this call.
+
+        Returns:
+          The new parameters, the new state and the `Metrics`.
+        """
         step = self if tx is None else dataclasses.replace(self, tx=tx)
         if current_trace() == NO_TRACE:
             try:
@@ -97,74 +114,78 @@ class train_step(Record):
                 if isinstance(params, State):
                     raise TypeError("train_step: call step(params, state, batch): params is a state") from error
                 if self.donate and isinstance(error, RuntimeError):
-                    _check_alone({"params": params, "state": state}, {"batch": batch, "model_state": model_state})
+                    _check_not_aliased({"params": params, "state": state}, {"batch": batch, "model_state": model_state})
                 _check_usable(params=params, state=state, batch=batch, key=key, model_state=model_state)
                 raise
         return _step(step, params, state, batch, key, model_state)
 
     @cached_property
     def _program(self) -> Callable[..., Any]:
-        """The compiled step, one for all of this structure, and its hyperparameters.
+        """The compiled step, shared by all steps of this structure, with the hyperparameters bound to it.
 
-        They are one vector, made once, because a small model's step takes as long as handing over its arguments.
+        The hyperparameters are one vector, made once: a small model's step takes as long as passing its arguments.
         """
-        hyperparameters, rebuilt = taken_apart(self)
+        hyperparameters, build_step = split_step(self)
 
         def make(loss):
             def program(hyperparameters, params, state, batch, key, model_state):
-                return _step(rebuilt(hyperparameters, loss()), params, state, batch, key, model_state)
+                return _step(build_step(hyperparameters, loss()), params, state, batch, key, model_state)
 
             donated = ("params", "state") if self.donate else None
             return jax.jit(program, donate_argnames=donated, compiler_options=compiler_options())
 
-        program = program_of(self.loss, rebuilt, make)
-        with jax.ensure_compile_time_eval():  # what is kept must not be of a trace
+        program = program_of(self.loss, build_step, make)
+        with jax.ensure_compile_time_eval():  # the cached array must not be a tracer
             return partial(program, jnp.array(hyperparameters, float))
 
     @cached_property
     def _needs_key(self) -> bool:
         return self.has_key or any("key" in piece.needs for piece in walk(self.tx))
 
-    def __getstate__(self) -> dict[str, Any]:  # without what is cached
+    def __getstate__(self) -> dict[str, Any]:  # without the cached properties
         return {name: getattr(self, name) for name in self._kinds}
 
     def _value(self, params: Any, batch: Any, model_state: Any, key: Any) -> tuple[Any, tuple[Any, Any]]:
-        """The loss, and beside it the next model state and `aux`."""
+        """Return the loss and `(next model state, aux)`."""
         more = [*([model_state] if self.has_model_state else []), *([key] if self.has_key else [])]
         value = traced("train_step: loss", self.loss, params, batch, *more)
-        beside = None
+        aux = None
         if self.has_aux or self.has_model_state:
-            value, beside = _pair("(value, aux)" if not self.has_model_state else "(value, model_state)", value)
+            value, aux = _pair("(value, aux)" if not self.has_model_state else "(value, model_state)", value)
         if self.has_model_state:
-            after, beside = _pair("(value, (model_state, aux))", beside) if self.has_aux else (beside, None)
-            model_state = _alike(after, model_state)
+            after, aux = _pair("(value, (model_state, aux))", aux) if self.has_aux else (aux, None)
+            model_state = _next_model_state(after, model_state)
         if not _is_real_number(value):
             more = ": set has_aux=True or has_model_state=True" if isinstance(value, tuple) else ""
             raise ValueError(f"train_step: the loss must be one real number, got {said(value)}{more}")
-        for path, x in leaves_by_path(beside).items():
+        for path, x in leaves_by_path(aux).items():
             if not is_array(x) and not isinstance(x, (int, float, complex)):
                 raise TypeError(f"train_step: {place('aux', path)} must be an array, got {said(x)}")
-        return value, (model_state, beside)
+        return value, (model_state, aux)
 
     def _check(self, batch: Any, key: Any, model_state: Any) -> None:
         if (key is None) == self._needs_key:
-            raise ValueError(f"train_step: key is {'missing' if key is None else 'not asked for'}")
+            missing = "key is missing: the loss or the optimizer takes one; pass key=jax.random.key(seed)"
+            unexpected = "unexpected key: the loss takes none (has_key=True if it does), nor does the optimizer"
+            raise ValueError(f"train_step: {missing if key is None else unexpected}")
         if key is not None:
             one_key("train_step", key)
         if (model_state is None) == self.has_model_state:
-            raise ValueError(f"train_step: model_state is {'missing' if model_state is None else 'not asked for'}")
+            missing = "model_state is missing: the loss takes one (has_model_state=True)"
+            unexpected = "unexpected model_state: set has_model_state=True if the loss takes one"
+            raise ValueError(f"train_step: {missing if model_state is None else unexpected}")
         if self.micro_batches > 1:
             for path, leaf in (rows := leaves_by_path(batch)).items():
                 if not jnp.ndim(leaf) or jnp.shape(leaf)[0] % self.micro_batches:
                     of = f"a batch of shape {jnp.shape(leaf)}"
                     raise ValueError(f"train_step: {self.micro_batches} micro-batches do not divide {of}")
                 if jnp.shape(leaf)[0] != len(first := next(iter(rows.values()))):
-                    of = f"{place('batch', path)} has {jnp.shape(leaf)[0]} rows, and another part of it {len(first)}"
-                    raise ValueError(f"train_step: {of}: micro-batches take as many of each")
+                    of = f"{place('batch', path)} has {jnp.shape(leaf)[0]} rows, another array of it {len(first)}"
+                    raise ValueError(f"train_step: {of}: micro-batches need equal numbers of rows")
 
 
-def _check_alone(reused: Any, read: Any) -> None:
-    """Refuses one array in two places, if a step would reuse its memory in one of them."""
+def _check_not_aliased(reused: Any, read: Any) -> None:
+    """Raise if one array stands in two places and a step would reuse its memory in one of them."""
 
     def arrays(trees):
         leaves = ((place(name, path), x) for name, tree in trees.items() for path, x in leaves_by_path(tree).items())
@@ -173,12 +194,12 @@ def _check_alone(reused: Any, read: Any) -> None:
     own = arrays(reused)
     for i, (here, x) in enumerate(own + arrays(read)):
         if there := [other for other, y in own[:i] if x is y]:
-            how = "copy it, jnp.copy(x), or keep the memory by donate=False"
+            how = "copy it, jnp.copy(x), or set donate=False"
             raise ValueError(f"train_step: {there[0]} and {here} are one array, whose memory a step reuses: {how}")
 
 
 def _check_usable(**given: Any) -> None:
-    """Refuses what of the arguments JAX cannot take: no array, or one whose memory an earlier step reused."""
+    """Raise for an argument that is not an array, or an array whose memory an earlier step reused."""
     for name, tree in given.items():
         for path, x in leaves_by_path(tree).items():
             if not is_array(x) and not isinstance(x, (int, float, complex)):
@@ -187,13 +208,14 @@ def _check_usable(**given: Any) -> None:
 
 
 def _pair(form: str, value: Any) -> Any:
+    """Return `value`, or raise if it is not a pair."""
     if not (isinstance(value, tuple) and len(value) == 2):
         raise ValueError(f"train_step: the loss must return {form}, got {said(value)}")
     return value
 
 
-def _alike(new: Any, old: Any) -> Any:
-    """The next model state, in the dtypes of the one before."""
+def _next_model_state(new: Any, old: Any) -> Any:
+    """Return the new model state in the dtypes of the old one; raise if its structure or shapes differ."""
     have, need = leaves_by_path(new), leaves_by_path(old)
     for path in (*need, *have):
         a, b = have.get(path), need.get(path)
@@ -221,7 +243,7 @@ def _is_real_number(x: Any) -> bool:
 
 
 def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, model_state: Any) -> Any:
-    """The step; `conj` because `jax.grad` gives the conjugate of the direction of steepest ascent."""
+    """Run the step. The gradient is conjugated: `jax.grad` returns the conjugate of the steepest ascent direction."""
     step._check(batch, key, model_state)
 
     def gradient_of(params, batch, model_state, key):
@@ -281,8 +303,8 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
 
 
 @dataclasses.dataclass(frozen=True)
-class Rebuilt:
-    """The structure of a `train_step` but for its loss: called with the rest, it makes the step again."""
+class StepBuilder:
+    """The structure of a `train_step` without its loss. Call it with hyperparameters and a loss to build the step."""
 
     structure: Any
 
@@ -292,17 +314,17 @@ class Rebuilt:
         return step
 
 
-def taken_apart(step: train_step) -> tuple[list[Any], Rebuilt]:
-    """The hyperparameters of a step, and what makes it again of these and its loss."""
+def split_step(step: train_step) -> tuple[list[Any], StepBuilder]:
+    """Split a step into its hyperparameters and a builder that takes them and the loss."""
     leaves, structure = jax.tree.flatten(step)
-    shell = jax.tree.unflatten(structure, leaves)
-    shell.__dict__["loss"] = None
-    return leaves, Rebuilt(jax.tree.structure(shell))
+    without_loss = jax.tree.unflatten(structure, leaves)
+    without_loss.__dict__["loss"] = None
+    return leaves, StepBuilder(jax.tree.structure(without_loss))
 
 
 @cache
 def compiler_options() -> dict[str, Any] | None:
-    """On a CPU, loops over vectors of 512 bits, which take up to 2 % less; none where XLA has no such option."""
+    """XLA's options: 512-bit vectors on a CPU, up to 2 % faster; None on other backends or if XLA lacks the option."""
     if jax.default_backend() != "cpu":
         return None
     try:

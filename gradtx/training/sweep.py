@@ -1,4 +1,4 @@
-"""Many optimizers at once: one record that holds them all, and one compiled run over it."""
+"""Sweeps: batches of optimizers, and one compiled training run over a batch."""
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -19,9 +19,18 @@ from gradtx.inspect.tables import aligned
 
 @checked
 def stack(txs: Sequence[Any]) -> Any:
-    """Optimizers of one structure as one record, whose hyperparameters have a leading axis: for `jax.vmap` and `sweep`.
+    """Stack optimizers of one structure into one, whose hyperparameters have a leading axis.
 
-    Raises `ValueError` for optimizers that differ in more than their numbers, with the first difference.
+    Use the result with `jax.vmap` and `sweep`.
+
+    Args:
+      txs: A sequence of one or more optimizers that differ in nothing except their numbers.
+
+    Returns:
+      One transformation, a batch: each hyperparameter is an array of shape (optimizers,).
+
+    Raises:
+      ValueError: The optimizers differ in their structure; the message has the first difference.
 
     >>> import gradtx as gx
     >>> gx.stack([gx.sgd(0.1), gx.sgd(0.2)])
@@ -32,20 +41,26 @@ def stack(txs: Sequence[Any]) -> Any:
         raise ValueError("stack needs one optimizer or more, got none")
     for i, tx in enumerate(several):
         if different := _difference("", several[0], tx):
-            raise ValueError(f"stack: txs[{i}] is not of the structure of txs[0]: {different}")
+            raise ValueError(f"stack: txs[{i}] differs in structure from txs[0]: {different}")
     return jax.tree.map(lambda *numbers: jnp.stack([jnp.asarray(x, float) for x in numbers]), *several)
 
 
 @checked
 def grid(make: Callable[..., Any], **values: Iterable[Any]) -> Any:
-    """Every combination of the values, as one record; the last name varies fastest, as in `itertools.product`.
+    """Stack an optimizer for every combination of the values, as one batch.
+
+    The last argument varies fastest, as in `itertools.product`.
 
     Args:
-      make: Makes an optimizer of the named arguments.
-      values: For each argument its values.
+      make: A function from the named arguments to an optimizer, such as `gx.adam`.
+      **values: For each argument of `make` a sequence of its values.
 
-    Raises `ValueError` or `TypeError` for an argument that `make` does not take or needs, one without values, and as
-    `stack` does.
+    Returns:
+      One transformation, a batch: each hyperparameter is an array of shape (combinations,).
+
+    Raises:
+      TypeError: `make` does not take an argument, or needs one that is missing.
+      ValueError: An argument has no values, or the optimizers differ in their structure.
 
     >>> import gradtx as gx
     >>> txs = gx.grid(gx.adam, learning_rate=[0.1, 0.01], b2=[0.99, 0.999])
@@ -66,7 +81,7 @@ def _values(name: str, values: Any) -> list[Any]:
 
 
 def _difference(place: str, a: Any, b: Any) -> str:
-    """Where two optimizers first differ in more than their numbers, as a sentence, or ""."""
+    """Describe the first structural difference between two optimizers, or return ""."""
     if isinstance(a, tuple) and isinstance(b, tuple):
         if len(a) != len(b):
             return f"{place} are {len(b)}, not {len(a)}"
@@ -79,11 +94,11 @@ def _difference(place: str, a: Any, b: Any) -> str:
             if not kind.data and x != y:
                 return f"{field} is {y!r}, not {x!r}"
         return ""
-    return "" if _said(a) == _said(b) else f"{place or 'it'} is {_said(b)}, not {_said(a)}"
+    return "" if _kind(a) == _kind(b) else f"{place or 'it'} is {_kind(b)}, not {_kind(a)}"
 
 
-def _said(value: Any) -> str:
-    """What a hyperparameter or a part is, but for its numbers."""
+def _kind(value: Any) -> str:
+    """Describe a hyperparameter or a part without its numbers."""
     if value is None or isinstance(value, Record):
         return type(value).__name__ if value is not None else "None"
     return f"an array of shape {jnp.shape(value)}" if jnp.shape(value) else "a number"
@@ -94,7 +109,7 @@ def _name(function: Any) -> str:
 
 
 class Sweep(NamedTuple):
-    """What a sweep found; prints as a table, a row for each optimizer.
+    """Results of a sweep; prints as a table with a row for each optimizer.
 
     >>> import gradtx as gx
     >>> found = gx.sweep(lambda tx: tx.factor**2, gx.grid(gx.scale, factor=[2.0, -1.0]))
@@ -106,13 +121,24 @@ class Sweep(NamedTuple):
     scale(-1.0)
     """
 
-    results: Any  # what `train` returned, with a leading axis
-    hyperparameters: dict[str, np.ndarray]  # those that vary, by name
-    txs: Any  # the optimizers, as one record
+    results: Any
+    """The results of `train`, a tree of arrays with a leading axis of optimizers."""
+    hyperparameters: dict[str, np.ndarray]
+    """The hyperparameters that vary, by name, each of shape (optimizers,)."""
+    txs: Any
+    """The optimizers, as one batch."""
 
     @checked
     def best(self, by: Callable[[Any], Any] = lambda result: result) -> Any:
-        """The optimizer of the lowest result; `by` chooses it from results of several parts. NaN is never lowest."""
+        """Return the optimizer of the lowest result. NaN is never the lowest.
+
+        Args:
+          by: A function from the results to one number for each optimizer; needed where `train` returns a tree.
+
+        Raises:
+          TypeError: `by` does not return an array.
+          ValueError: The array does not have one number for each optimizer, or has only NaN.
+        """
         found = by(self.results)
         if not isinstance(found, (jax.Array, np.ndarray, list, tuple)):
             raise TypeError(f"best: by must choose an array of the results, chose {said(found)}")
@@ -138,15 +164,21 @@ class Sweep(NamedTuple):
 
 @checked
 def sweep(train: Callable[[Any], Any], txs: Any, *, at_once: int | None = None) -> Sweep:
-    """Runs `train(tx)` for every optimizer of a batch, compiled once.
+    """Run `train(tx)` for every optimizer of a batch, compiled once.
 
     Args:
-      train: A pure function that JAX can trace, from an optimizer to arrays. The same function with another batch of
-        this structure and size does not compile again.
-      txs: The optimizers: of `stack`, `grid` or `jax.vmap`, or a sequence of them.
-      at_once: How many run side by side; None for all, 1 for one after another. Fewer need less memory.
+      train: A pure function that JAX can trace, from an optimizer to a tree of arrays. The same function with another
+        batch of this structure and size does not compile again.
+      txs: The optimizers: a batch from `stack`, `grid` or `jax.vmap`, or a sequence of optimizers.
+      at_once: The number of optimizers that run in parallel, 1 or more; None for all, 1 for one after another. Fewer
+        need less memory.
 
-    Raises `ValueError` or `TypeError` for optimizers that are no batch, and for a result that is no array.
+    Returns:
+      A `Sweep`: the results, the hyperparameters that vary, and the optimizers.
+
+    Raises:
+      ValueError: `txs` is not a batch of optimizers, or `at_once` is below 1.
+      TypeError: `train` returns something other than arrays, or `txs` are traced.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> def train(tx):
@@ -178,7 +210,7 @@ def sweep(train: Callable[[Any], Any], txs: Any, *, at_once: int | None = None) 
     if len(shapes) != 1 or len(shapes.pop()) != 1:
         raise ValueError(f"sweep: txs must be a batch of optimizers, as gx.stack and gx.grid make, got {said(txs)}")
     if any(isinstance(x, Tracer) for x in leaves.values()):
-        raise TypeError("sweep: txs are traced, and its table needs their values: within jit, jax.vmap(train)(txs)")
+        raise TypeError("sweep: txs are traced, but its table needs their values: within jit, use jax.vmap(train)(txs)")
     results = program_of(train, at_once, lambda of: jax.jit(lambda txs: _run(of(), at_once, txs)))(txs)
     return Sweep(results, {name: np.asarray(x) for name, x in labels(txs).items() if np.ptp(x)}, txs)
 

@@ -1,4 +1,4 @@
-"""Transformations that change when, where or on what an inner one runs, and the parameters to evaluate."""
+"""Wrappers: transformations that change when, where or on what an inner one runs; and the evaluation parameters."""
 
 from gradtx.wrappers.accumulate import accumulate
 from gradtx.wrappers.evaluation import eval_params

@@ -1,7 +1,7 @@
-"""The parameters to evaluate, where they are others than those that are trained.
+"""Evaluation parameters: averaged or slow weights kept by a wrapper.
 
-A transformation that has such defines `evaluate(params, slots)`: of the parameters in the working dtype, and of its own
-slots, it makes them.
+A wrapper that keeps evaluation parameters defines `evaluate(params, slots)`, which computes them from the parameters in
+the working dtype and from its own slots.
 """
 
 from collections.abc import Iterable
@@ -19,23 +19,24 @@ from gradtx.core.transformation import TransformationLike
 
 @checked
 def eval_params(tx: TransformationLike, state: State, params: Any) -> Any:
-    """The parameters to evaluate a model with: the average or the slow weights that a wrapper in `tx` keeps.
+    """Return the parameters to evaluate a model with: the averaged or slow weights kept by a wrapper in `tx`.
 
-    Of `schedule_free`, `lookahead`, `average_params` and what is made of them. The outermost decides; in a chain the
-    last; in `partition`, `masked` and `freeze` each group for its own parameters. All other parameters come back as
-    the objects that they are. What a wrapper knows of is θ + u with the update that it emits: put it last.
+    Such wrappers are `schedule_free`, `lookahead`, `average_params`, and optimizers built from them. The outermost one
+    applies; in a chain, the last; in `partition`, `masked` and `freeze`, each group's own, to its parameters. All other
+    parameters are returned as the same objects. The wrapper tracks θ + u for the update it emits, so it must be last in
+    a chain.
 
     Args:
       tx: The optimizer.
-      state: Its state, before the first update or after any.
+      state: The state of `tx`, before the first update or after any.
       params: The parameters that are trained.
 
     Returns:
-      Parameters of the structure, shapes and dtypes of `params`.
+      Parameters with the structure, shapes and dtypes of `params`.
 
     Raises:
-      TypeError: `tx` is no transformation, or `state` no `State`.
-      ValueError: The state is another optimizer's, or that of other parameters.
+      TypeError: `tx` is not a transformation, or `state` is not a `State`.
+      ValueError: The state belongs to another optimizer or to other parameters.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx, params = gx.lookahead(gx.sgd(1.0), every_k=2), jnp.array([4.0])
@@ -52,7 +53,7 @@ def eval_params(tx: TransformationLike, state: State, params: Any) -> Any:
 
 @trees.compiled
 def _evaluated(tx: Transformation, state: Any, params: Any) -> Any:
-    """The evaluation parameters; None where they are those that are trained."""
+    """Compute the evaluation parameters; None where they equal the trained parameters."""
     if not isinstance(state, State):
         raise TypeError(f"eval_params(tx, state, params) needs the State of tx.init, got {type(state).__name__}")
     floating = {path: trees.differentiable(f"params[{path!r}]", p) for path, p in trees.leaves_by_path(params).items()}
@@ -71,7 +72,7 @@ def _has_own(tx: Transformation) -> bool:
 
 
 def _of(tx: Any, slots: Slots, params: Any) -> Any:
-    """The evaluation parameters of `tx`, given its own slots; where it has none, the same objects."""
+    """Compute the evaluation parameters of `tx` from its own slots; without any, return the same objects."""
     if _has_own(tx):
         return tx.evaluate(params, slots)
     out = params

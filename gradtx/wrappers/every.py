@@ -1,4 +1,4 @@
-"""A wrapper that runs a transformation at some of the updates."""
+"""A wrapper that runs a transformation once every k updates."""
 
 import dataclasses
 from typing import Any
@@ -7,24 +7,25 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import Context, Part, Slots, Transformation
+from gradtx.core.kinds import Count
 from gradtx.core.trees import is_none
 from gradtx.pieces.sources import delay
-from gradtx.schedules.curve import Count
 
 
 class every(Transformation):
-    r"""Runs a transformation at the first of every k updates; at the others it emits what was emitted last.
+    r"""Run a transformation at the first of every k updates, and repeat its last result at the others.
 
     $$u_t = \mathrm{inner}(g_s), \qquad s = t - (t - 1) \bmod k$$
 
-    For what is dear and changes slowly. At the others nothing of `inner` is computed, the functions that `update` is
-    given included, and what comes in is not seen. `inner` has a clock of its own: its steps, and the steps of its
-    schedules, are the times that it ran, so that averages and their corrections are of what they have seen. A leaf
-    without a gradient when `inner` ran emits what it last emitted, at first 0. With k = 1, nothing is kept.
+    Use it for expensive, slowly varying quantities such as a Hessian diagonal. On the other updates `inner` is not
+    evaluated, nor are the functions given to `update`, and the incoming gradient is ignored. `inner` counts its own
+    steps: its step, and the step of its schedules, is the number of times it ran, so bias corrections match the updates
+    that its averages have seen. A leaf without a gradient when `inner` ran repeats its last result, at first 0. With k
+    = 1, no result is kept.
 
     Args:
-      inner: The transformation.
-      every_k: k, an integer.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      every_k: k, an integer, 1 or more.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> tx = gx.every(gx.running_sum(), 2)
@@ -39,7 +40,7 @@ class every(Transformation):
     formula = "u = held(inner(g))"
 
     def at(self, step: Any, running: bool = False) -> Any:
-        """With the schedules of `inner` replaced by their values after so many runs as there are by `step`."""
+        """Return a copy in which the schedules of `inner` have their values after the runs made by `step`."""
         return dataclasses.replace(self, inner=self.inner.at(step // self.every_k, running))
 
     def init_tree(self, params: Any) -> Slots:

@@ -1,4 +1,4 @@
-"""A wrapper that refuses what is not finite."""
+"""A wrapper that skips updates with values that are not finite."""
 
 from typing import Any
 
@@ -15,24 +15,27 @@ _COUNTS = "skipped", "skipped in a row"
 
 
 class skip_nonfinite(Branching):
-    r"""Leaves everything as it is at an update where anything is not finite.   u = inner(g), or 0
+    """Skip every update at which any value is not finite: emit 0 and keep the inner state.
 
-    A NaN or an infinity among the updates that come in, in the loss (`value`) where a piece is given it, among the
-    updates that `inner` would emit or in what it would newly remember: then every update is 0 and what `inner`
-    remembers stays as it is, however often in a row. `inner` has a clock of its own, which stands still then: its
-    schedules and corrections go by the updates that were done, so the next one is what it would have been. Put it
-    outermost; what stands beside it in a chain runs at every update, by the clock of the whole.
+    u = inner(g), or 0
 
-    `measurements` reads how many updates were refused, `"skipped"`, and how many of them since the last one that was
-    done, `"skipped in a row"`: where a training loop may stop. Within `jax.shard_map` it sees its own shard.
+    An update is skipped if there is a NaN or an infinity among the incoming updates, in the loss (`value`) where a
+    piece receives it, among the updates that `inner` would emit, or in its new state. Every update is then 0 and the
+    state of `inner` is unchanged, however many updates in a row are skipped. `inner` counts its own steps, without
+    skipped updates: its schedules and bias corrections ignore them, so the next finite update is unaffected. Put this
+    wrapper outermost: transformations beside it in a chain run at every update and count all of them.
 
-    `inner` is computed twice, once only to see what would come out, because that needs no memory beside the state;
-    but once where it is given functions, such as `grad_fn`, or where what would come out is not looked at: from what is
-    finite, what is not comes by overflow alone, or by a fault.
+    `gx.measurements(state)` reports the number of skipped updates, `"skipped"`, and the number skipped since the last
+    accepted update, `"skipped in a row"`, at which a training loop may stop. Within `jax.shard_map` the wrapper sees
+    its own shard only.
+
+    `inner` is computed twice, the first time only to check its results, because that needs no memory beside the state.
+    It is computed once if it receives functions, such as `grad_fn`, or if `outgoing` is False: finite inputs give
+    results that are not finite only by overflow or by a fault.
 
     Args:
-      inner: The optimizer.
-      outgoing: Whether what would come out is looked at, beside what comes in; AdamW then takes half as long again.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      outgoing: If True, also check the outgoing updates and new state. This costs about 50 % of an AdamW step.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.skip_nonfinite(gx.adam(0.1))
@@ -47,7 +50,7 @@ class skip_nonfinite(Branching):
     formula = "u = inner(g)"
 
     def at(self, step: Any, running: bool = False) -> Any:
-        """With the schedules of `inner` replaced by their values, if none of the updates before was refused."""
+        """Return a copy in which the schedules of `inner` have their values at `step`, if no update was skipped."""
         return self if running else super().at(step)
 
     def init_tree(self, params: Any) -> Slots:
@@ -86,12 +89,12 @@ class skip_nonfinite(Branching):
 
 
 def _counted(n: Array) -> Array:
-    """One more, to 2³¹ − 1."""
+    """Return n + 1, at most 2³¹ − 1."""
     return jnp.where(n < 2**31 - 1, n + 1, n)
 
 
 def _become(new: Array, old: Array) -> Any:
-    """What is new; 0 where the old was not finite, as a smallest loss is before the first."""
+    """Return the new values to check; 0 for entries that were not finite, e.g. a best loss initialised to inf."""
     if new is old:
         return None
     return jnp.where(jnp.isfinite(old), new, 0) if jnp.issubdtype(old.dtype, jnp.inexact) else new

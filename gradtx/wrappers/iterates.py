@@ -1,8 +1,8 @@
-"""Wrappers that keep a second point beside the parameters: an average of them, or where the inner optimizer stands.
+"""Wrappers that keep a second point beside the parameters: an average, slow weights or the inner optimizer's iterate.
 
-Each runs its inner optimizer at every update, so schedules within go by the clock of the whole. A point is held in the
-working dtype, float32 for bfloat16 parameters, and follows θ + u as the optimizer knows it: without the rounding of
-the parameters, and without what later pieces make of u. `eval_params` gives the parameters to evaluate.
+Each runs its inner optimizer at every update, so the schedules inside count all updates. The point is held in the
+working dtype, float32 for bfloat16 parameters, and follows θ + u as the optimizer computes it: without the rounding of
+the parameters, and without changes to u by later pieces. `eval_params` returns the parameters to evaluate.
 """
 
 from typing import Any
@@ -11,39 +11,43 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import Context, Fraction, NonNegative, Part, Slots, Transformation, trees, working_dtype
+from gradtx.core.kinds import Count
 from gradtx.pieces.formulas import lerp, safe_divide
-from gradtx.schedules.curve import Count
 
 
 def _copy(params: Any) -> Any:
-    """A slot that starts as the parameters; a copy, so that both can be donated."""
+    """Return a slot that starts at the parameters; a copy, so that both can be donated."""
     return jax.tree.map(lambda p: jnp.copy(trees.widen(p)) if trees.differentiable("params", p) else None, params)
 
 
 def _among(updates: Any, tree: Any) -> Any:
-    """The tree, with None where the updates are None."""
+    """Return the tree with None where the updates are None."""
     return jax.tree.map(lambda u, x: None if u is None else x, updates, tree, is_leaf=trees.is_none)
 
 
 def _kept(new: Any, old: Any) -> Any:
-    """The new slot, and the old where the new is None."""
+    """Return the new slot, and the old one where the new one is None."""
     return jax.tree.map(lambda x, y: y if x is None else x, new, old, is_leaf=trees.is_none)
 
 
 class average_params(Transformation):
-    r"""Averages the parameters, for evaluation; the updates are those of the inner optimizer.   u = inner(g)
+    r"""Average the parameters for evaluation; emit the updates of the inner optimizer.
 
-    $$n ← b\,n + 1, \qquad \bar θ ← \barθ + \frac{θ + u - \bar θ}{n}$$
+    $$u = \mathrm{inner}(g), \qquad n ← b\,n + 1, \qquad \bar θ ← \barθ + \frac{θ + u - \bar θ}{n}$$
 
-    The mean of the parameters after the updates start, start + every, …, each weighted by b to the number of those
-    after it, with weights that sum to 1. With b < 1 it is the exponential average of the parameters, corrected as by
-    `bias_correction`; with b = 1 all count alike (Polyak and Ruppert). Until `start` it is θ + u.
+    θ̄ is a weighted mean of the parameters after updates start, start + every_k, …: the weight of each is b to the
+    power of the number of later ones, normalised to sum to 1. With b < 1 it is the exponential average of the
+    parameters with the correction of `bias_correction`; with b = 1 all weights are equal (Polyak and Ruppert). Until
+    `start`, θ̄ is θ + u.
+
+    θ̄ is held in the working dtype, float32 for bfloat16 parameters. `gx.eval_params` returns it. Put this wrapper last
+    in a chain: it tracks θ + u for the update it emits.
 
     Args:
-      inner: The optimizer.
-      decay: b, above 0 and at most 1: about the last 1/(1 − b) of those averaged count.
-      start: The first update after which the parameters are averaged, from 1.
-      every_k: Every how many updates they are.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      decay: b, above 0 and at most 1. The effective window is the last 1/(1 − b) averaged points.
+      start: The first update after which the parameters are averaged, an integer, counted from 1.
+      every_k: k, an integer, 1 or more. The parameters are averaged every k updates.
 
     Source: Polyak and Juditsky 1992; Ruppert 1988; for b < 1, Kingma and Ba 2015, arXiv 1412.6980, section 7.2.
 
@@ -90,17 +94,19 @@ class average_params(Transformation):
 
 
 class lookahead(Transformation):
-    r"""Pulls the parameters back, every k updates, towards where they were at the pull before.
+    r"""Lookahead: pull the fast weights towards slow weights every k updates (Zhang et al., 2019).
 
     $$θ' = θ + \mathrm{inner}(g), \qquad \text{every k updates: } s ← s + c\,(θ' - s), \; θ' = s, \qquad u = θ' - θ$$
 
-    The parameters are the fast weights θ; the slow weights s are for evaluation. What the inner optimizer remembers
-    is kept at a pull. Ranger is this with `radam`.
+    The parameters θ are the fast weights. Evaluate at the slow weights s, which `gx.eval_params` returns. The inner
+    optimizer's state is not reset at synchronisation. Ranger is Lookahead with `radam` inside. Put this wrapper last in
+    a chain: it tracks θ + u for the update it emits.
 
     Args:
-      inner: The optimizer; it runs at every update, and its schedules count them all.
-      every_k: k.
-      weight: c, above 0 and at most 1: the share of the way from s to θ' that s moves.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+        It runs at every update, and its schedules count all updates.
+      every_k: k, an integer, 1 or more. The fast weights are synchronised every k updates.
+      weight: c, above 0 and at most 1: the fraction of the displacement θ' − s by which s moves.
 
     Source: Zhang et al. 2019, arXiv 1907.08610, algorithm 1.
 
@@ -149,20 +155,22 @@ class lookahead(Transformation):
 
 
 class schedule_free(Transformation):
-    r"""Averaging in place of a falling learning rate: the gradient is taken between the average and the last iterate.
+    r"""Schedule-free learning: iterate averaging in place of a decaying learning rate (Defazio et al., 2024).
 
     $$z ← z + \mathrm{inner}(g), \quad x ← x + c\,(z - x), \quad y = z + b\,(x - z), \quad c = w_t / (w_1 + ⋯ + w_t)$$
 
-    The parameters are y, where the gradient is taken and the inner optimizer's weight decay pulls; x is for evaluation.
-    z alone is remembered: x is found from y and z.
+    The gradient is taken at y, between the average x and the last iterate z. The parameters are y, and the inner
+    optimizer's weight decay acts at y. Evaluate at x, which `gx.eval_params` returns. Only z is stored: x is computed
+    from y and z. Put this wrapper last in a chain: it tracks θ + u for the update it emits.
 
     Args:
-      inner: The optimizer, without momentum, such as `sgd(0.1)` or `adam(b1=0.0)`; its learning rate may warm up, and
-        need not fall.
-      b1: b, above 0 and at most 1: how near to the average the gradient is taken.
-      weight: w, 0 or more: how much the iterate after this update counts in the average. For a learning rate that
-        warms up the authors weight by its square: `schedule_free(sgd(rate), weight=rate * rate)`. Theirs is the square
-        of the largest so far, and Optax's that of the step after; of a constant rate any weight is the same.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. Give one
+        without momentum, such as `sgd(0.1)` or `adam(b1=0.0)`. Its learning rate may warm up and need not decay.
+      b1: b, above 0 and at most 1: the weight of the average x in the point y, where the gradient is taken.
+      weight: w, 0 or more: the weight of the iterate after this update in the average. For a learning rate that warms
+        up, the authors use its square: `schedule_free(sgd(rate), weight=rate * rate)`. Their code uses the square of
+        the largest rate so far, and Optax the square of the next step's rate. With a constant rate, every constant
+        weight gives the same result.
 
     Source: Defazio et al. 2024, arXiv 2405.15682, equations 2 to 4; the weights are those of its published code.
 
@@ -180,7 +188,7 @@ class schedule_free(Transformation):
     b1: Fraction = 0.9
     weight: NonNegative = 1.0
 
-    formula = (  # of a constant b1
+    formula = (  # for a constant b1
         "w = w + weight; z0 = θ; z = z + inner(g); x = (θ - (1 - b1) * (z - inner(g))) / b1; "
         "u = z + b1 * (1 - weight / w) * (x - z) - θ"
     )
@@ -196,11 +204,11 @@ class schedule_free(Transformation):
         t = context.step.astype(self.weight.dtype)
         mean = slots["mean_weight"] + (self.weight - slots["mean_weight"]) / t
         share = safe_divide(self.weight, t * mean)
-        same = self.b1 / slots["last_b1"]  # 1 but for a schedule
+        same = self.b1 / slots["last_b1"]  # 1 unless b1 is a schedule
         base = _among(made, slots["base"])
         after = jax.tree.map(jnp.add, base, made)
 
-        def moved(y, z, z_after):  # z' + b·(1 − c)·(x − z') − y, where x − z = (y − z)/b, without the cancellation
+        def moved(y, z, z_after):  # z' + b·(1 − c)·(x − z') − y, where x − z = (y − z)/b, without cancellation
             return (1 - self.b1 * (1 - share)) * (z_after - z) - (same * share + (1 - same)) * (y - z)
 
         out = jax.tree.map(moved, context.params, base, after)

@@ -1,4 +1,4 @@
-"""A wrapper that finds the scale of an optimizer's steps."""
+"""Mechanic: a wrapper that tunes the scale of an optimizer's steps."""
 
 from typing import Any
 
@@ -7,35 +7,40 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, NonNegative, Part, Positive, Slots, Transformation, init_slots, run, working_dtype
+from gradtx.core.kinds import Count
 from gradtx.pieces.accumulators import running_sum
 from gradtx.pieces.formulas import hypot
 from gradtx.pieces.measures import global_norm, inner_product
 
 
 class mechanic(Transformation):
-    r"""Scales the way that an optimizer has gone: the parameters are θ₀ + s·v, with v the sum of its steps.
+    r"""Mechanic: tune the scale of an optimizer's steps (Cutkosky, Defazio and Mehta, 2023).
 
     $$v_+ = v + a(g), \qquad u = s_+·v_+ − s·v, \qquad s = s_1 + … + s_n$$
 
-    Each sᵢ is the bet of a tuner that forgets by βᵢ = 1 − 10⁻ⁱ a step, on what the way has been worth so far,
+    a(g) is the inner optimizer's update, and v the sum of these updates: the parameters are θ₀ + s·v. Each sᵢ is the
+    bet of a tuner that discounts the past by βᵢ = 1 − 10⁻ⁱ per step. It bets on the worth of the displacement v so far,
     h = −⟨v, g + λ·s·‖g‖·θ/‖θ‖⟩, with products and norms over all leaves:
 
     $$r ← β\,r + s_i·\mathrm{clip}(h, −m, m), \quad m ← \max(β\,m, |h| + ε), \quad q ← \sqrt{β^2 q^2 + h^2}, \quad
       s_i ← \frac{m·s_0/n + \max(r, 0)}{q + ε}$$
 
-    What matters of the optimizer's rate is its shape: give one that would be too large, or a schedule from 1.
+    Only the shape of the inner learning rate matters: give one that would be too large, or a schedule that starts at 1.
 
     Args:
-      inner: The optimizer: makes a of g, which would be added to the parameters.
-      tuners: n, how many; an integer.
-      initial_value: s₀, the first scale: too small rather than too large.
-      weight_decay: λ, of the bets; the parameters do not decay.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+        Its update a(g) is scaled before it is added to the parameters.
+      tuners: n, the number of tuners, an integer, 1 or more.
+      initial_value: s₀, the initial scale, above 0: too small rather than too large.
+      weight_decay: λ, 0 or more: the weight decay in the tuners' bets; the parameters do not decay.
       eps: ε, above 0, in units of h.
 
-    Raises `ValueError` if `tuners` is not a positive integer.
+    Raises:
+      TypeError: `tuners` is not an integer.
+      ValueError: `tuners` is below 1.
 
     Source: Cutkosky, Defazio and Mehta 2023, arXiv 2306.00144, algorithm 1, with ε in m and the clipping of h as in the
-    authors' code for Optax, and v remembered where that code remembers θ₀.
+    authors' code for Optax, and v stored where that code stores θ₀.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> tx = gx.mechanic(gx.sgd(1.0))
@@ -48,18 +53,13 @@ class mechanic(Transformation):
     """
 
     inner: Part
-    tuners: int = 6
+    tuners: Count = 6
     initial_value: Positive = 1e-6
     weight_decay: NonNegative = 1e-2
     eps: Positive = 1e-8
 
     formula = "v = v + inner(g); u = θ0 + s * v - θ"
     needs = ("params",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.tuners, bool) or not isinstance(self.tuners, int) or self.tuners < 1:
-            raise ValueError(f"mechanic: tuners must be an integer of 1 or more, got {self.tuners!r}")
 
     def init_tree(self, params: Any) -> Slots:
         dtype, names = working_dtype(params), ("scale", "reward", "largest", "root")

@@ -1,4 +1,4 @@
-"""A wrapper that keeps parameters in more precision than they have."""
+"""Mixed precision: a wrapper that keeps float32 copies of low-precision parameters."""
 
 from typing import Any
 
@@ -10,24 +10,25 @@ from gradtx.pieces.rounding import DTYPES, by_dtype, nearest
 
 
 class master_weights(Transformation):
-    r"""Keeps float32 copies, the masters, of parameters of low precision, and runs an optimizer on them.
+    r"""Keep float32 copies, the masters, of low-precision parameters, and run an optimizer on them.
 
     $$m ← m + \mathrm{inner}(g), \qquad u = \mathrm{round}(m) - θ$$
 
-    The parameters are their masters, rounded to float16 or bfloat16; where they start they are equal. The inner
-    optimizer is given the masters for parameters, and so are weight decay and averages within. The masters decide:
-    parameters changed by anything else are set back by the next update, so put this wrapper outermost, and nothing but
-    `apply_updates` after it. Of parameters of float32 or more nothing is kept, and u = inner(g). Needs `params`.
+    The parameters are their masters rounded to float16 or bfloat16; at the start the two are equal. The inner optimizer
+    receives the masters as its parameters, and so do weight decay and averages within it. The masters take precedence:
+    the next update undoes any other change of the parameters, so put this wrapper outermost, with nothing after it
+    except `apply_updates`. For parameters of float32 or wider no master is kept, and u = inner(g). `update` needs
+    `params`.
 
-    `apply_updates` then gives round(m) exactly, as long as the dtype of the updates, which is that of the gradients,
-    can say round(m) − θ. One of float32 can, but where a parameter falls in one step to less than about its 2¹²th part
-    (float16) or 2¹⁵th (bfloat16). One of the parameter's own dtype can where round(m) is of θ's sign and between its
-    half and its double; else, as where a weight changes its sign, the parameter lands beside round(m) by at most one
-    unit in the last place of that step, and the next update, which begins where it landed, makes up for it. What the
-    master adds is never rounded to the updates' dtype.
+    `apply_updates` then gives round(m) exactly when round(m) − θ is representable in the updates' dtype, which is the
+    gradients' dtype. float32 updates suffice unless a parameter shrinks in one step by more than about 2¹²× (float16)
+    or 2¹⁵× (bfloat16). Updates in the parameter's own dtype suffice if round(m) has the sign of θ and lies between θ/2
+    and 2θ. Otherwise, as where a weight changes its sign, the parameter misses round(m) by at most one unit in the last
+    place of that step, and the next update starts from there and corrects it. The increment of the master is never
+    rounded to the updates' dtype.
 
     Args:
-      inner: The optimizer.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
 
     Source: Micikevicius et al. 2018, arXiv 1710.03740, section 3.1.
 
@@ -54,7 +55,7 @@ class master_weights(Transformation):
         return self.masters(params, slots)
 
     def masters(self, params: Any, slots: Slots) -> Any:
-        """The parameters, with its master in place of each that has one."""
+        """Return the parameters, each replaced by its master if it has one."""
         for name in _kept(slots):
             params = jax.tree.map(lambda p, m: p if p is None or m is None else m, params, slots[name], is_leaf=is_none)
         return params
@@ -76,5 +77,5 @@ class master_weights(Transformation):
 
 
 def _kept(slots: Slots) -> list[str]:
-    """The slots that hold masters."""
+    """Return the names of the slots that hold masters."""
     return [name for name in slots if name in DTYPES]

@@ -1,4 +1,4 @@
-"""An optimizer whose parameters stay in a set."""
+"""Projected optimization: a wrapper that keeps the parameters in a set."""
 
 from typing import Any
 
@@ -9,15 +9,19 @@ from gradtx.core import Context, Part, Slots, Transformation
 
 
 class projected(Transformation):
-    r"""Steps as an optimizer does, and back into a set.   u = P(θ + a(g)) − θ
+    """Project the parameters onto a set after each step of an optimizer.
 
-    Gradient descent, retracted, is projected gradient descent. The parameters are in the set after the first update,
-    but for the rounding of u, which is added to them. Needs `params`.
+    u = P(θ + a(g)) − θ
+
+    With gradient descent inside, this is projected gradient descent. After the first update the parameters are in the
+    set, up to the rounding of u, which is added to them. `update` needs `params`.
 
     Args:
-      inner: The optimizer: makes a(g), which is added to the parameters.
-      onto: P, on each leaf, or on all: `lower_bound(0.0)` for what is not negative, `box`, `simplex`, `l1_ball`,
-        `clip_by_norm`, `clip_by_global_norm`, or any other transformation.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+        Its update a(g) is added to the parameters before the projection.
+      onto: P, of each leaf or of all leaves together: `gx.lower_bound(0.0)` for parameters of 0 or more,
+        `gx.projections.box`, `gx.projections.simplex`, `gx.projections.l1_ball`, `gx.clip_by_norm`,
+        `gx.clip_by_global_norm`, or any other transformation.
 
     Source: Goldstein 1964; Levitin and Polyak 1966.
 

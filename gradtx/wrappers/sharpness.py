@@ -1,4 +1,4 @@
-"""Wrappers that hand on the gradient at another point: where the loss is larger, so that flat minima are preferred."""
+"""Sharpness-aware minimization: wrappers that take the gradient where the loss is larger, to prefer flat minima."""
 
 from typing import Any
 
@@ -11,19 +11,20 @@ from gradtx.pieces.measures import global_norm
 
 
 class sam(Transformation):
-    r"""Runs an optimizer on the gradient at the worst point near by: sharpness-aware minimization.
+    r"""SAM, sharpness-aware minimization: use the gradient at the worst point nearby (Foret et al., 2021).
 
     $$u = \mathrm{inner}(∇L(θ + ε)), \qquad ε = ρ\, \frac{g}{‖g‖}$$
 
-    g is the gradient at θ, handed in as always; the norm is over all leaves, and ε is 0 where g is. It needs `params`,
-    and `grad_fn`, which makes the gradient of the parameters: the cost is a second gradient. In a group of `partition`,
-    ε is of that group and all other parameters stay.
+    g is the gradient at θ, passed to `update` as usual; the norm is over all leaves, and ε is 0 where g is 0. `update`
+    needs `params` and `grad_fn`, a function from parameters to their gradient: the cost is a second gradient. In a
+    group of `partition`, ε covers that group and all other parameters stay fixed.
 
     Args:
-      inner: The optimizer.
-      radius: ρ, in units of the parameters.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      radius: ρ, 0 or more, in units of the parameters.
 
-    Raises `ValueError` if an update is not given `params` and `grad_fn`, or if that makes no tree like the parameters.
+    Raises:
+      ValueError: `update` is called without `params` and `grad_fn`, or `grad_fn` returns a tree unlike the parameters.
 
     Source: Foret et al. 2021, arXiv 2010.01412, algorithm 1.
 
@@ -45,20 +46,28 @@ class sam(Transformation):
         return self.part("inner", context.extra["grad_fn"](worst), slots, context, new := {}), new
 
     def away(self, updates: Any, params: Any) -> Any:
-        """ε."""
+        """Return ε."""
         norm = global_norm(updates)
         return jax.tree.map(lambda g: self.radius * safe_divide(g, norm), updates)
 
 
 class asam(sam):
-    r"""`sam` in a ball that is as wide in each coordinate as the parameter is large, so that scales do not matter.
+    r"""ASAM, adaptive SAM: a ball that scales with each parameter (Kwon et al., 2021).
 
     $$u = \mathrm{inner}(∇L(θ + ε)), \qquad ε = ρ\, \frac{T^2 g}{‖T g‖}, \quad T = |θ| + η$$
 
+    The ball is as wide in each coordinate as the parameter is large, so the scales of the parameters do not matter. g
+    is the gradient at θ, passed to `update` as usual; the norm is over all leaves. `update` needs `params` and
+    `grad_fn`, a function from parameters to their gradient: the cost is a second gradient. In a group of `partition`, ε
+    covers that group and all other parameters stay fixed.
+
     Args:
-      inner: The optimizer.
-      radius: ρ, without unit: a share of the parameters.
-      eps: η, in units of the parameters. The paper's code has T = 1 for biases.
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      radius: ρ, 0 or more, without unit: relative to the parameters.
+      eps: η, 0 or more, in units of the parameters. The paper's code has T = 1 for biases.
+
+    Raises:
+      ValueError: `update` is called without `params` and `grad_fn`, or `grad_fn` returns a tree unlike the parameters.
 
     Source: Kwon et al. 2021, arXiv 2102.11600, algorithm 1.
 

@@ -111,12 +111,12 @@ BAD_MEASURES = {
 def test_a_measure_gives_one_real_number(measure):
     params = params_of()
     tx = gx.monitor("what", measure)
-    with pytest.raises(ValueError, match="monitor 'what': the measure must give one real number, got "):
+    with pytest.raises(ValueError, match="monitor 'what': the measure must return one real number, got "):
         tx.update(params, tx.init(params))
 
 
 def test_bad_arguments():
-    with pytest.raises(TypeError, match="monitor: name must be a text, got 1"):
+    with pytest.raises(TypeError, match="monitor: name must be a string, got 1"):
         gx.monitor(1, gx.global_norm)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="monitor 'norm': measure must be a function of trees, got 'norm'"):
         gx.monitor("norm", "norm")  # pyright: ignore[reportArgumentType]

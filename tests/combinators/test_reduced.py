@@ -162,13 +162,16 @@ params = {"w": jnp.ones((3, 4)), "b": jnp.ones(4)}
             lambda: gx.reduced(gx.identity(), "rows", blocks=0),
             "reduced: blocks must be a whole number, 1 or more, got 0",
         ),
-        (lambda: gx.reduced(gx.identity(), blocks=2), "reduced: blocks gathers rows or columns, not 'leaf'"),
+        (
+            lambda: gx.reduced(gx.identity(), blocks=2),
+            "reduced: blocks needs over='rows' or over='columns', got over='leaf'",
+        ),
         (lambda: gx.factored(gx.identity(), 2.5), "factored: min_size must be a whole number, 1 or more, got 2.5"),
         (lambda: gx.factored(gx.identity(), None), "factored: min_size must be a whole number, 1 or more, got None"),
         (lambda: gx.factored(gx.chain(asks())), "factored: asks needs 'hvp', a function of all parameters"),
         (
             lambda: gx.reduced(gx.momentum(), "columns", blocks=3).init(params),
-            "the leaf 'w' of shape (3, 4) has 4 columns, which do not make blocks=3 equal blocks",
+            "blocks=3 must divide the number of columns, but the leaf 'w' of shape (3, 4) has 4",
         ),
         (
             lambda: gx.reduced(gx.momentum(), (0, 1)).init(params),

@@ -169,7 +169,11 @@ BAD = {
         ValueError,
         r"updates\['layer/b'\] has shape \(1,\)",
     ),
-    "a leaf missing": (update(without("b")), ValueError, r"params\['layer/b'\] has no update: put None"),
+    "a leaf missing": (
+        update(without("b")),
+        ValueError,
+        r"updates\['layer/b'\] is missing, and params has it: pass None",
+    ),
     "a leaf too many": (update(with_leaf("c", jnp.ones(1))), ValueError, r"updates\['layer/c'\] has no parameter"),
     "None in params only": (update(params=with_leaf("b", None)), ValueError, r"updates\['layer/b'\] has no parameter"),
     "integer updates": (update(with_leaf("b", jnp.ones(4, int))), TypeError, r"updates\['layer/b'\] must be floating"),
@@ -203,8 +207,8 @@ BAD = {
         "their containers differ",
     ),
     # the state
-    "swapped arguments": (update(state, params), TypeError, "needs the State of init, got dict"),
-    "Optax's state": (update(state=((), ())), TypeError, "needs the State of init, got tuple"),
+    "swapped arguments": (update(state, params), TypeError, "state must come from tx.init.params., got dict"),
+    "Optax's state": (update(state=((), ())), TypeError, "state must come from tx.init.params., got tuple"),
     "another optimizer's state": (
         update(state=gx.sgd().init(params)),
         ValueError,
@@ -232,7 +236,7 @@ BAD = {
         ValueError,
         r"^add_weight_decay needs the parameters: call update\(updates, state",
     ),
-    "a typo": (update(vaule=1.0), TypeError, "^no piece needs the argument 'vaule'; needed here: none"),
+    "a typo": (update(vaule=1.0), TypeError, "^unexpected argument 'vaule'; this optimizer takes no extra arguments"),
     "a batch of optimizers": (
         lambda: jax.vmap(gx.adam)(jnp.ones(3)).update(params, gx.adam().init(params)),
         ValueError,
@@ -264,7 +268,7 @@ BAD = {
     "unhashable structure": (
         lambda: wordy([1]),
         TypeError,
-        "^wordy: names is part of the structure and must be hashable",
+        "^wordy: names is static .* and must be hashable",
     ),
     # where
     "a pattern that chooses nothing": (
@@ -341,7 +345,7 @@ BAD = {
     "built: fit from donated parameters": (
         reused(lambda old: gx.fit(old.slots, tx, lambda p, b: 0.0, np.ones(2), 1, progress=False)),
         ValueError,
-        "^fit: params/.* was handed to an earlier step, which reused its memory",
+        "^fit: params/.* was donated to an earlier step, which reused its memory",
     ),
     "a pair's update alone": (
         guarded(lambda updates, state, params: updates),
@@ -351,12 +355,12 @@ BAD = {
     "built: a state that was donated": (
         reused(lambda old: tx.update(params, old, params)),
         ValueError,
-        "^(state/step|the state's slot '.*') was handed to an earlier step, which reused its memory",
+        "^(state/step|the state's slot '.*') was donated to an earlier step, which reused its memory",
     ),
     "built: a donated state restored": (
         reused(lambda old: gx.restore(tx, params, old)),
         ValueError,
-        "^restore: 'step' was handed to an earlier step, which reused its memory",
+        "^restore: 'step' was donated to an earlier step, which reused its memory",
     ),
     "renamed that is a list": (
         lambda: gx.restore(tx, params, state, renamed=["a"]),  # pyright: ignore[reportArgumentType]
@@ -376,7 +380,7 @@ BAD = {
     "names to read that are a list": (
         lambda: gx.read("adam()", ["a"]),  # pyright: ignore[reportArgumentType]
         TypeError,
-        r"^read: names must be a dict of what the text may name, got \['a'\]$",
+        r"^read: names must be a dict of the names that the text may use, got \['a'\]$",
     ),
     "a share of a mean that is all of it, in a recipe": (
         lambda: gx.mars(gx.adam(), decay=1.0),
@@ -417,7 +421,11 @@ BAD = {
         ValueError,
         r"updates\['layer/w'\] has shape",
     ),
-    "apply: a leaf missing": (lambda: gx.apply_updates(params, without("w")), ValueError, "has no update"),
+    "apply: a leaf missing": (
+        lambda: gx.apply_updates(params, without("w")),
+        ValueError,
+        "is missing, and params has it",
+    ),
     "apply: integers": (
         lambda: gx.apply_updates(with_leaf("b", jnp.ones(4, int)), params),
         TypeError,
@@ -448,17 +456,20 @@ CALLS = {
     ),
     "an argument like no other": (lambda: gx.scale_by_ema(q=1), "^scale_by_ema has no argument 'q'; it takes decay"),
     "an argument of what has none": (lambda: gx.square(x=1), "^square has no argument 'x'; it takes no argument"),
-    "a value where none goes": (lambda: gx.square(1), "^square takes no argument: got 1 by place"),
+    "a value where none goes": (lambda: gx.square(1), r"^square\(\) takes no positional argument, got 1"),
     "a missing argument": (lambda: gx.clip(), "^clip needs the argument 'limit'; it takes limit"),
     "a missing part": (lambda: gx.precondition(gx.momentum()), "^precondition needs the argument 'by'; it takes dir"),
     "a choice not made": (lambda: gx.masked(gx.sgd(), "w"), "^masked needs the argument 'otherwise'"),
     "a missing argument of a recipe": (lambda: gx.orthograd(), "^orthograd needs the argument 'inner'"),
-    "too many": (lambda: gx.clip(1, 2, 3), "^clip takes limit: got 3 by place"),
-    "too many of a recipe": (lambda: gx.sign_sgd(1, 2), "^sign_sgd takes learning_rate: got 2 by place"),
-    "given twice": (lambda: gx.sgd(0.1, learning_rate=1), "^sgd: 'learning_rate' is given twice, by its place and by"),
+    "too many": (lambda: gx.clip(1, 2, 3), r"^clip\(\) takes 1 positional argument \(limit\), got 3"),
+    "too many of a recipe": (
+        lambda: gx.sign_sgd(1, 2),
+        r"^sign_sgd\(\) takes 1 positional argument \(learning_rate\), got 2",
+    ),
+    "given twice": (lambda: gx.sgd(0.1, learning_rate=1), r"^sgd\(\) got multiple values for argument 'learning_rate'"),
     "by place what goes by name": (
         lambda: gx.partition({"w": gx.sgd()}, gx.sgd(), {"w": "a"}),
-        "^partition takes rules, default, labels, optional, members, 2 of them by place: got 3 by place",
+        r"^partition\(\) takes 2 positional arguments \(rules, default\), got 3",
     ),
     "a name in a chain": (lambda: gx.chain(gx.sgd(), learning_rate=1), "^chain has no argument 'learning_rate'"),
     "monitor without a name": (lambda: gx.monitor(gx.global_norm), "^monitor needs the argument 'measure'"),
@@ -471,9 +482,12 @@ CALLS = {
     ),
     "update with a loss by place": (
         lambda: tx.update(params, state, params, 1.0),
-        "^chain.update takes .*: got 4 by p",
+        "^chain.update.. takes 3 positional arguments .updates, state, params., got 4",
     ),
-    "init with more": (lambda: tx.init(params, params), "^chain.init takes params: got 2 by place"),
+    "init with more": (
+        lambda: tx.init(params, params),
+        r"^chain.init\(\) takes 1 positional argument \(params\), got 2",
+    ),
     "at without a step": (lambda: tx.at(), "^chain.at needs the argument 'step'"),
     "a transformation called": (lambda: tx(params, state), r"^chain is no function: call its update\(updates, state"),
     "a transformation compiled": (lambda: jax.jit(gx.square())(weights), "^square is no function: call its update"),
@@ -489,10 +503,16 @@ CALLS = {
     ),
     "a measure": (lambda: gx.global_norm(), "^global_norm needs the argument 'tree'"),
     "a predicate": (lambda: gx.is_matrix("w"), "^is_matrix needs the argument 'leaf'"),
-    "several to stack": (lambda: gx.stack(gx.sgd(), gx.sgd()), "^stack takes txs: got 2 by place"),
+    "several to stack": (
+        lambda: gx.stack(gx.sgd(), gx.sgd()),
+        r"^stack\(\) takes 1 positional argument \(txs\), got 2",
+    ),
     "sweep": (lambda: gx.sweep(abs), "^sweep needs the argument 'txs'"),
     "grid": (lambda: gx.grid(gx.adam, lr=[1.0]), "^grid: adam has no argument 'lr': did you mean 'learning_rate'"),
-    "grid by place": (lambda: gx.grid(gx.sgd, {"learning_rate": [1.0]}), "^grid takes make, .*: got 2 by place"),
+    "grid by place": (
+        lambda: gx.grid(gx.sgd, {"learning_rate": [1.0]}),
+        r"^grid\(\) takes 1 positional argument \(make\), got 2",
+    ),
     "fit": (lambda: gx.fit(weights, gx.sgd()), "^fit needs the argument 'loss'"),
     "an option of fit": (
         lambda: gx.fit(weights, gx.sgd(), loss, batch, 1, has_auxx=True),
@@ -568,7 +588,7 @@ PARTS = {
     "a recipe as a number": (
         lambda: gx.scale(gx.sgd).init(weights),
         TypeError,
-        "^scale: factor at step 0 must be a number, .*, got chain",
+        "^scale: factor at step 0: a schedule must return a number, got chain",
     ),
     "a key as a number": (lambda: gx.scale(jax.random.key(0)), TypeError, "^scale: factor must be a number"),
     "an object as a number": (lambda: gx.scale(np.array(None)), TypeError, "^scale: factor must be a number"),
@@ -697,7 +717,11 @@ PARTS = {
         ValueError,
         r"^piecewise_constant: boundaries must increase, got \(9, 3\)",
     ),
-    "a value too few": (lambda: schedules.piecewise_constant((1.0,), (3,)), ValueError, "must be one more than bound"),
+    "a value too few": (
+        lambda: schedules.piecewise_constant((1.0,), (3,)),
+        ValueError,
+        "must have one more item than bound",
+    ),
     "a value for values": (
         lambda: schedules.piecewise_constant(1.0, (3,)),
         TypeError,
@@ -744,7 +768,7 @@ PARTS = {
     "a predicate that answers an array": (
         lambda: gx.freeze(lambda path, leaf: jnp.array(True)).init(params),
         TypeError,
-        "^freeze: where=<lambda> must answer True or False for 'layer/b', answered",
+        "^freeze: where=<lambda> must return True or False for 'layer/b', got",
     ),
     "masked the wrong way round": (
         lambda: gx.masked("w", tx, otherwise="zero"),
@@ -770,7 +794,7 @@ PARTS = {
     "no rule at all": (
         lambda: gx.partition({}).init(params),
         ValueError,
-        "^partition: no rule is for layer/b, layer/w",
+        "^partition: no rule chooses layer/b, layer/w",
     ),
     "a label without a rule": (
         lambda: gx.partition({"a": tx}, labels={"w": "b"}),
@@ -831,7 +855,7 @@ GIVEN = {
     "shapes in init": (
         lambda: adam.init(jax.ShapeDtypeStruct((3,), "f4")),
         TypeError,
-        r"^params is .*, without values: of shapes alone, call jax.eval_shape\(tx.init, params\)",
+        r"^params is .*, which has no values: for shapes, call jax.eval_shape\(tx.init, params\)",
     ),
     "keys of several types": (
         lambda: tx.init({1: weights, "a": weights}),
@@ -841,22 +865,22 @@ GIVEN = {
     "a tracer in init": (
         lambda: adam.init(leaked()),
         ValueError,
-        "^params was kept from a trace that has ended: return",
+        "^params is a leaked tracer: return",
     ),
     "a tracer in update": (
         lambda: adam.update(leaked(), adam.init(weights)),
         ValueError,
-        "^updates was kept from a trace",
+        "^updates is a leaked tracer",
     ),
     "a tracer in a state": (
         lambda: adam.update(weights, jax.tree.map(lambda x: leaked() if x.ndim else x, adam.init(weights))),
         ValueError,
-        "^the state's slot 'precondition/.*' was kept from a trace that has ended",
+        "(slots/|state's slot ')precondition/.* is a leaked tracer",
     ),
     "a tracer as a rate": (
         lambda: gx.scale(leaked(())).init(weights),
         ValueError,
-        "^factor was kept from a trace that has ended",
+        "^factor is a leaked tracer",
     ),
     "objects in update": (
         lambda: adam.update(np.array([None]), adam.init(weights)),
@@ -867,7 +891,7 @@ GIVEN = {
     "shapes in update": (
         lambda: adam.update(jax.ShapeDtypeStruct((3,), "f4"), adam.init(weights), weights),
         TypeError,
-        "^updates is .*, without values",
+        "^updates is .*, which has no values",
     ),
     "shapes without params": (
         lambda: adam.update(jnp.ones(4), adam.init(weights)),
@@ -887,16 +911,20 @@ GIVEN = {
     "a branch alone": (
         update(params["layer"]),
         ValueError,
-        r"^params\['layer/b'\] has no update: .*; updates has 'b', 'w'",
+        r"^updates\['layer/b'\] is missing, .*; updates has 'b', 'w'",
     ),
-    "a branch around": (update({"net": params}), ValueError, r"^params\['layer/b'\] has no update: .*'net/layer/b'"),
-    "a leaf for a branch": (stepped(adam, weights, {"w": weights}), ValueError, r"^params\['w'\] has no update"),
+    "a branch around": (update({"net": params}), ValueError, r"^updates\['layer/b'\] is missing, .*'net/layer/b'"),
+    "a leaf for a branch": (stepped(adam, weights, {"w": weights}), ValueError, r"^updates\['w'\] is missing"),
     "a branch for a leaf": (
         stepped(adam, {"w": weights}, weights),
         ValueError,
-        "^params has no update: put None there",
+        "^updates is missing, and params has it: pass None",
     ),
-    "a list of numbers": (stepped(adam, [0.0, 0.0, 0.0], weights), ValueError, "^params has no update: put None there"),
+    "a list of numbers": (
+        stepped(adam, [0.0, 0.0, 0.0], weights),
+        ValueError,
+        "^updates is missing, and params has it: pass None",
+    ),
     "a dict for a named tuple": (
         stepped(adam, {"w": weights, "b": weights}, Pair(weights, weights)),
         ValueError,
@@ -916,19 +944,27 @@ GIVEN = {
     "the state first": (
         lambda: tx.update(state, params, params),
         TypeError,
-        "needs the State of init, got dict: the arguments are in another order",
+        "state must come from tx.init.params., got dict: were state and updates swapped",
     ),
     "the state last": (
         lambda: tx.update(params, params, state),
         TypeError,
-        "got dict: the arguments are in another order",
+        "got dict: were state and .* swapped",
     ),
-    "no state": (lambda: tx.update(params, None, params), TypeError, "needs the State of init, got NoneType"),
-    "the slots": (lambda: tx.update(params, state.slots, params), TypeError, "needs the State of init, got dict"),
+    "no state": (
+        lambda: tx.update(params, None, params),
+        TypeError,
+        "state must come from tx.init.params., got NoneType",
+    ),
+    "the slots": (
+        lambda: tx.update(params, state.slots, params),
+        TypeError,
+        "state must come from tx.init.params., got dict",
+    ),
     "a state as a dict": (
         lambda: tx.update(params, state._asdict(), params),
         TypeError,
-        "needs the State of init, got d",
+        "state must come from tx.init.params., got d",
     ),
     "a state without its step": (
         of_state(step=None),
@@ -967,12 +1003,12 @@ GIVEN = {
     "params misspelled": (
         lambda: tx.update(params, state, parms=params),
         TypeError,
-        "^no piece needs the argument 'parms': did you mean 'params'",
+        "^unexpected argument 'parms': did you mean 'params'",
     ),
     "value misspelled": (
         stepped(gx.polyak_sgd(), vaule=1.0),
         TypeError,
-        "^no piece needs the argument 'vaule': did you mean 'value'. Needed here: value",
+        "^unexpected argument 'vaule': did you mean 'value'. This optimizer takes value",
     ),
     "no value": (stepped(gx.polyak_sgd()), ValueError, "^polyak_step needs the argument 'value': call update.*value=…"),
     "a value that is None": (
@@ -999,7 +1035,7 @@ GIVEN = {
     "a gradient of nothing": (
         sam(lambda: params),
         TypeError,
-        "^grad_fn takes no argument.*it must be a function of a tree",
+        "^grad_fn.. takes no positional argument.*it must be a function of a tree",
     ),
     "a gradient of two": (sam(lambda a, b: params), TypeError, "^grad_fn needs the argument 'b'.*a function of a tree"),
     "no gradient of it": (
@@ -1023,9 +1059,9 @@ GIVEN = {
     "apply: updates and state": (
         lambda: gx.apply_updates(params, tx.update(params, state, params)),
         ValueError,
-        r"^params\['layer/b'\] has no update: .*; updates has '0/layer/b'",
+        r"^updates\['layer/b'\] is missing, .*; updates has '0/layer/b'",
     ),
-    "apply: shapes": (lambda: gx.apply_updates(jax.ShapeDtypeStruct((3,), "f4"), weights), TypeError, "without values"),
+    "apply: shapes": (lambda: gx.apply_updates(jax.ShapeDtypeStruct((3,), "f4"), weights), TypeError, "has no values"),
 }
 
 # ---------------------------------------------------------------- what is built on it
@@ -1126,9 +1162,9 @@ BUILT = {
     "params that are used": (
         trained(loss, gone()),
         ValueError,
-        "^train_step: params was handed to an earlier step, which reused its memory: .*donate=False",
+        "^train_step: params was donated to an earlier step, which reused its memory: .*donate=False",
     ),
-    "a key not asked for": (trained(loss, key=jax.random.key(0)), ValueError, "^train_step: key is not asked for"),
+    "a key not asked for": (trained(loss, key=jax.random.key(0)), ValueError, "^train_step: unexpected key"),
     "a seed as a key": (
         trained(lambda w, x, k: 0.0, key=0, has_key=True),
         TypeError,
@@ -1233,7 +1269,7 @@ BUILT = {
     "stack: two kinds": (
         lambda: gx.stack([gx.sgd(), adam]),
         ValueError,
-        r"^stack: txs\[1\] is not of the structure of",
+        r"^stack: txs\[1\] differs in structure from",
     ),
     "grid: an optimizer": (
         lambda: gx.grid(gx.sgd(), factor=[1]),
@@ -1272,7 +1308,7 @@ BUILT = {
         ValueError,
         "'lr' is unknown: precond",
     ),
-    "one of several": (lambda: gx.set_hyperparameters(tx, {"decay": 0.5}), ValueError, "'decay' says more than one: "),
+    "one of several": (lambda: gx.set_hyperparameters(tx, {"decay": 0.5}), ValueError, "'decay' is ambiguous: "),
     "no name": (lambda: gx.set_hyperparameters(tx, {3: 0.5}), ValueError, "the hyperparameter 3 is unknown"),
     "a list of values": (
         lambda: gx.set_hyperparameters(tx, [1]),
@@ -1316,12 +1352,12 @@ BUILT = {
     "the angle of two shapes": (
         lambda: gx.cosine_similarity(weights, batch),
         ValueError,
-        "a and b must be alike, got th",
+        "a and b must have the same shapes, got",
     ),
     "the angle of two trees": (
         lambda: gx.cosine_similarity({"w": weights}, weights),
         ValueError,
-        "a and b must be alike",
+        "a and b must have the same shapes",
     ),
     "measurements of an optimizer": (
         lambda: gx.measurements(tx),
@@ -1341,12 +1377,12 @@ BUILT = {
     "a measure to a vector": (
         stepped(gx.monitor("a", abs)),
         ValueError,
-        r"^monitor 'a': the measure must give one .*\[3\]",
+        r"^monitor 'a': the measure must return one .*\[3\]",
     ),
     "a measure to a text": (
         stepped(gx.monitor("a", lambda g: "x")),
         ValueError,
-        "^monitor 'a': the measure must give one",
+        "^monitor 'a': the measure must return one",
     ),
     # values alone
     "no draws": (draw(draws=0), ValueError, "^random_search: draws must be an integer, at least 1, got 0"),
@@ -1515,7 +1551,7 @@ WRITTEN = {
     "a field by a method's name": (
         lambda: type("own", (gx.PerLeaf,), {"__annotations__": {"init": gx.Scalar}}),
         TypeError,
-        "^own: a field cannot be called 'init', which is a method of transformations",
+        "^own: a field cannot be called 'init', the name of a method",
     ),
     # numbers beyond float32
     "a rate too large": (
@@ -1533,13 +1569,13 @@ WRITTEN = {
     "a schedule of schedules": (
         lambda: gx.sgd(lambda step: schedules.constant(0.1)).init(weights),
         TypeError,
-        r"^scale_by_learning_rate: learning_rate at step 0 must be a number, .* got constant\(0.1\)",
+        r"^scale_by_learning_rate: learning_rate at step 0: a schedule must return a number, got constant\(0.1\)",
     ),
     # what goes beside, and numbers
     "a pair's update of one": (
         lambda: stepped(gx.pair(lambda p: (), lambda u: u), jnp.ones(3))(),
         TypeError,
-        r"^pair: its update takes u: got 3 by place; it is called with \(updates, state, params\)",
+        r"^pair: its update\(\) takes 1 positional argument \(u\), got 3; it is called with \(updates, state, params\)",
     ),
     "a pair's argument not given": (
         lambda: stepped(gx.pair(lambda p: (), lambda u, s, p, *, value: (u, s)), jnp.ones(3))(),
@@ -1554,7 +1590,7 @@ WRITTEN = {
     "a step beyond int32": (
         lambda: adam.update(weights, adam.init(weights)._replace(step=2**31), weights),
         ValueError,
-        "state.* is 2147483648, which int32 cannot hold",
+        "state.* is 2147483648, which overflows int32",
     ),
     "the norm of a key": (
         lambda: gx.global_norm(jax.random.key(0)),
@@ -1609,7 +1645,7 @@ WRITTEN = {
     "parts of unequal rows": (
         fed(micro_batches=2, batch=(jnp.ones((8, 3)), jnp.ones((2, 3)))),
         ValueError,
-        r"^train_step: batch\['1'\] has 2 rows, and another part of it 8: micro-batches take as many of each",
+        r"^train_step: batch\['1'\] has 2 rows, another array of it 8: micro-batches need equal numbers of rows",
     ),
     "options of fit": (
         lambda: gx.fit(params, tx, lambda p, b: 0.0, weights, 1, options=1),
@@ -1629,12 +1665,12 @@ WRITTEN = {
     "laws of shapes": (
         lambda: gx.check_laws(adam, jax.ShapeDtypeStruct((2,), "float32")),
         TypeError,
-        "^params is .*, without values",
+        "^params is .*, which has no values",
     ),
     "laws within a trace": (
         lambda: jax.make_jaxpr(lambda p: gx.check_laws(adam, p))(weights),
         ValueError,
-        "^check_laws: it compiles by itself: call it outside of jax.jit",
+        "^check_laws: expected concrete arrays, got tracers: call it outside of jax.jit",
     ),
 }
 
@@ -1650,7 +1686,6 @@ ROOT = str(Path(gx.__file__).parent)
 THEIRS = (
     *(
         "got an unexpected keyword",
-        "positional argument",
         "object has no attribute",
         "not subscriptable",
         "not callable",

@@ -56,11 +56,15 @@ BAD = {
         r"^sam needs the parameters: call update\(updates, state, params\)",
     ),
     # unknown
-    "a typo": (update(sam, grad_fun=grad), TypeError, "'grad_fun': did you mean 'grad_fn'. Needed here: grad_fn$"),
+    "a typo": (
+        update(sam, grad_fun=grad),
+        TypeError,
+        "'grad_fun': did you mean 'grad_fn'. This optimizer takes grad_fn",
+    ),
     "one too many": (
         update(gx.sam(gx.sophia()), grad_fn=grad, key=key, hvp=product, value=1.0),
         TypeError,
-        "no piece needs the argument 'value'; needed here: grad_fn, hvp, key$",
+        "unexpected argument 'value'; this optimizer takes grad_fn, hvp, key",
     ),
     # value and key
     "a text for value": (update(plateau, value="low"), TypeError, "^reduce_on_plateau: value must be one real number"),

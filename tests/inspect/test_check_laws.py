@@ -100,12 +100,12 @@ class backward(gx.PerLeaf):
         (asks(), "compiled in a scan", "asks: its update must be one that JAX can trace"),
         (triples(), "under vmap", "'updates/0/b' is .* off, more than"),
         (calls_out(), "under vmap", "pure_callback"),
-        (fills(), "but None, it runs", r"fills: the update of 'b' must be None, got float32\[4\]"),
-        (divides(), "of gradients of zeros, the updates are finite", "of the updates, '0/b' is not"),
-        (roots(), "of gradients of zeros, the derivatives forward are finite", "'0/b/share' is not"),
-        (steepens(), "of gradients of zeros, the derivatives in reverse are finite", "'0/b/power' is not"),
-        (searches(), "in reverse are finite", "Reverse-mode"),
-        (backward(), "forward are finite", "custom_vjp"),
+        (fills(), "gradient of one leaf is None", r"fills: the update of 'b' must be None, got float32\[4\]"),
+        (divides(), "at zero gradients, the updates are finite", "the update '0/b' is not"),
+        (roots(), "at zero gradients, the forward-mode derivatives are finite", "'0/b/share' is not"),
+        (steepens(), "at zero gradients, the reverse-mode derivatives are finite", "'0/b/power' is not"),
+        (searches(), "reverse-mode derivatives are finite", "Reverse-mode"),
+        (backward(), "forward-mode derivatives are finite", "custom_vjp"),
     ],
 )
 def test_a_piece_that_breaks_a_law_is_refused_by_it(tx, law, why):
@@ -114,7 +114,7 @@ def test_a_piece_that_breaks_a_law_is_refused_by_it(tx, law, why):
 
 
 def test_derivatives_are_asked_for_away_from_zero_too():
-    with pytest.raises(ValueError, match=r"^splits: the derivatives forward are finite: .* '0/b/share' is"):
+    with pytest.raises(ValueError, match=r"^splits: .*: the forward-mode derivatives are finite: .* '0/b/share' is"):
         gx.check_laws(splits())
 
 
@@ -137,7 +137,7 @@ def test_a_bound_of_ones_own():
 
 def test_another_librarys_pair():
     gx.check_laws(optax.scale(2.0))
-    with pytest.raises(ValueError, match=r"but None, it runs: .*must return the slots that it began with"):
+    with pytest.raises(ValueError, match=r"one leaf is None: .*must return the slots that it began with"):
         gx.check_laws(optax.trace(0.9))
 
 
@@ -147,7 +147,7 @@ def test_another_librarys_pair():
         (lambda: gx.check_laws(3), TypeError, "check_laws: tx must be a transformation or a pair"),  # pyright: ignore
         (lambda: gx.check_laws(gx.sgd(), {}), ValueError, "params must hold a floating point array, and holds none"),
         (lambda: gx.check_laws(gx.polyak_sgd()), ValueError, "needs the argument 'value'"),
-        (lambda: gx.check_laws(gx.sgd(), value=1.0), TypeError, "no piece needs the argument 'value'"),
+        (lambda: gx.check_laws(gx.sgd(), value=1.0), TypeError, "unexpected argument 'value'"),
     ],
 )
 def test_bad_arguments_are_refused(call, kind, message):

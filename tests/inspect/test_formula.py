@@ -403,7 +403,7 @@ def test_a_piece_of_your_own():
         r"\Delta\theta &= v\,\mathrm{tanh}(m, 2)",
     ]
     assert r"-0.1\,\mathrm{silent}(\mathrm{silent}(g))" in formula(gx.chain(silent(), silent(), gx.scale(-0.1)))
-    with pytest.raises(ValueError, match="wrong: the formula must say what u is"):
+    with pytest.raises(ValueError, match="wrong: the formula must define u"):
         formula(wrong())
     assert r"\mathrm{pair}(g)" in formula((lambda params: (), lambda *args: args))
     with pytest.raises(TypeError, match="formula: tx must be a transformation"):

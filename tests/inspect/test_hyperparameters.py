@@ -130,11 +130,11 @@ def test_a_rate_made_a_schedule_keeps_the_state_and_a_decay_adds_what_its_correc
 
 BAD = {
     "unknown": ({"rate": 1.0}, r"'rate' is unknown: .*learning_rate"),
-    "ambiguous": ({"decay": 0.5}, r"'decay' says more than one: precondition.direction.*, precondition.by"),
+    "ambiguous": ({"decay": 0.5}, r"'decay' is ambiguous: precondition.direction.*, precondition.by"),
     "out of range": ({"by.decay": 1.5}, "scale_by_ema: decay must be at least 0 and below 1, got 1.5"),
     "a schedule": (
         {"learning_rate": lambda step: 0.1},
-        "learning_rate cannot go from 0.001 to .*schedules are structure",
+        "learning_rate cannot change from 0.001 to .*schedules are structure",
     ),
     "a vector": ({"eps": jnp.ones(2)}, "precondition: eps must be one number"),
 }

@@ -4,9 +4,6 @@ import ast
 from pathlib import Path
 from statistics import median
 
-import optax
-import pytest
-
 import gradtx.optimizers
 
 FILES = sorted(Path(gradtx.optimizers.__file__).parent.glob("*.py"))
@@ -37,18 +34,3 @@ def test_a_recipe_has_four_lines_of_code_or_fewer():
     """The median of them."""
     lengths = {x.name: code_lines(x) for x in recipes()}
     assert len(lengths) >= 70 and median(lengths.values()) <= 3
-
-
-@pytest.mark.parametrize("recipe", list(recipes()), ids=lambda x: x.name)
-def test_a_recipe_has_ten_lines_with_its_docstring(recipe):
-    """The signature is one of them, which the formatter sets an argument a line. Three have a rule for each kind."""
-    most = {"came": 12, "muon": 14, "scion": 15}.get(recipe.name, 10)
-    docstring = recipe.body[0]
-    assert 1 + docstring.end_lineno - docstring.lineno + 1 + code_lines(recipe) <= most
-
-
-def test_the_catalogue_is_a_third_of_optaxs_lines():
-    root = Path(optax.__file__).parent
-    theirs = [root / "_src" / "alias.py", root / "_src" / "transform.py"]
-    theirs += [root / "contrib" / f"_{name}.py" for name in CONTRIB.split()]
-    assert 3 * sum(map(lines, FILES)) <= sum(map(lines, theirs))

@@ -501,7 +501,7 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: piecewise_constant((0.1, 0.2), (5, 9)),
         ValueError,
-        "piecewise_constant: values must be one more than boundaries, got 2 and 2",
+        "piecewise_constant: values must have one more item than boundaries, got 2 and 2",
     ),
     (
         lambda: piecewise_constant((0.1, 0.2, 0.3), (9, 5)),
@@ -514,7 +514,7 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
         "piecewise_constant: values[1] must be a finite number, got nan",
     ),
     (lambda: piecewise_constant(0.1, ()), TypeError, "piecewise_constant: values must be a sequence, got 0.1"),  # pyright: ignore[reportArgumentType]
-    (lambda: piecewise_constant((), ()), ValueError, "piecewise_constant: values must be one more than boundaries"),
+    (lambda: piecewise_constant((), ()), ValueError, "piecewise_constant: values must have one more item than"),
     (
         lambda: piecewise_interpolated((0.1, 0.2, 0.3), (5, 5)),
         ValueError,
@@ -545,7 +545,7 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: cyclic(0.0, 1.0, 0), ValueError, f"cyclic: rise {INTEGER}1 or more, got 0"),
     (lambda: cyclic(0.0, 1.0, 5, 0), ValueError, f"cyclic: fall {INTEGER}1 or more, got 0"),
     (lambda: cyclic(0.0, 1.0, 2**30), ValueError, "cyclic: rise + fall must be at most 2³¹ − 1, got 2147483648"),
-    (lambda: join((0.1, 0.2), ()), ValueError, "join: schedules must be one more than boundaries, got 2 and 0"),
+    (lambda: join((0.1, 0.2), ()), ValueError, "join: schedules must have one more item than boundaries, got 2 and 0"),
     (lambda: join((0.1, 0.2, 0.3), (9, 5)), ValueError, "join: boundaries must increase, got (9, 5)"),
     (lambda: join((0.1, "late"), (5,)), TypeError, f"join: schedules[1] {NUMBER}'late'"),
     (lambda: join((0.1, 0.2), 5), TypeError, "join: boundaries must be a sequence, got 5"),  # pyright: ignore[reportArgumentType]

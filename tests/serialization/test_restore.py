@@ -358,10 +358,10 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     trap.rmdir()
     for name in entries:
         np.savez(path, **{**entries, name: pickled})
-        with pytest.raises(ValueError, match="is no checkpoint"):
+        with pytest.raises(ValueError, match="is not a checkpoint"):
             run(path, resume=True)
     path.write_bytes(pickle.dumps(Trap(trap)))
-    with pytest.raises(ValueError, match="is no checkpoint"):
+    with pytest.raises(ValueError, match="is not a checkpoint"):
         run(path, resume=True)
     assert not trap.exists()
 

@@ -353,7 +353,7 @@ CHECKPOINTS = {
     "another batch size": ({"batch_size": 2}, ValueError, "made with batch_size 8, not 2"),
     "beyond": ({"steps": 3}, ValueError, "is at step 5, beyond the 3"),
     "a model state": ({"model_state": 0, "loss": counting}, ValueError, "it has no 'model_state/'"),
-    "no checkpoint": ({"checkpoint": b"no"}, ValueError, "is no checkpoint of gx.fit"),
+    "no checkpoint": ({"checkpoint": b"no"}, ValueError, "is not a checkpoint of gx.fit"),
 }
 
 

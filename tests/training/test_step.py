@@ -251,13 +251,13 @@ ERRORS = {
     ),
     "key missing": ({"loss": lambda p, b, k: loss(p, b), "has_key": True}, ValueError, "key is missing"),
     "key missing for a piece": ({"tx": gx.add_noise(0.1)}, ValueError, "key is missing"),
-    "key not asked for": ({"key": KEY}, ValueError, "key is not asked for"),
+    "key not asked for": ({"key": KEY}, ValueError, "unexpected key"),
     "model state missing": (
         {"loss": lambda p, b, m: two(p, b), "has_model_state": True},
         ValueError,
         "model_state is missing",
     ),
-    "model state not asked for": ({"model_state": 1}, ValueError, "model_state is not asked for"),
+    "model state not asked for": ({"model_state": 1}, ValueError, "unexpected model_state"),
 }
 
 

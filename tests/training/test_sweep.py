@@ -177,7 +177,7 @@ BAD = {
     "within jit": (
         lambda: jax.jit(lambda txs: gx.sweep(train, txs).results)(gx.stack([gx.adam()])),
         TypeError,
-        r"txs are traced, .* within jit, jax.vmap\(train\)\(txs\)",
+        r"txs are traced, .* within jit, use jax.vmap\(train\)\(txs\)",
     ),
     "no array": (lambda: gx.sweep(lambda tx: {"name": "adam"}, [gx.adam()]), TypeError, "returned 'adam' at 'name'"),
 }

@@ -36,7 +36,7 @@ def test_projected_descent_finds_the_nearest_point(projection, nearest):
 
 
 @pytest.mark.parametrize(
-    "onto",
+    "projection",
     [
         gx.lower_bound(0.0),
         gx.projections.box(-0.25, 0.5),
