@@ -9,8 +9,8 @@
 >>> adam() == gx.adam()
 True
 
-A piece of your own is a class, and so is a schedule; the annotations of its fields say what may stand there. A pair of
-functions is a transformation too.
+To add a piece or a schedule, write a class; the annotations of its fields say which values they hold. A pair of
+functions is a transformation as well.
 
 >>> import jax.numpy as jnp
 >>> class halving(gx.Schedule):  # start · 2^(−t/steps)
@@ -75,7 +75,7 @@ else:
 
 __version__ = "0.2.0.dev0"
 
-# What a transformation, a hyperparameter and a schedule are.
+# The protocol: transformations, hyperparameters, schedules.
 __all__ = ["Context", "Decay", "NonNegative", "PerLeaf", "Positive", "Scalar", "Schedule", "State", "Transformation"]
 __all__ += ["apply_updates", "is_matrix", "of_step", "pair", "schedules"]
 # Optimizers, and the pieces, combinators and wrappers they are composed of.

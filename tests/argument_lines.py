@@ -53,4 +53,12 @@ OTHERWISE = {
     "novograd": ("b1", "b2"),
     "rprop": ("learning_rate",),
     "sm3": ("eps",),
+    "asam": ("eps",),
+    "check_options": ("learning_rate",),
+    "mechanic": (
+        "eps",
+        "weight_decay",
+    ),
+    "race": ("learning_rate",),
+    "schedule_free": ("b1",),
 }

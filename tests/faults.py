@@ -77,8 +77,8 @@ FAULTS = [
     Fault(
         "slots start in the parameter's dtype",
         "core/transformation.py",
-        "self.init_leaf(trees.widen(p))",
-        "self.init_leaf(jnp.asarray(p))",
+        'widen(p) if differentiable("params", p) else None for p in leaves]',
+        'jnp.asarray(p) if differentiable("params", p) else None for p in leaves]',
         f"{CONTRACT}_the_state_is_a_fixed_point_and_updates_keep_their_dtype[scale_by_ema-0]",
     ),
     Fault(
@@ -91,8 +91,8 @@ FAULTS = [
     Fault(
         "nothing is wider than the parameters",
         "core/trees.py",
-        '{jnp.dtype("float32"), *(',
-        "{*(",
+        "return max(single, jnp.finfo(dtype).dtype, key=lambda x: x.itemsize) if inexact else single",
+        "return jnp.finfo(dtype).dtype if inexact else single",
         f"{CONTRACT}_the_state_is_a_fixed_point_and_updates_keep_their_dtype[scale_by_ema-0]",
     ),
     Fault(
@@ -140,8 +140,8 @@ FAULTS = [
     Fault(
         "slots are not sharded",
         "core/trees.py",
-        "return _follow(slot, param)",
-        "return slot",
+        "if not isinstance(param, Tracer) or slot.shape != param.shape:",
+        "if True:",
         f"{CONTRACT}_sharded_is_single_device_and_slots_are_sharded_as_their_parameter[adamw-Auto]",
     ),
     Fault(

@@ -39,7 +39,10 @@ class Record:
 
     def __init_subclass__(cls, init: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        dataclasses.dataclass(init=init, repr=False, eq=False)(cls)
+        try:
+            dataclasses.dataclass(init=init, repr=False, eq=False)(cls)
+        except TypeError as error:
+            raise TypeError(f"{cls.__name__}: {error}: fields with defaults come last") from error
         fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
         texts = any(isinstance(x.type, str) for x in fields) and get_type_hints(cls, include_extras=True)
         hints = {x.name: texts[x.name] if texts else x.type for x in fields}

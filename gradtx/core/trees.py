@@ -81,22 +81,26 @@ def differentiable(place: str, leaf: Any) -> bool:
 
 def working_dtype(*trees: Any) -> Any:
     """The widest real dtype of the trees' floating leaves, at least float32."""
-    dtypes = {getattr(x, "dtype", None) or jnp.result_type(x) for x in jax.tree.leaves(trees)}
+    dtypes = {_dtype(x) for x in jax.tree.leaves(trees)}
     return max(map(_wide, dtypes), key=lambda dtype: dtype.itemsize, default=jnp.dtype("float32"))
+
+
+def _dtype(x: Any) -> Any:
+    """The dtype of a leaf as JAX has it: a NumPy float64 is float32 unless x64 is enabled."""
+    return x.dtype if isinstance(x, jax.Array) or is_float0(x) else jnp.result_type(x)
 
 
 @functools.cache
 def _wide(dtype: Any) -> Any:
     """The real dtype that holds one, at least float32."""
+    single = jnp.dtype("float32")
     inexact = dtype != float0 and jnp.issubdtype(dtype, jnp.inexact)
-    return (
-        max(jnp.dtype("float32"), jnp.finfo(dtype).dtype, key=lambda x: x.itemsize) if inexact else jnp.dtype("float32")
-    )
+    return max(single, jnp.finfo(dtype).dtype, key=lambda x: x.itemsize) if inexact else single
 
 
 def widen(x: Any, dtype: Any = None) -> jax.Array:
     """A real array of at least float32, or of `dtype`. A complex one becomes pairs of reals: shape (…, 2)."""
-    have = getattr(x, "dtype", None) or jnp.result_type(x)
+    have = _dtype(x)
     dtype = dtype or _wide(have)
     if have == dtype and isinstance(x, jax.Array) and not getattr(x, "weak_type", False):
         return x
@@ -105,7 +109,7 @@ def widen(x: Any, dtype: Any = None) -> jax.Array:
 
 
 def narrow(x: jax.Array, like: Any) -> jax.Array:
-    """Undoes `widen`: `x` with the dtype of `like`."""
+    """Undo `widen`: cast to the dtype of `like`."""
     x = jax.lax.complex(x[..., 0], x[..., 1]) if jnp.iscomplexobj(like) else x
     return jnp.asarray(x, jnp.result_type(like))
 

@@ -15,7 +15,7 @@ from gradtx.core.trees import is_none
 
 
 class Paths:
-    """The paths, or paths below them, of a tree of booleans; prints as the dict that makes it."""
+    """The paths of a tree of booleans, or of branches; its repr is the dict that makes it."""
 
     def __init__(self, tree: Any):
         self.chosen = leaves_by_path(tree)
@@ -24,13 +24,13 @@ class Paths:
         for prefix, chosen in self.chosen.items():
             if prefix in ("", path) or path.startswith(prefix + "/"):
                 return chosen
-        raise ValueError(f"the tree of booleans has nothing for the parameter {path!r}; it has {list(self.chosen)}")
+        raise ValueError(f"the tree of booleans has no entry for the parameter {path!r}; it has {list(self.chosen)}")
 
     def check(self, place: str, paths: list[str]) -> None:
-        """Refuses a place in the tree that is no parameter."""
+        """Raise for a path in the tree that is not a parameter."""
         for at in self.chosen if paths else ():
             if not any(at in ("", path) or path.startswith(f"{at}/") or at.startswith(f"{path}/") for path in paths):
-                raise ValueError(f"{place}[{at!r}] is of no parameter; there are {', '.join(paths)}")
+                raise ValueError(f"{place}[{at!r}] matches no parameter; there are {', '.join(paths)}")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Paths) and self.chosen == other.chosen
@@ -57,12 +57,12 @@ def _convert(place: str, value: Any) -> Any:
 
 
 Where = Annotated[Any, Kind(_convert)]
-"""Which parameters: None for all, a pattern (`*` any name, `**` any number of names), a function of (path, leaf), or a
-tree of booleans, which may stand for whole branches."""
+"""Annotates a choice of parameters: None for all, a pattern (`*` any name, `**` any number of names), a function of
+(path, leaf), or a tree of booleans, whose leaves may stand for whole branches."""
 
 
 def chooser(where: Any) -> Callable[[str, Any], bool]:
-    """`where` as a function of (path, leaf)."""
+    """Convert `where` to a function of (path, leaf)."""
     if where is None:
         return lambda path, leaf: True
     if not isinstance(where, str):
@@ -74,16 +74,16 @@ def chooser(where: Any) -> Callable[[str, Any], bool]:
 
 
 def choose(place: str, where: Any, params: Any) -> set[str]:
-    """The paths of the parameters that `where` chooses; a pattern must choose one, or the error lists what there is."""
+    """Return the paths of the chosen parameters. A pattern must match at least one."""
     chooses, leaves, chosen = chooser(where), leaves_by_path(params, is_none), set()
     if isinstance(where, Paths):
         where.check(place, list(leaves))
     for path, leaf in leaves.items():
-        if leaf is None and not isinstance(where, str):  # another group's; a pattern may name it all the same
+        if leaf is None and not isinstance(where, str):  # of another group; a pattern may still match it
             continue
         answer = chooses(path, leaf)
         if not isinstance(answer, (bool, np.bool_)):
-            raise TypeError(f"{place} must answer True or False for {path!r}, answered {said(answer)}")
+            raise TypeError(f"{place} must return True or False for {path!r}, got {said(answer)}")
         if answer:
             chosen.add(path)
     if jax.tree.leaves(params) and not chosen and isinstance(where, str):
@@ -93,7 +93,14 @@ def choose(place: str, where: Any, params: Any) -> set[str]:
 
 @checked
 def is_matrix(path: str, leaf: Any) -> bool:
-    """Whether a parameter has two axes or more: weights, but not biases or scales.
+    """Whether a parameter has two axes or more: True for weights, False for biases and scales.
+
+    Args:
+      path: The path of the parameter; unused.
+      leaf: The parameter, or anything with its shape.
+
+    Returns:
+      A bool.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> gx.is_matrix("layer/bias", jnp.zeros(3))

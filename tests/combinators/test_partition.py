@@ -521,7 +521,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "labels of another structure": (
         lambda: partition({"a": adam}, labels={"embed": "a", "layers": ["a", "a", "a"]}).init(params),
         ValueError,
-        r"^partition: labels\['layers/2'\] is of no parameter; there are embed, ",
+        r"^partition: labels\['layers/2'\] matches no parameter; there are embed, ",
     ),
     "labels that lack a leaf": (
         lambda: partition({"a": adam}, labels={"embed": "a", "layers": ["a", {"w": "a"}]}).init(params),
@@ -590,7 +590,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "a mask with a branch missing": (
         lambda: masked(adam, {"embed": True}, "zero").init(params),
         ValueError,
-        "has nothing for the parameter 'layers/0/bias'",
+        "has no entry for the parameter 'layers/0/bias'",
     ),
     "masked: a pattern that chooses nothing": (
         lambda: masked(adam, "gate", "zero").init(params),

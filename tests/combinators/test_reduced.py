@@ -160,14 +160,14 @@ params = {"w": jnp.ones((3, 4)), "b": jnp.ones(4)}
         (lambda: gx.reduced(gx.identity(), {"w": "rows"}), "or the axes to reduce, got {'w': 'rows'}"),
         (
             lambda: gx.reduced(gx.identity(), "rows", blocks=0),
-            "reduced: blocks must be a whole number, 1 or more, got 0",
+            "reduced: blocks must be an integer, 1 or more, got 0",
         ),
         (
             lambda: gx.reduced(gx.identity(), blocks=2),
             "reduced: blocks needs over='rows' or over='columns', got over='leaf'",
         ),
-        (lambda: gx.factored(gx.identity(), 2.5), "factored: min_size must be a whole number, 1 or more, got 2.5"),
-        (lambda: gx.factored(gx.identity(), None), "factored: min_size must be a whole number, 1 or more, got None"),
+        (lambda: gx.factored(gx.identity(), 2.5), "factored: min_size must be an integer, 1 or more, got 2.5"),
+        (lambda: gx.factored(gx.identity(), None), "factored: min_size must be an integer, 1 or more, got None"),
         (lambda: gx.factored(gx.chain(asks())), "factored: asks needs 'hvp', a function of all parameters"),
         (
             lambda: gx.reduced(gx.momentum(), "columns", blocks=3).init(params),
@@ -195,6 +195,6 @@ params = {"w": jnp.ones((3, 4)), "b": jnp.ones(4)}
     ],
 )
 def test_errors(make, words):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises((TypeError, ValueError)) as error:
         make()
     assert words in str(error.value)

@@ -279,12 +279,12 @@ BAD = {
     "a predicate that answers no boolean": (
         lambda: gx.adamw(where=lambda path, leaf: "no").init(params),
         TypeError,
-        "must answer True or False for 'layer/b', answered 'no'",
+        "must return True or False for 'layer/b', got 'no'",
     ),
     "a tree with a branch missing": (
         lambda: gx.adamw(where={"layer": {"w": True}}).init(params),
         ValueError,
-        "has nothing for the parameter 'layer/b'",
+        "has no entry for the parameter 'layer/b'",
     ),
     # pieces of one's own
     "an update of another shape": (
@@ -489,8 +489,8 @@ CALLS = {
         r"^chain.init\(\) takes 1 positional argument \(params\), got 2",
     ),
     "at without a step": (lambda: tx.at(), "^chain.at needs the argument 'step'"),
-    "a transformation called": (lambda: tx(params, state), r"^chain is no function: call its update\(updates, state"),
-    "a transformation compiled": (lambda: jax.jit(gx.square())(weights), "^square is no function: call its update"),
+    "a transformation called": (lambda: tx(params, state), r"^chain is not a function: call its init\(params\), then"),
+    "a transformation compiled": (lambda: jax.jit(gx.square())(weights), "^square is not a function: call its init"),
     "apply_updates of one": (lambda: gx.apply_updates(params), "^apply_updates needs the argument 'updates'"),
     "eval_params without params": (lambda: gx.eval_params(tx, state), "^eval_params needs the argument 'params'"),
     "summary": (lambda: gx.summary(tx), "^summary needs the argument 'params'"),
@@ -753,12 +753,12 @@ PARTS = {
     "a tree with a branch too many": (
         lambda: gx.adamw(where={"layer": True, "head": False}).init(params),
         ValueError,
-        r"^add_weight_decay: where\['head'\] is of no parameter; there are layer/b, layer/w",
+        r"^add_weight_decay: where\['head'\] matches no parameter; there are layer/b, layer/w",
     ),
     "a masked tree with a branch too many": (
         lambda: gx.masked(tx, {"layer": True, "head": False}, otherwise="zero").init(params),
         ValueError,
-        r"\['head'\] is of no parameter; there are layer/b, layer/w",
+        r"\['head'\] matches no parameter; there are layer/b, layer/w",
     ),
     "a predicate that looks at values": (
         lambda: gx.masked(tx, lambda path, leaf: leaf.sum() > 0, otherwise="zero").init(params),
@@ -809,7 +809,7 @@ PARTS = {
     "a label of no parameter": (
         lambda: gx.partition({"a": tx}, labels={"layer": "a", "head": "a"}).init(params),
         ValueError,
-        r"^partition: labels\['head'\] is of no parameter; there are layer/b, layer/w",
+        r"^partition: labels\['head'\] matches no parameter; there are layer/b, layer/w",
     ),
     "optional that is no rule": (lambda: gx.partition({"a": tx}, optional="b"), ValueError, "^partition: optional has"),
     "optional that is a number": (
@@ -1598,7 +1598,7 @@ WRITTEN = {
         "^global_norm: tree must be an array of numbers, got",
     ),
     # trees
-    "two leaves of one path": (lambda: adam.init(both), ValueError, r"^two leaves have one path, of \['a/b'\]"),
+    "two leaves of one path": (lambda: adam.init(both), ValueError, r"^two leaves have the same path, among \['a/b'\]"),
     **{
         f"keys of several types, {name}": (act, ValueError, f"^{name}: a dict must have keys of one type")
         for name, act in {

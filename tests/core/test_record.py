@@ -186,7 +186,9 @@ def test_fields_have_the_options_of_a_dataclass():
             super().__post_init__()
 
     assert first(1.0, 3.0).a == 3.0
-    with pytest.raises(TypeError, match=r"^late: a field without a default follows one with a default"):
+    with pytest.raises(
+        TypeError, match=r"^late: non-default argument 'b' follows default argument.*fields with defaults come last"
+    ):
 
         class late(gx.PerLeaf):
             a: gx.Scalar = 1.0
