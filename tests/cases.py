@@ -158,7 +158,7 @@ CASES: dict[str, list[Case]] = {
         Case(gx.reduced(gx.running_sum()), elementwise=False),
     ],
     "rms": [Case(gx.rms(0.8))],
-    "scale_by_rms": [Case(gx.scale_by_rms(0.8, eps=1e-3))],
+    "scale_by_rms": [Case(gx.scale_by_rms(0.8, eps=1e-3)), Case(gx.scale_by_rms(0.8, corrected=True))],
     # wrappers
     "projected": [Case(gx.projected(gx.sgd(0.1), gx.projections.box(-0.5, 0.25)), moves_at_rest=True)],
     "accumulate": [

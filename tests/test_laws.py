@@ -189,7 +189,7 @@ FAMILY = {
     ),
     "scale_by_rms is the RMSProp piece": (
         gx.chain(gx.scale_by_rms(0.9), gx.scale_by_learning_rate(rate)),
-        gx.rmsprop(rate, 0.9, corrected=True),
+        gx.rmsprop(rate, 0.9),
     ),
     "rmsprop is the composition": (
         gx.chain(gx.precondition(gx.identity(), by=without_bias), gx.scale_by_learning_rate(rate)),

@@ -54,17 +54,22 @@ def rms(decay: ScalarOrSchedule = 0.999, corrected: bool = True) -> Transformati
 
 
 @checked
-def scale_by_rms(decay: ScalarOrSchedule = 0.999, eps: ScalarOrSchedule = 1e-8) -> Transformation:
-    """Divide the updates by the root of their average square.
+def scale_by_rms(
+    decay: ScalarOrSchedule = 0.9, eps: ScalarOrSchedule = 1e-8, corrected: bool = False
+) -> Transformation:
+    """RMSProp's piece: divide the updates by the root of the average of their squares.
 
-    u = g / (s + ε), with s = √(ema(g²) / (1 − bᵗ))
+    u = g / (√s + ε), with s ← b·s + (1−b)·g²
 
     Args:
       decay: b, the decay of the average of squared updates, in [0, 1).
       eps: ε, added to the denominator, 0 or more.
+      corrected: If True, correct the average for its start at 0: divide it by 1 − bᵗ, as Adam does.
+
+    Source: Hinton, Srivastava and Swersky 2012, lecture 6e.
 
     >>> import gradtx as gx
-    >>> gx.scale_by_rms(0.9) == gx.precondition(gx.identity(), by=gx.rms(0.9), eps=1e-8)
+    >>> gx.chain(gx.scale_by_rms(0.9, eps=1e-8), gx.scale_by_learning_rate(0.1)) == gx.rmsprop(0.1, decay=0.9, eps=1e-8)
     True
     """
-    return precondition(identity(), by=rms(decay), eps=eps)
+    return precondition(identity(), by=rms(decay, corrected), eps=eps)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core.errors import TRACEABLE, _name, _plain, said, unknown
+from gradtx.core.errors import INSTEAD, TRACEABLE, _name, _plain, renamed, said, unknown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -38,15 +38,14 @@ def checked(function: Function) -> Function:
                     check_hint(f"{place(args)}: {name}", value, hinted[name])
         try:
             return function(*args, **named)
-        except TypeError:
-            why = misfit(place(args), function, args, named)
-            if why is None:
+        except (TypeError, ValueError) as error:
+            if hasattr(error, "about"):
+                raise renamed(error, place(args), dict(zip(function.__code__.co_varnames, args)) | named) from None
+            if str(error).startswith("Comparator raised exception"):
+                what = "a dict must have keys of one type, which can be sorted"
+                raise ValueError(f"{place(args)}: {what}") from error
+            if not isinstance(error, TypeError) or not (why := misfit(place(args), function, args, named)):
                 raise
-        except ValueError as error:
-            if not str(error).startswith("Comparator raised exception"):
-                raise
-            what = "a dict must have keys of one type, which can be sorted"
-            raise ValueError(f"{place(args)}: {what}") from error
         raise TypeError(why)
 
     return cast(Function, call)
@@ -117,6 +116,8 @@ def misfit(place: str, function: Any, args: Any, named: Any) -> str | None:
     listed = ", ".join(str(x.replace(annotation=x.empty, default=x.empty)) for x in takes) or "no argument"
     for name in named:
         if name not in known and inspect.Parameter.VAR_KEYWORD not in variadic:
+            if instead := INSTEAD.get((place, name)):
+                return f"{place} has no argument {name!r}: use {instead}"
             return unknown(f"{place} has no argument", name, known, f"it takes {listed}")
         if name in by_place[: len(args)]:
             return f"{place}() got multiple values for argument {name!r}; it takes {listed}"

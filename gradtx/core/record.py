@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
 from gradtx.core.arguments import check_fields, checked
-from gradtx.core.errors import describe
+from gradtx.core.errors import about, describe
 from gradtx.core.kinds import Kind, kind_of
 
 
@@ -71,7 +71,11 @@ class Record:
 
     def __post_init__(self) -> None:
         for name, kind in self._kinds.items():
-            self.__dict__[name] = kind.convert(f"{type(self).__name__}: {name}", getattr(self, name))
+            place, value = f"{type(self).__name__}: {name}", getattr(self, name)
+            try:
+                self.__dict__[name] = kind.convert(place, value)
+            except (TypeError, ValueError) as error:
+                raise about(error, place, value) from error.__cause__
 
     def _arguments(self) -> list[str]:
         """The arguments of the call that makes this record; structure at its default is left out."""

@@ -122,7 +122,8 @@ def schedule_free_adamw(
     (Array([2.1], dtype=float32), Array([2.], dtype=float32))
     """
     rate = scalar("schedule_free_adamw: learning_rate", learning_rate)
-    inner = chain(scale_by_rms(b2, eps), add_weight_decay(weight_decay, where), scale_by_learning_rate(rate))
+    divided = scale_by_rms(b2, eps, corrected=True)
+    inner = chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(rate))
     return schedule_free(inner, b1, weight=rate * rate)
 
 

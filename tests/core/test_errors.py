@@ -131,23 +131,23 @@ def test_a_bad_hyperparameter_names_the_piece_and_the_argument(piece, name, valu
 
 
 RECIPES = [
-    (gx.adam, {"learning_rate": -1.0}, "scale_by_learning_rate: learning_rate"),
-    (gx.adam, {"learning_rate": float("nan")}, "scale_by_learning_rate: learning_rate"),
-    (gx.adam, {"b1": 1.0}, "scale_by_ema: decay"),
-    (gx.adam, {"b2": 1.0}, "scale_by_ema: decay"),
-    (gx.adam, {"b2": jnp.bfloat16(0.999)}, "scale_by_ema: decay"),
-    (gx.adam, {"b2": jnp.float32(1)}, "scale_by_ema: decay"),
-    (gx.adam, {"eps": -1e-8}, "precondition: eps"),
-    (gx.adamw, {"weight_decay": -1.0}, "add_weight_decay: weight_decay"),
-    (gx.adamw, {"where": 3}, "add_weight_decay: where"),
-    (gx.adamw, {"where": {"w": "no"}}, "add_weight_decay: where"),
-    (gx.adamw, {"where": {}}, "add_weight_decay: where"),
+    (gx.adam, {"learning_rate": -1.0}, "adam: learning_rate must be"),
+    (gx.adam, {"learning_rate": float("nan")}, "adam: learning_rate must be"),
+    (gx.adam, {"b1": 1.0}, "adam: b1 must be"),
+    (gx.adam, {"b2": 1.0}, "adam: b2 must be"),
+    (gx.adam, {"b2": jnp.bfloat16(0.999)}, "adam: b2 must be"),
+    (gx.adam, {"b2": jnp.float32(1)}, "adam: b2 must be"),
+    (gx.adam, {"eps": -1e-8}, "adam: eps must be"),
+    (gx.adamw, {"weight_decay": -1.0}, "adamw: weight_decay must be"),
+    (gx.adamw, {"where": 3}, "adamw: where must be"),
+    (gx.adamw, {"where": {"w": "no"}}, "adamw: where must be"),
+    (gx.adamw, {"where": {}}, "adamw: where must be"),
     (gx.sgd, {"nesterov": True}, "sgd: nesterov=True needs a momentum"),
-    (gx.sgd, {"momentum": 1.0}, "add_momentum: decay"),
+    (gx.sgd, {"momentum": 1.0}, "sgd: momentum must be"),
     (gx.rmsprop, {"centered": True, "corrected": True}, "rmsprop: centered=True"),
-    (gx.rprop, {"learning_rate": 0.0}, "rprop_steps: initial_value"),
+    (gx.rprop, {"learning_rate": 0.0}, "rprop: learning_rate must be"),
     (gx.rolling_ball, {"friction": 20.0}, "add_momentum: decay"),
-    (gx.adagrad, {"initial_value": -1.0}, "running_sum: initial_value"),
+    (gx.adagrad, {"initial_value": -1.0}, "adagrad: initial_value must be"),
 ]
 
 
@@ -646,11 +646,35 @@ PARTS = {
         "^box: low must be at most high, got 1.0 and -1.0",
     ),
     "assigned": (lambda: setattr(tx, "links", ()), AttributeError, "^cannot assign to field 'links'"),
-    "an unknown name": (lambda: gx.addam, AttributeError, "^module 'gradtx' has no attribute 'addam'"),
+    "an unknown name": (
+        lambda: gx.addam,
+        AttributeError,
+        "^module 'gradtx' has no attribute 'addam': did you mean 'ad",
+    ),  # pyright: ignore
+    "a class of PyTorch": (lambda: gx.AdamW, AttributeError, "no attribute 'AdamW': did you mean 'adamw'"),  # pyright: ignore
+    "a scheduler of PyTorch": (lambda: gx.StepLR, AttributeError, r"did you mean 'schedules.exponential\("),  # pyright: ignore
+    "a decay of Adam": (
+        lambda: gx.adam(weight_decay=0.1),  # pyright: ignore[reportCallIssue]
+        TypeError,
+        "^adam has no argument 'weight_decay': use gx.adamw",
+    ),
+    "betas": (lambda: gx.adam(betas=(0.9, 0.99)), TypeError, "'betas': did you mean 'b1' and 'b2'"),  # pyright: ignore
+    "lr": (lambda: gx.adamw(lr=0.1), TypeError, "'lr': did you mean 'learning_rate'"),  # pyright: ignore
+    "a recipe's argument": (
+        lambda: gx.rprop(float("nan")),
+        ValueError,
+        "^rprop: learning_rate must be a finite number",
+    ),
+    "a rate from YAML": (lambda: gx.adam("3e-4"), TypeError, "^adam: learning_rate must be a number"),  # pyright: ignore
+    "a float in a piece": (
+        lambda: type("own", (gx.PerLeaf,), {"__annotations__": {"a": float}}),
+        TypeError,
+        "gx.Scalar",
+    ),
     "b2 = 1 as float32 rounds it": (
         lambda: gx.adam(b2=1 - 1e-9),
         ValueError,
-        r"^scale_by_ema: decay must be at least 0 and below 1, got 0\.999999999, 1\.0 in float32",
+        r"^adam: b2 must be at least 0 and below 1, got 0\.999999999, 1\.0 in float32",
     ),
     "a batch of optimizers in init": (
         lambda: gx.stack([gx.delay(1.0), gx.delay(2.0)]).init(weights),
@@ -661,7 +685,7 @@ PARTS = {
     "a rate of two arguments": (
         with_rate(lambda a, b: a),
         TypeError,
-        r"^scale_by_learning_rate: learning_rate must be a function of the step, got <lambda>\(a, b\)",
+        r"^sgd: learning_rate must be a function of the step, got <lambda>\(a, b\)",
     ),
     "a rate that is None": (
         with_rate(lambda step: None),
@@ -741,14 +765,14 @@ PARTS = {
     "a predicate of one": (
         lambda: gx.adamw(where=lambda path: True),
         TypeError,
-        r"^add_weight_decay: where must be a function of \(path, leaf\), got <lambda>\(path\)",
+        r"^adamw: where must be a function of \(path, leaf\), got <lambda>\(path\)",
     ),
     "a rule of one": (
         lambda: gx.partition({lambda path: True: tx}),
         TypeError,
         r"^partition: the rule <lambda> must be a",
     ),
-    "a list as where": (lambda: gx.adamw(where=["w"]), TypeError, "^add_weight_decay: where must be a path pattern"),
+    "a list as where": (lambda: gx.adamw(where=["w"]), TypeError, "^adamw: where must be a path pattern"),
     "numbers as where": (lambda: gx.freeze({"w": 1}), TypeError, "^freeze: where must be a path pattern"),
     "a tree with a branch too many": (
         lambda: gx.adamw(where={"layer": True, "head": False}).init(params),
@@ -1557,7 +1581,7 @@ WRITTEN = {
     "a rate too large": (
         lambda: gx.sgd(1e300),
         ValueError,
-        "^scale_by_learning_rate: learning_rate must be a finite number, 0 or more, got 1e[+]300, inf in float32",
+        "^sgd: learning_rate must be a finite number, 0 or more, got 1e[+]300, inf in float32",
     ),
     "a norm too small": (lambda: gx.clip_by_global_norm(1e-300), ValueError, "got 1e-300, 0.0 in float32"),
     "a decay set to 1": (

@@ -59,12 +59,12 @@ def test_each_leaf_is_clipped_by_its_own_norm_at_any_size(size):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gx.ftrl(0.0), "ftrl_proximal: learning_rate must be a finite number above 0"),
-        (lambda: gx.ftrl(l1=-1.0), "ftrl_proximal: l1 must be"),
+        (lambda: gx.ftrl(0.0), "ftrl: learning_rate must be a finite number above 0"),
+        (lambda: gx.ftrl(l1=-1.0), "ftrl: l1 must be"),
         (lambda: gx.clip_by_norm(0.0), "clip_by_norm: max_norm must be"),
-        (lambda: gx.adabound(final_size=0.0), "adabound_clip: center must be"),
-        (lambda: gx.padam(exponent=-0.5), "power: exponent must be"),
-        (lambda: gx.noisy_sgd(variance=-1.0), "add_noise: variance must be"),
+        (lambda: gx.adabound(final_size=0.0), "adabound: final_size must be"),
+        (lambda: gx.padam(exponent=-0.5), "padam: exponent must be"),
+        (lambda: gx.noisy_sgd(variance=-1.0), "noisy_sgd: variance must be"),
     ],
 )
 def test_what_is_out_of_range_is_refused(make, message):

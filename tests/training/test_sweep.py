@@ -164,7 +164,11 @@ BAD = {
         "grid: adam has no argument 'b3': did you mean 'b2'",
     ),
     "missing name": (lambda: gx.grid(gx.clip), TypeError, "grid: clip.* 'limit'"),
-    "a value out of range": (lambda: gx.grid(gx.adam, b1=[0.9, 1.5]), ValueError, "decay must be at least 0 and below"),
+    "a value out of range": (
+        lambda: gx.grid(gx.adam, b1=[0.9, 1.5]),
+        ValueError,
+        "adam: b1 must be at least 0 and below",
+    ),
     "one optimizer": (lambda: gx.sweep(train, gx.adam()), ValueError, "must be a batch of optimizers"),
     "two sizes": (
         lambda: gx.sweep(train, gx.chain(gx.stack([gx.scale(0.1)] * 2), gx.stack([gx.scale(0.1)] * 3))),

@@ -364,7 +364,7 @@ def test_what_is_refused():
         (lambda: p.average_params(p.sgd(), 0.0), ValueError, "average_params: decay must be above 0 and at"),
         (lambda: p.average_params(p.sgd(), 1.1), ValueError, "average_params: decay must be above 0 and at"),
         (lambda: p.average_params(p.sgd(), start=0), ValueError, "average_params: start must be an integer, 1 or"),
-        (lambda: p.swa(p.sgd(), every_k=0.5), TypeError, "average_params: every_k must be an integer"),
+        (lambda: p.swa(p.sgd(), every_k=0.5), TypeError, "swa: every_k must be an integer"),
         (lambda: p.lookahead(p.sgd(), every_k=0), ValueError, "lookahead: every_k must be an integer, 1 or more"),
         (lambda: p.lookahead(p.sgd(), weight=0.0), ValueError, "lookahead: weight must be above 0 and at"),
         (lambda: p.lookahead(0.1), TypeError, "lookahead: inner must be a transformation"),
