@@ -52,7 +52,6 @@ from gradtx.core import (
     pair,
 )
 from gradtx.core.apply import apply_updates
-from gradtx.core.errors import public
 from gradtx.core.where import is_matrix
 from gradtx.inspect import *  # noqa: F403
 from gradtx.interop import *  # noqa: F403
@@ -108,4 +107,6 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of gradtx
             return import_module(f"gradtx.{name}")
         if name in __all__:
             return getattr(import_module("gradtx.training"), name)
+        from gradtx.core.errors import public
+
         raise AttributeError(public("gradtx", name, __dir__()))

@@ -95,7 +95,8 @@ def rmsprop(
     if centered and corrected:
         raise ValueError("rmsprop: centered=True has no corrected form; choose one of the two")
     size = chain(running_variance(decay), sqrt()) if centered else rms(decay, corrected)
-    return chain(precondition(identity(), size, eps, eps_in_sqrt), sgd(learning_rate, momentum, nesterov))
+    steps = (link for link in sgd(learning_rate, momentum, nesterov).parts().values() if link != identity())
+    return chain(precondition(identity(), size, eps, eps_in_sqrt), *steps)
 
 
 @checked

@@ -69,7 +69,8 @@ class ftrl_proximal(PerLeaf):
     initial_value: NonNegative = 0.1
 
     formula = (
-        "n0 = initial_value; n = n + g**2; s = n**power / learning_rate; v0 = start**power / learning_rate * θ; "
+        "n0 = initial_value; n = n + g**2; s = n**power / learning_rate; "
+        "v0 = initial_value**power / learning_rate * θ; "
         "z = v + g - s * θ; x = (clip(z, -l1, l1) - z) / (s + 2 * l2); v = z + s * x; u = x - θ"
     )
     needs = ("params",)
