@@ -75,7 +75,6 @@ NAMES = {
     "linearschedule": "schedules.linear",
     "reducelronplateau": "reduce_on_plateau",
     "multisteps": "accumulate",
-    "applyifnonfinite": "skip_nonfinite",
     "applyiffinite": "skip_nonfinite",
     "ema": "scale_by_ema",
     "trace": "add_momentum",
