@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import Kind, leaves_by_path
 from gradtx.core.arguments import checked, function_of
 from gradtx.core.errors import said
-from gradtx.core.trees import is_none
+from gradtx.core.kinds import Kind
+from gradtx.core.trees import is_none, leaves_by_path
 
 
 class Paths:
