@@ -40,6 +40,20 @@ class Fault(NamedTuple):
 FAULTS = [
     # ---------------------------------------------------------------- the root
     Fault(
+        "leaves of the same shape share a rule that reads the path",
+        "core/root.py",
+        "if all(question(path, p) == answer for question, answer in asked):",
+        "if True:",
+        "tests/core/test_leaves.py::test_equal_leaves_with_other_paths_decay_as_their_group_does",
+    ),
+    Fault(
+        "slots shared by all leaves keep their first value",
+        "core/root.py",
+        "        first = first or row",
+        "        first = first or [column[0] for column in columns]",
+        f"{REFERENCE}[adam-0]",
+    ),
+    Fault(
         "the clock runs over",
         "core/root.py",
         "jnp.where(state.step < 2**31 - 1, state.step + 1, state.step)",
@@ -77,8 +91,8 @@ FAULTS = [
     Fault(
         "slots start in the parameter's dtype",
         "core/transformation.py",
-        'widen(p) if differentiable("params", p) else None for p in leaves]',
-        'jnp.asarray(p) if differentiable("params", p) else None for p in leaves]',
+        'widen(p) if differentiable("params", p) else None for _, p in leaves]',
+        'jnp.asarray(p) if differentiable("params", p) else None for _, p in leaves]',
         f"{CONTRACT}_the_state_is_a_fixed_point_and_updates_keep_their_dtype[scale_by_ema-0]",
     ),
     Fault(
@@ -104,16 +118,16 @@ FAULTS = [
     ),
     Fault(
         "a leaf without gradient forgets",
-        "core/transformation.py",
-        "            rows.append(row)",
-        "            rows.append(row if g is not None else {n: 0 * x for n, x in row.items()})",
+        "core/root.py",
+        "        rows.append((g, *row))",
+        "        rows.append((g, *row) if g is not None else (g, *(0 * x for x in row)))",
         f"{CONTRACT}_none_for_a_gradient_leaves_the_leaf_and_its_slots_alone[scale_by_ema-0]",
     ),
     Fault(
         "a leaf without gradient is a zero",
-        "core/transformation.py",
-        "        leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)",
-        "        leaves, tree = tree_flatten_with_path(updates)",
+        "core/root.py",
+        "        if g is not None:",
+        "        if (g := 0 * p if g is None and p is not None else g) is not None:",
         f"{CONTRACT}_none_for_a_gradient_leaves_the_leaf_and_its_slots_alone[scale_by_ema-0]",
     ),
     Fault(

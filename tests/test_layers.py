@@ -41,9 +41,9 @@ CORE = [
     "programs",
     "checks",
     "apply",
+    "where",
     "root",
     "transformation",
-    "where",
     "__init__",
 ]
 LATE = {("display", "gradtx.plots.schedules"), ("serialization/read", "gradtx"), ("__main__", "gradtx.plots")}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import Context, Part, Positive, Scalar, Slots, Transformation
+from gradtx.core.root import separable
 from gradtx.pieces.formulas import lerp
 
 
@@ -31,6 +32,7 @@ class blend(Transformation):
 
     formula = "u = weight * inner(g) + (1 - weight) * g"
 
+    @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
         return jax.tree.map(lambda a, g: lerp(a, g, self.weight), made, updates), new
@@ -63,6 +65,7 @@ class cautious(Transformation):
 
     formula = "a = inner(g); φ = (a * g < 0); u = a * φ / max(mean(φ), floor)"
 
+    @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
 

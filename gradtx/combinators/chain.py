@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from gradtx.core import Context, Slots, Transformation, run
+from gradtx.core.root import separable
 from gradtx.core.transformation import TransformationLike
 
 
@@ -68,6 +69,7 @@ class chain(Links, init=False):
         flat = (inner for link in self.links for inner in (link.links if isinstance(link, chain) else (link,)))
         object.__setattr__(self, "links", tuple(flat))
 
+    @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         return _through(self.parts().items(), updates, slots, context)
 
@@ -102,6 +104,7 @@ class add(Links, init=False):
     Array([6.], dtype=float32)
     """
 
+    @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         terms, new = self.side_by_side(updates, slots, context)
         return jax.tree.map(lambda g, *term: sum(term), updates, *terms), new
@@ -122,6 +125,7 @@ class multiply(Links, init=False):
     Array([-27.], dtype=float32)
     """
 
+    @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         factors, new = self.side_by_side(updates, slots, context)
         return jax.tree.map(lambda g, *factor: math.prod(factor), updates, *factors), new

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import Context, Part, Positive, Slots, Transformation
+from gradtx.core.root import separable
 from gradtx.pieces.directions import Axis, all_but
 from gradtx.pieces.formulas import cosine, norm, tangent, unit
 
@@ -36,6 +37,7 @@ class graft(Transformation):
 
     formula = "d = direction(g); u = norm(magnitude(g)) / norm(d) * d"
 
+    @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         magnitude = self.part("magnitude", updates, slots, context, new := {})
         direction = self.part("direction", updates, slots, context, new)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import Context, NonNegative, Part, Slots, Transformation
+from gradtx.core.root import separable
 from gradtx.pieces.elementwise import identity
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
 
@@ -43,6 +44,7 @@ class precondition(Transformation):
         "else by(g - direction(g) if centered else g) + eps)"
     )
 
+    @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         direction = self.part("direction", updates, slots, context, new := {})
         measured = jax.tree.map(jnp.subtract, updates, direction) if self.centered else updates
@@ -84,6 +86,7 @@ class clipped_precondition(Transformation):
 
     formula = "k = max(1, rms(g / max(by(g), eps))); u = then(direction(g) / (by(g) + eps)) / k"
 
+    @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         direction = self.part("direction", updates, slots, context, new := {})
         size = self.part("by", updates, slots, context, new)

@@ -181,28 +181,40 @@ def check_leaf(piece: Any, path: str, g: Any, slots: Any, made: Any) -> tuple[An
         before, now = (jax.tree.map(np.shape, x) for x in (slot, made[1][name]))
         if before != now:
             raise ValueError(f"{place}: the slot {name!r} of {path!r} had shape {before}, now {now}")
+        jax.tree.map(
+            functools.partial(_check_kind, f"{type(piece).__name__}: the slot {f'{name}/{path}'!r}"),
+            made[1][name],
+            slot,
+        )
+    _check_kind(f"{type(piece).__name__}: the update of {path!r}", made[0], g)
     return made
 
 
-def check_rows(piece: Any, params: Any, rows: list[Any], names: Any) -> None:
-    """Raise for what `init_leaf` returned, unless it is a dict of arrays with the same names for all parameters."""
-    if all(row is None or (isinstance(row, dict) and row.keys() == names.keys()) for row in rows) and all(
-        is_array(slot) for row in rows for slot in (row or {}).values()
-    ):
-        return
+def check_row(piece: Any, path: str, row: Any) -> Any:
+    """Return the slots that `init_leaf` returned, a dict of arrays, or raise."""
     place = f"{type(piece).__name__}: init_leaf"
-    for path, row in zip(leaves_by_path(params), rows):
-        if row is None:
-            continue
-        if not isinstance(row, dict):
-            raise TypeError(f"{place} must return a dict of arrays, got {said(row)}")
-        for name, slot in row.items():
-            if not is_array(slot):
-                raise TypeError(f"{place}: the slot {name!r} of {path!r} must be an array, got {said(slot)}")
-        if row.keys() != names.keys():
-            raise ValueError(
-                f"{place} must name the same slots for all, got {_listed(row)} for {path!r}, {_listed(names)}"
-            )
+    if not isinstance(row, dict):
+        raise TypeError(f"{place} must return a dict of arrays, got {said(row)}")
+    for name, slot in row.items():
+        if not is_array(slot):
+            raise TypeError(f"{place}: the slot {name!r} of {path!r} must be an array, got {said(slot)}")
+    return row
+
+
+def check_names(piece: Any, params: Any, rows: list[Any]) -> list[str]:
+    """Return the names of the slots, or raise unless they are the same for all parameters."""
+    first = next((row for row in rows if row is not None), {})
+    if any(row is not None and row.keys() != first.keys() for row in rows):
+        named = {
+            path: _listed(row, none="no slots") for path, row in zip(leaves_by_path(params), rows) if row is not None
+        }
+        (path, one), *others = named.items()
+        other = next(path for path, row in others if row != one)
+        raise ValueError(
+            f"{type(piece).__name__}: init_leaf must name the same slots for all, got {one} for {path!r}, "
+            f"{named[other]} for {other!r}: for other rules on some parameters, use gx.partition"
+        )
+    return [*first]
 
 
 def check_slots(slots: Any, expected: Any, exact: bool) -> None:

@@ -155,6 +155,6 @@ def place(tree: str, path: str) -> str:
     return f"{tree}[{path!r}]" if path else tree
 
 
-def _listed(paths: Any, most: int = 6) -> str:
+def _listed(paths: Any, most: int = 6, none: str = "no leaves") -> str:
     shown = ", ".join(map(repr, list(paths)[:most]))
-    return f"{shown}, …" if len(paths) > most else shown or "no leaves"
+    return f"{shown}, …" if len(paths) > most else shown or none

@@ -1,16 +1,21 @@
 """One update, from the user's call down to the pieces: the clock, schedules, precision, checks and compilation."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
+from jax.tree_util import tree_flatten_with_path
 
 from gradtx.core import checks, trees
 from gradtx.core.apply import apply_updates
 from gradtx.core.checks import FUNCTIONS
-from gradtx.core.trees import NOTHING, is_float0, is_none
+from gradtx.core.trees import NOTHING, is_float0, is_none, path_of
+from gradtx.core.where import chooser
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 Slots = dict[str, Any]
 
@@ -28,7 +33,27 @@ class Context(NamedTuple):
     step: Array  # the number of this update, from 1; int32
     params: Any  # the parameters, or None; in `update_leaf`, those of the leaf
     extra: dict[str, Any]  # the extra keyword arguments of `update`
-    path: str = ""  # in `update_leaf`, the path of the leaf: `layers/0/weight`
+    leaf: str = ""  # the path of the leaf: read `path`
+    asked: list[Any] | None = None  # the questions about the leaf, with the answers: see `leaf_by_leaf`
+
+    @property
+    def path(self) -> str:
+        """In `update_leaf`, the path of the leaf: `layers/0/weight`."""
+        return self._ask(_path)
+
+    def chooses(self, where: Any) -> bool:
+        """In `update_leaf`, whether `where` chooses the leaf."""
+        return bool(self._ask(chooser(where)))
+
+    def _ask(self, question: Callable[[str, Any], Any]) -> Any:
+        answer = question(self.leaf, self.params)
+        if self.asked is not None:
+            self.asked.append((question, answer))
+        return answer
+
+
+def _path(path: str, params: Any) -> str:
+    return path
 
 
 def walk(tx: Any) -> Iterator[Any]:
@@ -62,9 +87,77 @@ def run(tx: Any, updates: Any, slots: Slots, context: Context, then: Any = None,
         checks.check_run(name, made, updates, new, own)
         return made, new if flat or not new else {name: new}
 
+    if not isinstance(updates, Array) and is_separable(tx):
+        made = named(*leaf_by_leaf(tx, updates, own, context))
+        return made if then is None else then(*made)
     if then is None:
         return named(*checks.updated(tx, updates, own, context))
     return tx.finish_tree(updates, own, context, lambda *made: then(*named(*made)))
+
+
+def separable(update_tree: Function) -> Function:
+    """Mark an `update_tree` that treats each leaf alone. Its slots are its parts', or alike for all leaves."""
+    update_tree.__dict__["separable"] = True
+    return update_tree
+
+
+def is_separable(tx: Any) -> bool:
+    """Whether an update of `tx` treats each leaf alone."""
+    return hasattr(type(tx).update_tree, "separable") and all(map(is_separable, tx.parts().values()))
+
+
+def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+    """Run a separable transformation on each leaf.
+
+    In a trace, an update is traced once for all leaves of the same type, unless it asks about the path of its leaf and
+    the answers differ: compiling hundreds of layers costs little more than compiling one.
+    """
+    leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)
+    params = [None] * len(leaves) if context.params is None else tree.flatten_up_to(context.params)
+    whole, form = jax.tree.flatten(per_leaf(tx, slots))
+    columns = [tree.flatten_up_to(x) if w else [x] * len(leaves) for w, x in zip(whole, form.flatten_up_to(slots))]
+    compiled = jax.jit if isinstance(context.step, Tracer) else lambda program: program
+    programs: dict[Any, list[Any]] = {}
+
+    def program_of(path, g, p, row):
+        alike = programs.setdefault((*map(jax.typeof, jax.tree.leaves((g, p, row))),), [])
+        for asked, program in alike:
+            if all(question(path, p) == answer for question, answer in asked):
+                return program
+        asked = []
+
+        def program(g, p, row):
+            old = form.unflatten(row)
+            u, new = checks.updated(tx, g, old, context._replace(params=p, leaf=path, asked=asked))
+            checks.check_run(type(tx).__name__, u, g, new, old)
+            return u, form.flatten_up_to(new)
+
+        alike.append((asked, compiled(program)))
+        return alike[-1][1]
+
+    rows: list[Any] = []
+    first = None  # with an update: it says what slots that are the same for all become
+    for (keys, g), p, *row in zip(leaves, params, *columns):
+        if g is not None:
+            g, row = program_of(path_of(keys), g, p, row)(g, p, row)
+            first = first or row
+        rows.append((g, *row))
+    if first is None:
+        return updates, slots
+    out, *columns = map(list, zip(*rows))
+    new = [tree.unflatten(column) if w else x for w, x, column in zip(whole, first, columns)]
+    return tree.unflatten(out), form.unflatten(new)
+
+
+def per_leaf(tx: Any, slots: Slots) -> Any:
+    """Which slots are trees like the parameters, as a tree of booleans: those of `PerLeaf`."""
+    found: Any = dict.fromkeys(slots, hasattr(tx, "update_leaf"))
+    for name, part in tx.parts().items():
+        if name in slots:
+            *_, last = keys = keys_of(tx, name, part)
+            inner = per_leaf(part, slots[name] if len(keys) == 1 else slots[name][last])
+            found[name] = inner if len(keys) == 1 else {last: inner}
+    return found
 
 
 def at_work(tx: Any, step: Any, dtype: Any) -> Any:

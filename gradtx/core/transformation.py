@@ -15,9 +15,9 @@ from gradtx.core.arguments import checked, misfit, scheduled
 from gradtx.core.checks import check_made
 from gradtx.core.errors import said
 from gradtx.core.record import Record
-from gradtx.core.root import Context, Slots, State, init_slots, run, walk
+from gradtx.core.root import Context, Slots, State, init_slots, leaf_by_leaf, run, separable, walk
 from gradtx.core.schedule import Schedule
-from gradtx.core.trees import differentiable, is_none, sharded, widen
+from gradtx.core.trees import differentiable, sharded, widen
 
 TransformationLike: TypeAlias = Union["Transformation", tuple[Callable[..., Any], Callable[..., Any]]]
 """A transformation, or a pair (init, update) such as one of Optax."""
@@ -225,26 +225,27 @@ class PerLeaf(Transformation):
         raise NotImplementedError(f"{type(self).__name__} must define update_leaf")
 
     def init_tree(self, params: Any) -> Slots:
-        leaves, tree = jax.tree.flatten(params)
-        wide = [widen(p) if differentiable("params", p) else None for p in leaves]
-        rows = [None if p is None else self.init_leaf(p) for p in wide]
-        names = next((row for row in rows if row is not None), {})
-        checks.check_rows(self, params, rows, names)
-        return {name: tree.unflatten([row and sharded(row[name], p) for row, p in zip(rows, wide)]) for name in names}
+        leaves, tree = tree_flatten_with_path(params)
+        wide = [widen(p) if differentiable("params", p) else None for _, p in leaves]
 
+        def slots_of(p: Array) -> Slots:
+            row = checks.check_row(self, path, self.init_leaf(p))
+            return {name: sharded(slot, p) for name, slot in row.items()}
+
+        if any(isinstance(p, Tracer) for p in wide):
+            slots_of = jax.jit(slots_of)  # traced once for all leaves of the same type
+        rows = []
+        for (keys, _), p in zip(leaves, wide):
+            path = trees.path_of(keys)
+            rows.append(None if p is None else slots_of(p))
+        names = checks.check_names(self, params, rows)
+        return {name: tree.unflatten([row and row[name] for row in rows]) for name in names}
+
+    @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)
-        params = [None] * len(leaves) if context.params is None else tree.flatten_up_to(context.params)
-        columns = [tree.flatten_up_to(slot) for slot in slots.values()]
-        out, rows = [], []
-        for (path, g), p, *row in zip(leaves, params, *columns):
-            row = dict(zip(slots, row))
-            if g is not None:
-                own = context._replace(params=p, path=trees.path_of(path))
-                g, row = checks.check_leaf(self, own.path, g, row, self.update_leaf(g, row, own))
-            out.append(g)
-            rows.append(row)
-        return tree.unflatten(out), {n: tree.unflatten([row[n] for row in rows]) for n in (rows[0] if rows else slots)}
+        if not isinstance(updates, Array):
+            return leaf_by_leaf(self, updates, slots, context)
+        return checks.check_leaf(self, context.leaf, updates, slots, self.update_leaf(updates, slots, context))
 
 
 class pair(Transformation):

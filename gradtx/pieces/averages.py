@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, Decay, NonNegative, PerLeaf, Positive, Schedule, Slots, Transformation, working_dtype
+from gradtx.core.root import separable
 from gradtx.pieces.formulas import lerp
 
 
@@ -124,6 +125,7 @@ class bias_correction(Transformation):
     def init_tree(self, params: Any) -> Slots:
         return {"mean_log_decay": jnp.zeros((), working_dtype(params))} if self.remember else {}
 
+    @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         if self.remember:
             mean, log_product = _log_product(slots["mean_log_decay"], self.decay, context.step)

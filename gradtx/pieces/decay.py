@@ -5,7 +5,7 @@ from typing import Any
 from jax import Array
 
 from gradtx.core import Context, NonNegative, PerLeaf, Slots
-from gradtx.core.where import Where, choose, chooser
+from gradtx.core.where import Where, choose
 
 
 class add_weight_decay(PerLeaf):
@@ -43,5 +43,5 @@ class add_weight_decay(PerLeaf):
         return {}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        chosen = chooser(self.where)(context.path, context.params)
+        chosen = context.chooses(self.where)
         return g + self.weight_decay * context.params if chosen else g, slots

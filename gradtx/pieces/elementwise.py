@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, NonNegative, PerLeaf, Scalar, Slots, Transformation
+from gradtx.core.root import separable
 from gradtx.pieces.formulas import safe_power, safe_sqrt
 
 
@@ -23,6 +24,7 @@ class identity(Transformation):
 
     formula = "u = g"
 
+    @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         return updates, slots
 

@@ -9,7 +9,7 @@ from jax import Array
 
 from gradtx.core import Context, Kind, NonNegative, PerLeaf, Positive, Slots, Transformation, working_dtype
 from gradtx.core.errors import said
-from gradtx.core.where import Where, choose, chooser
+from gradtx.core.where import Where, choose
 from gradtx.pieces.elementwise import Map
 from gradtx.pieces.formulas import norm, safe_divide, safe_sqrt, unit
 from gradtx.pieces.measures import global_norm
@@ -103,7 +103,7 @@ class trust_ratio(PerLeaf):
         return {}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        chosen = chooser(self.where)(context.path, context.params)
+        chosen = context.chooses(self.where)
         of_param, of_update = norm(context.params), norm(g)
         size = jnp.clip(of_param, *self.bounds) if self.bounds else of_param
         total = of_update + self.eps

@@ -325,7 +325,7 @@ BAD = {
     "slots of some leaves only": (
         of_leaf(init=lambda p: {"n": p} if p.ndim == 1 else {}),
         ValueError,
-        "^own: init_leaf must name the same slots for all, got no leaves for 'layer/w', 'n'$",
+        "^own: init_leaf must name the same slots for all, got 'n' for 'layer/b', no slots for 'layer/w': for other",
     ),
     "a pair's update that is a number": (
         guarded(lambda updates, state, params: (1, state)),

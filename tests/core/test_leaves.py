@@ -1,0 +1,97 @@
+"""Separable updates: each leaf alone, traced once for all leaves of the same type."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradtx as gx
+from gradtx.core.root import is_separable
+
+PARAMS = {
+    f"layer_{i}": {"kernel": jnp.full((2, 3), i + 1.0, "float32"), "bias": jnp.full((3,), 0.5, "float32")}
+    for i in range(10)
+}
+
+
+def counting(asks):
+    """A piece that counts how often its rule is traced; `asks` reads something of the leaf from the context."""
+    traced = []
+
+    class own(gx.PerLeaf):
+        def init_leaf(self, param):
+            traced.append("init")
+            return {"seen": jnp.zeros_like(param)}
+
+        def update_leaf(self, g, slots, context):
+            traced.append("update")
+            return g + asks(context), {"seen": slots["seen"] + 1}
+
+    return own(), traced
+
+
+@pytest.mark.parametrize(
+    ("asks", "times"),
+    [
+        (lambda context: 0.0, 2),  # one for the kernels, one for the biases
+        (lambda context: context.chooses("*/bias") * 1.0, 2),
+        (lambda context: context.chooses("layer_1/*") * 1.0, 4),
+        (lambda context: context.chooses("layer_*/kernel") * context.chooses("layer_[01]/*") * 1.0, 2),
+        (lambda context: float(context.path[6]), 20),
+    ],
+    ids=["nothing", "a choice that follows the shape", "a choice", "two choices", "the path"],
+)
+def test_a_rule_is_traced_once_for_all_leaves_of_which_its_questions_have_the_same_answers(asks, times):
+    tx, traced = counting(asks)
+    state = jax.jit(tx.init)(PARAMS)
+    assert traced == ["init"] * 2
+    traced.clear()
+    updates, state = jax.jit(tx.update)(PARAMS, state)
+    assert traced.count("update") == times
+    for i in range(10):
+        for name in ("kernel", "bias"):
+            here = type("Leaf", (), {"path": f"layer_{i}/{name}", "chooses": None})
+            here.chooses = lambda where, here=here: gx.core.where.chooser(where)(here.path, None)
+            want = PARAMS[f"layer_{i}"][name] + asks(here)
+            np.testing.assert_array_equal(updates[f"layer_{i}"][name], want)
+    np.testing.assert_array_equal(state.slots["own"]["seen"]["layer_9"]["bias"], np.ones(3))
+
+
+def test_equal_leaves_with_other_paths_decay_as_their_group_does():
+    tx = gx.adamw(0.1, weight_decay=0.5, where="layer_3/*")
+    free = gx.adamw(0.1, weight_decay=0.0)
+    g = jax.tree.map(jnp.cos, PARAMS)
+    updates, plain = (jax.jit(t.update)(g, t.init(PARAMS), PARAMS)[0] for t in (tx, free))
+    for name, leaf in updates.items():
+        decay = 0.1 * 0.5 if name == "layer_3" else 0.0
+        for key in leaf:
+            np.testing.assert_allclose(leaf[key], plain[name][key] - decay * PARAMS[name][key], rtol=1e-6)
+
+
+def test_equal_leaves_have_different_noise():
+    tx = gx.add_noise(1.0)
+    zeros = jax.tree.map(jnp.zeros_like, PARAMS)
+    noise, _ = jax.jit(tx.update)(zeros, tx.init(PARAMS), key=jax.random.key(0))
+    kernels = np.stack([leaf["kernel"] for leaf in noise.values()])
+    assert len(np.unique(kernels)) == kernels.size
+
+
+def test_compositions_of_separable_pieces_are_separable_and_others_are_not():
+    assert is_separable(gx.adamw(0.1)) and is_separable(gx.chain()) and is_separable(gx.lion(0.1))
+    assert not is_separable(gx.clip_by_global_norm(1.0))
+    assert not is_separable(gx.chain(gx.clip_by_global_norm(1.0), gx.sgd(0.1)))
+
+    class total(gx.PerLeaf):
+        def update_tree(self, updates, slots, context):
+            return jax.tree.map(lambda g: sum(jnp.sum(x) for x in jax.tree.leaves(updates)) + g, updates), slots
+
+    assert not is_separable(total())  # it replaces the method that is marked
+
+
+def test_a_step_of_many_layers_is_traced_in_few_equations():
+    tx = gx.adamw(0.1)
+    jaxpr = jax.make_jaxpr(tx.update)(PARAMS, tx.init(PARAMS), PARAMS)
+    (inner,) = [e for e in jaxpr.eqns if "jaxpr" in e.params and len(jaxpr.eqns) == 1] or [jaxpr]
+    eqns = inner.params["jaxpr"].eqns if inner is not jaxpr else jaxpr.eqns
+    assert sum(e.params.get("name") == "program" for e in eqns) == 20
+    assert len(eqns) < 30
