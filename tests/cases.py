@@ -47,7 +47,7 @@ CASES: dict[str, list[Case]] = {
     "lower_bound": [Case(gx.lower_bound(0.5), moves_at_rest=True)],
     "box": [Case(gx.projections.box(-0.5, 0.25))],
     "centralize": [Case(gx.centralize(), elementwise=False)],
-    "bias_correction": [Case(gx.bias_correction(0.8)), Case(gx.bias_correction(0.8, remember=True))],
+    "bias_correction": [Case(gx.bias_correction(0.8))],
     "clip": [Case(gx.clip(0.5))],
     "clip_by_norm": [Case(gx.clip_by_norm(0.5), elementwise=False)],
     "clip_by_global_norm": [Case(gx.clip_by_global_norm(0.5), elementwise=False)],

@@ -265,6 +265,21 @@ def test_a_stateless_piece_holds_nothing_and_slots_have_names(tx):
     assert gx.chain(gx.clip(1.0), gx.scale(2.0)).init(params_of()).slots == {}
 
 
+# ---------------------------------------------------------------- ages and clocks
+@each_tx
+def test_fresh_slots_in_an_old_run_give_the_first_updates_of_a_new_one(tx):
+    """Nothing but a schedule, and the random key, depends on the step of the run."""
+    if "key" in extra(tx):
+        pytest.skip("declared: the key of each update is made with the step of the run")
+    tx, params = tx.at(0), params_of()
+    new = tx.init(params)
+    old = new._replace(step=jnp.array(1000, jnp.int32))
+    for g in stream(params, 3):
+        (u, new), (v, old) = (tx.update(g, state, params, **extra(tx)) for state in (new, old))
+        assert_near(v, u)
+    assert_near(old.slots, new.slots)
+
+
 # ---------------------------------------------------------------- jax's transformations
 @each_part_tx
 def test_scanned_it_is_a_loop(tx):

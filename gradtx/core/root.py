@@ -30,11 +30,22 @@ class State(NamedTuple):
 class Context(NamedTuple):
     """The arguments of a piece's update other than the updates and slots."""
 
-    step: Array  # the number of this update, from 1; int32
+    step: Array  # the number of this update, from 1; int32: of the whole run, the clock of the schedules
     params: Any  # the parameters, or None; in `update_leaf`, those of the leaf
     extra: dict[str, Any]  # the extra keyword arguments of `update`
+    seen: Array | None = None  # read `age`
     leaf: str = ""  # the path of the leaf: read `path`
     asked: list[Any] | None = None  # the questions about the leaf, with the answers: see `leaf_by_leaf`
+
+    @property
+    def age(self) -> Array:
+        """The number of this update among those that the piece has seen, from 1; int32. The piece declares `counts`.
+
+        It is below `step` for slots that are younger than the run, and in a wrapper that runs its pieces less often.
+        """
+        if self.seen is None:
+            raise TypeError("a piece that reads context.age must declare counts = True")
+        return self.seen
 
     @property
     def path(self) -> str:
@@ -64,14 +75,33 @@ def walk(tx: Any) -> Iterator[Any]:
             yield from walk(part)
 
 
+def pieces(tx: Any, names: tuple[str, ...] | None = None) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Iterate over a transformation and its parts with the keys of their slots, outermost first."""
+    names = names_of(tx) if names is None else names
+    yield names, tx
+    for name, part in tx.parts().items():
+        yield from pieces(part, (*names, *keys_of(tx, name, part)))
+
+
+def names_of(tx: Any) -> tuple[str, ...]:
+    """The keys from the slots of a state to those of its optimizer."""
+    return () if tx.flat else (type(tx).__name__,)
+
+
 def keys_of(tx: Any, name: str, part: Any) -> tuple[str, ...]:
     """The keys from the slots of `tx` to the slots of one of its parts."""
     return (name,) if tx.named or part.flat else (name, type(part).__name__)
 
 
+def own_slots(tx: Any, params: Any) -> Slots:
+    """The initial slots of `tx`; with its age, if it counts."""
+    slots = checks.check_init(tx, tx.init_tree(params))
+    return slots | {"age": jnp.zeros((), jnp.int32)} if tx.counts else slots
+
+
 def init_slots(tx: Any, params: Any) -> Slots:
     """The initial slots of `tx`, under its name."""
-    slots = checks.check_init(tx, tx.init_tree(params))
+    slots = own_slots(tx, params)
     return slots if tx.flat or not slots else {type(tx).__name__: slots}
 
 
@@ -91,8 +121,23 @@ def run(tx: Any, updates: Any, slots: Slots, context: Context, then: Any = None,
         made = named(*leaf_by_leaf(tx, updates, own, context))
         return made if then is None else then(*made)
     if then is None:
-        return named(*checks.updated(tx, updates, own, context))
+        return named(*updated(tx, updates, own, context))
     return tx.finish_tree(updates, own, context, lambda *made: then(*named(*made)))
+
+
+def updated(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+    """Call `update_tree`, with the age of the piece if it counts; without a gradient, the piece does not age."""
+    if not tx.counts or "age" not in slots:
+        return checks.updated(tx, updates, slots, context)
+    age = counted(slots["age"]) if jax.tree.leaves(updates) else slots["age"]
+    others = {name: slot for name, slot in slots.items() if name != "age"}
+    out, new = checks.updated(tx, updates, others, context._replace(seen=age))
+    return out, new | {"age": age}
+
+
+def counted(n: Array) -> Array:
+    """Return n + 1, at most 2³¹ − 1."""
+    return jnp.where(n < 2**31 - 1, n + 1, n)
 
 
 def separable(update_tree: Function) -> Function:
@@ -128,7 +173,7 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
 
         def program(g, p, row):
             old = form.unflatten(row)
-            u, new = checks.updated(tx, g, old, context._replace(params=p, leaf=path, asked=asked))
+            u, new = updated(tx, g, old, context._replace(params=p, leaf=path, asked=asked))
             checks.check_run(type(tx).__name__, u, g, new, old)
             return u, form.flatten_up_to(new)
 
@@ -151,7 +196,7 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
 
 def per_leaf(tx: Any, slots: Slots) -> Any:
     """Which slots are trees like the parameters, as a tree of booleans: those of `PerLeaf`."""
-    found: Any = dict.fromkeys(slots, hasattr(tx, "update_leaf"))
+    found: Any = {name: hasattr(tx, "update_leaf") and not (tx.counts and name == "age") for name in slots}
     for name, part in tx.parts().items():
         if name in slots:
             *_, last = keys = keys_of(tx, name, part)
@@ -191,7 +236,7 @@ def _prepare(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, 
     extra = {n: checks.of_trees(n, x, params, dtype) if callable(x) and n in FUNCTIONS else x for n, x in extra.items()}
     if params is not None:
         params = jax.tree.map(lambda u, p: u if u is None else trees.widen(p, dtype), wide, params, is_leaf=is_none)
-    step = jnp.where(state.step < 2**31 - 1, state.step + 1, state.step)
+    step = counted(state.step)
     now = at_work(tx, state.step, dtype)
     old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
 

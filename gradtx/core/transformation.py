@@ -55,6 +55,10 @@ class Transformation(Record, Pair):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()  # the arguments of `update` it reads: "params", "value", …; "**" for any
+    counts: ClassVar[bool] = False  # it keeps its age, the number of updates that it has seen: `context.age`
+    clock: ClassVar[bool] = (
+        False  # its parts have a clock of their own, in its slot `step`: it evaluates their schedules
+    )
     flat: ClassVar[bool] = False  # its slots are under the names of its parts, without its own name, as in a chain
     named: ClassVar[bool] = False  # the names of its parts are the names of their classes, as in a chain
     formula: ClassVar[str] = ""  # the formula, for display: "m = decay * m + (1 - decay) * g; u = m"
@@ -95,7 +99,7 @@ class Transformation(Record, Pair):
 
     def finish_tree(self, updates: Any, slots: Slots, context: Context, then: Callable[[Any, Slots], Any]) -> Any:
         """Pass the results of `update_tree` to `then`; where it emits nothing, `then(NOTHING, slots)`."""
-        return then(*checks.updated(self, updates, slots, context))
+        return then(*root.updated(self, updates, slots, context))
 
     @checked
     def init(self, params: Any) -> State:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -163,12 +167,18 @@ class Transformation(Record, Pair):
     def __iter__(self) -> Iterator[Callable[..., Any]]:
         return iter((self.init, self.update))
 
+    def runs(self, steps: Any) -> Any:
+        """How often its parts run in so many updates, as a rule: for a wrapper with a `clock`."""
+        return steps
+
     @checked
     def at(self, step: Any, running: bool = False) -> Self:
         """Replace every schedule by its value at `step`; the first update is step 0.
 
         With `running`, schedules inside a wrapper with a clock in its slots stay: the wrapper evaluates them.
         """
+        if self.clock and running:
+            return self
         if not jnp.issubdtype(getattr(step, "dtype", type(step)), jnp.integer):
             raise TypeError(f"at(step) needs an integer, got {said(step)}")
         fields, structure = jax.tree.flatten(self, is_leaf=lambda x: x is not self)
@@ -176,7 +186,7 @@ class Transformation(Record, Pair):
 
         def value(place, x):
             if isinstance(x, Transformation):
-                return x.at(step, running)  # it may have a clock
+                return x.at(self.runs(step), running)  # it may have a clock
             return scheduled(place, x, step) if isinstance(x, Schedule) else x
 
         def now(name, convert, held):

@@ -6,7 +6,8 @@ A piece declares its mathematics beside its code, in one line of Python:
 
 The last assignment, `u`, is the output of the piece for the input `g`; every other assignment is a line of its own. A
 name that is read before it is assigned is state. It starts at 0, or at the value of the name with a 0 appended:
-`s0 = start`. A field is a hyperparameter, a flag (`v if nesterov else g`) or a transformation (`by(g)`). `t` is the
+`s0 = start`. A field is a hyperparameter, a flag (`v if nesterov else g`) or a transformation (`by(g)`); a
+property of the piece is a flag. `t` is the
 number of the update, from 1, `θ` the parameters, `θ0` the initial parameters, `value` the loss, `hat` is g with a hat;
 `(a > 0)` is 1 where it holds, and `among(where)` is 1 for the chosen parameters.
 Names are local to the piece: in a composition, names that would be alike get subscripts.
@@ -118,6 +119,8 @@ class _Names(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         if name in self.tx._kinds:
             self[name] = self.writer.field(self.tx, name)
+        elif isinstance(vars(type(self.tx)).get(name), property):
+            self[name] = getattr(self.tx, name)
         else:
             self.remembered.add(name)
             self[name] = self.symbol(name)

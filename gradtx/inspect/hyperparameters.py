@@ -12,9 +12,8 @@ from jax.core import Tracer
 from gradtx.core import Schedule, State, Transformation, leaves_by_path
 from gradtx.core.arguments import checked
 from gradtx.core.errors import said
-from gradtx.core.root import keys_of
+from gradtx.core.root import keys_of, names_of, pieces
 from gradtx.core.transformation import TransformationLike
-from gradtx.wrappers.guard import skip_nonfinite
 
 
 class Hyperparameter(NamedTuple):
@@ -88,7 +87,7 @@ def set_hyperparameters(tx: TransformationLike, values: Mapping[str, Any]) -> Tr
     if not isinstance(values, Mapping):
         raise TypeError(f"set_hyperparameters: values must be a dict from names to numbers, got {said(values)}")
     groups = _groups(tx)
-    found = list(every(tx, root_of(tx)))
+    found = list(every(tx, names_of(tx)))
     leaves = [hyperparameter.value for hyperparameter in found]
     position = {hyperparameter.names: i for i, hyperparameter in enumerate(found)}
     for name, value in values.items():
@@ -102,13 +101,6 @@ def set_hyperparameters(tx: TransformationLike, values: Mapping[str, Any]) -> Tr
             leaves[position[hyperparameter.names]] = _as(hyperparameter.value, new)
     structure = jax.tree.structure(tx, is_leaf=lambda x: isinstance(x, Schedule))
     return jax.tree.unflatten(structure, leaves)
-
-
-def pieces(tx: Transformation, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Transformation]]:
-    """Yield every transformation with its names, outermost first."""
-    yield names, tx
-    for name, part in tx.parts().items():
-        yield from pieces(part, (*names, *keys_of(tx, name, part)))
 
 
 def every(tx: Transformation, names: tuple[str, ...]) -> Iterator[Hyperparameter]:
@@ -126,21 +118,16 @@ def every(tx: Transformation, names: tuple[str, ...]) -> Iterator[Hyperparameter
 
 
 def _now(tx: Transformation, state: State) -> Any:
-    """Return the optimizer with the values of the next update; within `skip_nonfinite`, at the step in its slots."""
+    """Return the optimizer with the values of the next update: of a wrapper with a clock, at the step in its slots."""
     now = tx.at(state.step)
-    place = {h.names: i for i, h in enumerate(every(now, root_of(now)))}
+    place = {h.names: i for i, h in enumerate(every(now, names_of(now)))}
     leaves, structure = jax.tree.flatten(now)
-    for names, piece in pieces(tx, root_of(tx)):
+    for names, piece in pieces(tx):
         slots = reduce(lambda kept, name: kept.get(name, {}), names, state.slots)
-        if isinstance(piece, skip_nonfinite) and slots:
-            inner = piece.inner.at(slots["step"])
-            for h in every(inner, (*names, "inner", *root_of(inner))):
+        for name, part in piece.parts().items() if piece.clock and slots else ():
+            for h in every(part.at(slots["step"]), (*names, *keys_of(piece, name, part))):
                 leaves[place[h.names]] = h.value
     return jax.tree.unflatten(structure, leaves)
-
-
-def root_of(tx: Transformation) -> tuple[str, ...]:
-    return () if tx.flat else (type(tx).__name__,)
 
 
 def _groups(tx: Transformation) -> list[list[Hyperparameter]]:
@@ -152,7 +139,7 @@ def _groups(tx: Transformation) -> list[list[Hyperparameter]]:
     averages = ("scale_by_ema: decay", "yogi_average: decay")
     followers = ("bias_correction: decay", "rectify: decay")
     groups: list[list[Hyperparameter]] = []
-    for h in every(tx, root_of(tx)):
+    for h in every(tx, names_of(tx)):
         places = [g[0].names[:-2] for g in groups if g[0].owner in averages]
         place = h.names[:-2] if h.names[:-2] in places else (*h.names[:-2], "precondition", "direction")
         followed = [g for g in groups if g[0].names[:-2] == place and g[0].owner in averages]

@@ -10,8 +10,9 @@ from gradtx.core import Transformation, leaves_by_path
 from gradtx.core.arguments import checked
 from gradtx.core.checks import differentiable
 from gradtx.core.errors import place
+from gradtx.core.root import names_of, pieces
 from gradtx.core.transformation import TransformationLike
-from gradtx.inspect.hyperparameters import every, pieces, plain, root_of
+from gradtx.inspect.hyperparameters import every, plain
 from gradtx.inspect.tables import aligned
 
 
@@ -73,9 +74,9 @@ def summary(tx: TransformationLike, params: Any) -> Summary:
     for path, p in leaves_by_path(params).items():
         differentiable(place("params", path), p)
     state, now = jax.eval_shape(tx.init, params), tx.at(0)
-    found = dict(pieces(now, root_of(now)))
+    found = dict(pieces(now))
     values: dict[tuple[str, ...], list[str]] = {}
-    for h in every(now, root_of(now)):
+    for h in every(now, names_of(now)):
         values.setdefault(h.names[:-1], []).append(f"{h.names[-1]}={plain(h.value)!r}")
     rows = []
     for names, piece in found.items():

@@ -6,7 +6,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Context, Decay, NonNegative, PerLeaf, Positive, Schedule, Slots, Transformation, working_dtype
+from gradtx.core import (
+    Context,
+    Decay,
+    NonNegative,
+    PerLeaf,
+    Positive,
+    Schedule,
+    Slots,
+    Transformation,
+    init_slots,
+    run,
+    working_dtype,
+)
 from gradtx.core.root import separable
 from gradtx.pieces.formulas import lerp
 
@@ -41,6 +53,10 @@ class scale_by_ema(PerLeaf):
     from_first: bool = False
     before: bool = False
 
+    @property
+    def counts(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.from_first
+
     formula = (
         "m0 = g if from_first else 0; l = (m * (t > 1) + g * (t <= 1) if from_first else m) if before else 0; "
         "m = decay * m + (1 - decay) * g; u = l if before else m"
@@ -50,7 +66,7 @@ class scale_by_ema(PerLeaf):
         return {"mean": jnp.zeros_like(param)}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        before = jnp.where(context.step == 1, g, slots["mean"]) if self.from_first else slots["mean"]
+        before = jnp.where(context.age == 1, g, slots["mean"]) if self.from_first else slots["mean"]
         mean = lerp(before, g, self.decay)
         return before if self.before else mean, {"mean": mean}
 
@@ -98,12 +114,11 @@ class bias_correction(Transformation):
 
     u = g / (1 − bᵗ);  g / (1 − b₁·b₂ ⋯ bₜ) if b changes
 
-    A constant decay needs no state. A scheduled decay needs one number, the mean of log b over the steps.
+    The correction keeps its own age t, the number of updates that it has seen, and the mean of log b over them. So it
+    is right for fresh slots in an old run, for a decay that is a schedule, and for one that you change between updates.
 
     Args:
       decay: b, the decay of the average to correct, in [0, 1).
-      remember: If True, keep track of the decays used so far, for a decay that you change between updates; always True
-        for a schedule. If False, correct the average as if the decay had always had its present value.
 
     Source: Kingma and Ba 2015, arXiv 1412.6980, section 3.
 
@@ -114,32 +129,31 @@ class bias_correction(Transformation):
     """
 
     decay: Decay = 0.9
-    remember: bool = False
 
-    formula = "p0 = 1; p = decay * p if remember else decay**t; hat = g / (1 - p); u = hat"
+    counts = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "remember", self.remember or isinstance(self.decay, Schedule))
+    formula = "p0 = 1; p = decay * p if changing else decay**t; hat = g / (1 - p); u = hat"
+
+    @property
+    def changing(self) -> bool:
+        """Whether the decay is a schedule."""
+        return isinstance(self.decay, Schedule)
 
     def init_tree(self, params: Any) -> Slots:
-        return {"mean_log_decay": jnp.zeros((), working_dtype(params))} if self.remember else {}
+        return {"mean_log_decay": jnp.zeros((), working_dtype(params))}
 
     @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        if self.remember:
-            mean, log_product = _log_product(slots["mean_log_decay"], self.decay, context.step)
-            slots = {"mean_log_decay": mean}
-        else:
-            log_product = context.step.astype(self.decay.dtype) * _log(self.decay)
+        mean, log_product = _log_product(slots["mean_log_decay"], self.decay, context.age)
         # Computed for each leaf: one value for all leaves made a compiled step of a small network take 1.7× as long.
-        return jax.tree.map(lambda g: g / -jnp.expm1(log_product), updates), slots
+        return jax.tree.map(lambda g: g / -jnp.expm1(log_product), updates), {"mean_log_decay": mean}
 
 
-def _log_product(mean: Array, decay: Array, step: Array) -> tuple[Array, Array]:
-    """Return the mean of log b up to `step` and the sum, log(b₁ ⋯ bₜ), given the mean up to the step before."""
-    mean = mean + (_log(decay) - mean) / step.astype(mean.dtype)
-    return mean, step.astype(mean.dtype) * mean
+def _log_product(mean: Array, decay: Array, age: Array) -> tuple[Array, Array]:
+    """Return the mean of log b over t updates and the sum, log(b₁ ⋯ bₜ), given the mean over the t − 1 before."""
+    t = age.astype(mean.dtype)
+    mean = mean + (_log(decay) - mean) / t
+    return mean, t * mean
 
 
 def _log(decay: Array) -> Array:
@@ -179,20 +193,21 @@ class nesterov_ema(Transformation):
         "p0 = 1; p = μ * p; u = ν * m / (1 - ν * p) + (1 - μ) * g / (1 - p)"
     )
 
+    counts = True
+
     def init_tree(self, params: Any) -> Slots:
-        return scale_by_ema(self.decay).init_tree(params) | bias_correction(remember=True).init_tree(params)
+        return init_slots(scale_by_ema(), params) | {"mean_log_decay": jnp.zeros((), working_dtype(params))}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        of_ema = {name: slot for name, slot in slots.items() if name != "mean_log_decay"}  # none without leaves
-        means, new = scale_by_ema(self.decay).update_tree(updates, of_ema, context)
-        mu, mu_next = self._mu(context.step), self._mu(context.step + 1)
-        mean, log_product = _log_product(slots["mean_log_decay"], mu, context.step)
+        means, new = run(scale_by_ema(self.decay), updates, slots, context)
+        mu, mu_next = self._mu(context.age), self._mu(context.age + 1)
+        mean, log_product = _log_product(slots["mean_log_decay"], mu, context.age)
         now, ahead = -jnp.expm1(log_product), -jnp.expm1(log_product + _log(mu_next))
         out = jax.tree.map(lambda g, m: mu_next * m / ahead + (1 - mu) * g / now, updates, means)
         return out, new | {"mean_log_decay": mean}
 
-    def _mu(self, step: Array) -> Array:
-        warm = 1 - 0.5 * 0.96 ** (self.warmup_rate * step.astype(self.decay.dtype))
+    def _mu(self, age: Array) -> Array:
+        warm = 1 - 0.5 * 0.96 ** (self.warmup_rate * age.astype(self.decay.dtype))
         return self.decay * warm if self.warmup else self.decay
 
 
@@ -262,8 +277,10 @@ class rectify(PerLeaf):
         "r = sqrt((ρ - 4) * (ρ - 2) * n / ((n - 4) * (n - 2) * ρ)); u = (g / r) ** (ρ > threshold)"
     )
 
+    counts = True
+
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        now, most = 1 + 2 * _mean_age(self.decay, context.step), 1 + 2 * self.decay / (1 - self.decay)
+        now, most = 1 + 2 * _mean_age(self.decay, context.age), 1 + 2 * self.decay / (1 - self.decay)
         enough = now > jnp.maximum(self.threshold, 4)
         now, most = jnp.where(enough, now, 5), jnp.where(enough, most, 5)
         square = (now - 4) * (now - 2) * most / ((most - 4) * (most - 2) * now)
@@ -337,10 +354,12 @@ class running_mean(PerLeaf):
 
     formula = "s = (1 - t ** -power) * s + t ** -power * g; u = s"
 
+    counts = True
+
     def init_leaf(self, param: Array) -> Slots:
         return {"mean": jnp.zeros_like(param)}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        share = context.step.astype(g.dtype) ** -self.power  # used directly: 1 − (1 − share) would lose digits
+        share = context.age.astype(g.dtype) ** -self.power  # used directly: 1 − (1 − share) would lose digits
         mean = (1 - share) * slots["mean"] + share * g
         return mean, {"mean": mean}

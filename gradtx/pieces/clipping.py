@@ -55,9 +55,10 @@ class adopt_clip(PerLeaf):
     power: Positive = 0.25
 
     formula = "c = (t - 1) ** power; u = clip(g, -c, c)"
+    counts = True
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        limit = (context.step - 1).astype(self.power.dtype) ** self.power
+        limit = (context.age - 1).astype(self.power.dtype) ** self.power
         return jnp.clip(g, -limit, limit), slots
 
 
@@ -86,9 +87,10 @@ class adabound_clip(PerLeaf):
     speed: Positive = 1e-3
 
     formula = "r = speed * t / (speed * t + 1); u = clip(g, center * r, center / r)"
+    counts = True
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        steps = self.speed * context.step.astype(g.dtype)
+        steps = self.speed * context.age.astype(g.dtype)
         share = steps / (steps + 1)
         return jnp.clip(g, self.center * share, self.center / share), slots
 

@@ -106,9 +106,10 @@ class scale_by_step(PerLeaf):
     power: Scalar
 
     formula = "u = t**power * g"
+    counts = True
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        return context.step.astype(g.dtype) ** self.power * g, slots
+        return context.age.astype(g.dtype) ** self.power * g, slots
 
 
 class add_constant(Map):

@@ -35,7 +35,8 @@ class add_noise(PerLeaf):
 
     formula = "u = g + normal(0, variance / t**power)"
     needs = ("key",)
+    counts = True
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        variance = self.variance / context.step.astype(g.dtype) ** self.power
+        variance = self.variance / context.age.astype(g.dtype) ** self.power
         return g + safe_sqrt(variance) * jax.random.normal(key_of(self, context, context.path), g.shape, g.dtype), slots

@@ -49,13 +49,17 @@ class difference(PerLeaf):
 
     from_first: bool = False
 
+    @property
+    def counts(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.from_first
+
     formula = "d = (g - l) * (t > 1) if from_first else g - l; l = g; u = d"
 
     def init_leaf(self, param: Array) -> Slots:
         return {"last": jnp.zeros_like(param)}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        last = jnp.where(context.step == 1, g, slots["last"]) if self.from_first else slots["last"]
+        last = jnp.where(context.age == 1, g, slots["last"]) if self.from_first else slots["last"]
         return g - last, {"last": g}
 
 

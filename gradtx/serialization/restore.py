@@ -15,6 +15,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from gradtx.core import State, Transformation
 from gradtx.core.arguments import checked, live
 from gradtx.core.errors import describe, said
+from gradtx.core.root import pieces
 from gradtx.core.trees import path_of
 from gradtx.inspect.tables import aligned
 
@@ -47,8 +48,10 @@ def restore(
     becomes a schedule, a chain within a chain. A saved leaf whose path, shape and dtype match is kept bit for bit, on
     the devices where `init` places it.
 
-    Fresh slots start at the saved step, so bias correction treats them as already warmed up: a fresh `rms(0.999)` is
-    initially 32× too small. Warm up the learning rate again.
+    So does a wrapper that is added or taken away: the slots inside keep their values, and the clock of the schedules
+    inside goes on, also where its unit changes. After `accumulate(tx, 4)` is put around an optimizer that made 1,001
+    updates, its rate is at step 1,001, and advances once every 4 updates. Fresh slots correct themselves, because
+    averages know their own age.
 
     Args:
       tx: The optimizer that will use the state: a transformation of gradtx, or a pair (init, update) such as Optax's.
@@ -80,12 +83,15 @@ def restore(
     >>> state.slots["add_momentum"]["velocity"]
     {'b': Array([0.], dtype=float32), 'w': Array([1., 1.], dtype=float32)}
     """
-    flat, structure = tree_flatten_with_path(Transformation.coerce("restore: tx", tx).init(params))
+    tx = Transformation.coerce("restore: tx", tx)
+    flat, structure = tree_flatten_with_path(tx.init(params))
     need = _by_path("this optimizer's state", flat)
     boxed = {keystr(path, simple=True, separator="/"): path_of(path) for path, _ in flat}  # Flax saves w as w/value
     del flat  # frees each fresh array as soon as it is replaced
     have = {boxed.get(path, path): leaf for path, leaf in _saved(saved).items()}
     origin, gone = _moved(list(have), renamed or {})
+    _rewrapped(origin, need, have)
+    _set_clocks(tx, origin, need, have)
     report = Restored(
         {path: origin[path] for path in need if path in origin},
         [path for path in need if path not in origin],
@@ -166,6 +172,53 @@ def _moved(have: list[str], renamed: Mapping[str, str | None]) -> tuple[dict[str
             known = _listed(get_close_matches(part, have) or have)
             raise ValueError(f"restore: renamed has {part!r}, which is in no saved path; there are {known}")
     return origin, gone
+
+
+def _rewrapped(origin: dict[str, str], need: Mapping[str, Any], have: Mapping[str, Any]) -> None:
+    """Match the leaves that differ only by the wrappers around them, of the same type and without ambiguity."""
+
+    def bare(path: str) -> str:
+        return re.sub(r"[^/]+/inner/", "", path)
+
+    def alone(paths: list[str]) -> dict[str, str]:
+        several = [bare(path) for path in paths]
+        return {plain: path for plain, path in zip(several, paths) if several.count(plain) == 1}
+
+    fresh = alone([path for path in need if path not in origin])
+    for plain, old in alone([path for path in origin if path not in need]).items():
+        new = fresh.get(plain)
+        if new and describe(need[new]) == describe(have[origin[old]]):
+            origin[new] = origin.pop(old)
+
+
+def _set_clocks(tx: Transformation, origin: dict[str, str], need: Mapping[str, Any], have: Mapping[str, Any]) -> None:
+    """Take the value of each clock from the saved clock of the slots that it now governs.
+
+    A clock is the state's step, or the slot `step` of a wrapper that runs its inner transformation by its own count.
+    """
+
+    def clock_of(path: str, clocks: list[str]) -> str:
+        """The innermost clock of a slot."""
+        inside = (c for c in clocks if c != "step" and path.startswith(f"{c.removesuffix('step')}inner/"))
+        return max(inside, key=len, default="step")
+
+    now = ["step", *("/".join(("slots", *names, "step")) for names, piece in pieces(tx) if piece.clock)]
+    before = [path for path, x in have.items() if re.fullmatch("slots/.*/step", path) and describe(x) == "int32[]"]
+    gone = [path for path in before if origin.get(path) == path and path not in need]
+    for clock in now:
+        kept = [path for path in need if path in origin and path not in now and clock_of(path, now) == clock]
+        governed = {clock_of(origin[path], before) for path in kept}
+        innermost = max(gone, key=len, default="")
+        if len(governed) == 1:
+            (saved,) = governed
+        elif clock == "step" and not kept and all(clock_of(innermost, [x]) == x for x in gone if x != innermost):
+            saved = innermost or origin.get(clock)  # the wrappers are gone, and the pieces inside have no slots
+        else:
+            saved = origin.get(clock) or origin.get(clock_of(clock, [c for c in now if c != clock]))
+        if saved in have:
+            origin[clock] = saved
+            if saved in gone:
+                origin.pop(saved, None)  # it is not dropped
 
 
 def _table(report: Restored, whole: bool = True) -> str:

@@ -1,6 +1,6 @@
 """Wrappers: transformations that change when, where or on what an inner one runs; and the evaluation parameters."""
 
-from gradtx.wrappers.accumulate import accumulate
+from gradtx.wrappers.accumulate import accumulate, flush
 from gradtx.wrappers.evaluation import eval_params
 from gradtx.wrappers.every import every
 from gradtx.wrappers.guard import skip_nonfinite
@@ -16,6 +16,7 @@ __all__ = [
     "average_params",
     "eval_params",
     "every",
+    "flush",
     "lookahead",
     "master_weights",
     "mechanic",

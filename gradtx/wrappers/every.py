@@ -1,13 +1,13 @@
 """A wrapper that runs a transformation once every k updates."""
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import Context, Part, Slots, Transformation
+from gradtx.core import Context, Part, Slots, Transformation, at_work, run, working_dtype
 from gradtx.core.kinds import Count
+from gradtx.core.root import counted
 from gradtx.core.trees import is_none
 from gradtx.pieces.sources import delay
 
@@ -39,22 +39,32 @@ class every(Transformation):
 
     formula = "u = held(inner(g))"
 
-    def at(self, step: Any, running: bool = False) -> Any:
-        """Return a copy in which the schedules of `inner` have their values after the runs made by `step`."""
-        return dataclasses.replace(self, inner=self.inner.at(step // self.every_k, running))
+    clock = True
+
+    def runs(self, steps: Any) -> Any:
+        return steps // self.every_k
 
     def init_tree(self, params: Any) -> Slots:
-        return super().init_tree(params) | (delay().init_tree(params) if self.every_k > 1 else {})
+        counts = {"step": jnp.zeros((), jnp.int32), "count": jnp.zeros((), jnp.int32)}  # runs; updates since the last
+        return super().init_tree(params) | counts | (delay().init_tree(params) if self.every_k > 1 else {})
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        ran = context._replace(step=(context.step - 1) // self.every_k + 1)
-        if "last" not in slots:  # k is 1, or there are no leaves
-            return self.part("inner", updates, slots, ran, new := {}), new
+        inner = at_work(self.inner, slots["step"], working_dtype(updates, slots))
+        ran = context._replace(step=counted(slots["step"]))
 
-        def run():
-            out = self.part("inner", updates, slots, ran, new := {})
+        def run_inner() -> tuple[Any, Slots]:
+            out, kept = run(inner, updates, slots.get("inner", {}), ran)
+            return out, slots | {"step": ran.step} | ({"inner": kept} if kept else {})
+
+        if "last" not in slots:  # k is 1, or there are no leaves
+            return run_inner()
+
+        def renew() -> Slots:
+            out, new = run_inner()
             last = jax.tree.map(lambda u, before: before if u is None else u, out, slots["last"], is_leaf=is_none)
             return jax.tree.map(lambda old, x: jnp.asarray(x, old.dtype), slots, new | {"last": last})
 
-        new = jax.lax.cond((context.step - 1) % self.every_k == 0, run, lambda: slots)
+        new = jax.lax.cond(slots["count"] == 0, renew, lambda: slots)
+        count = slots["count"] + 1
+        new |= {"count": jnp.where(count < self.every_k, count, 0)}
         return jax.tree.map(lambda g, u: g if g is None else u, updates, new["last"], is_leaf=is_none), new

@@ -9,6 +9,7 @@ from jax import Array
 from gradtx.combinators.combinator import Branching
 from gradtx.combinators.monitor import Measurement
 from gradtx.core import NOTHING, Context, Part, Slots, at_work, run, working_dtype
+from gradtx.core.root import counted
 from gradtx.pieces.measures import all_finite
 
 _COUNTS = "skipped", "skipped in a row"
@@ -49,9 +50,7 @@ class skip_nonfinite(Branching):
 
     formula = "u = inner(g)"
 
-    def at(self, step: Any, running: bool = False) -> Any:
-        """Return a copy in which the schedules of `inner` have their values at `step`, if no update was skipped."""
-        return self if running else super().at(step)
+    clock = True
 
     def init_tree(self, params: Any) -> Slots:
         counts = {name: Measurement(jnp.zeros((), jnp.int32)) for name in _COUNTS}
@@ -59,7 +58,7 @@ class skip_nonfinite(Branching):
 
     def finish_tree(self, updates: Any, slots: Slots, context: Context, then: Any) -> Any:
         done, old = slots["step"], slots.get("inner", {})
-        own = context._replace(step=_counted(done))
+        own = context._replace(step=counted(done))
         work = at_work(self.inner, done, working_dtype(updates, slots)), updates, old, own
         value = context.extra.get("value")
         total, row = (slots["measured"][name].value for name in _COUNTS)
@@ -76,7 +75,7 @@ class skip_nonfinite(Branching):
             return end(made, new, own.step, total, jnp.zeros_like(row))
 
         def refused() -> Any:
-            return end(NOTHING, old, done, _counted(total), _counted(row))
+            return end(NOTHING, old, done, counted(total), counted(row))
 
         def once() -> Any:
             return jax.lax.cond(fine(*(new := run(*work))), lambda: taken(*new), refused)
@@ -86,11 +85,6 @@ class skip_nonfinite(Branching):
         if any(map(callable, context.extra.values())):
             return jax.lax.cond(all_finite(updates, value), once, refused)
         return jax.lax.cond(run(*work, fine), lambda: run(*work, taken), refused)
-
-
-def _counted(n: Array) -> Array:
-    """Return n + 1, at most 2³¹ − 1."""
-    return jnp.where(n < 2**31 - 1, n + 1, n)
 
 
 def _become(new: Array, old: Array) -> Any:

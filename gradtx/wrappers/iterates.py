@@ -73,13 +73,14 @@ class average_params(Transformation):
         "a + max(φ, (n <= 0)) * (θ + inner(g) - a) / max(n, 1); u = inner(g)"
     )
     needs = ("params",)
+    counts = True
 
     def init_tree(self, params: Any) -> Slots:
         return super().init_tree(params) | {"average": _copy(params), "total": jnp.zeros((), working_dtype(params))}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
-        taken = (context.step >= self.start) & ((context.step - self.start) % self.every_k == 0)
+        taken = (context.age >= self.start) & ((context.age - self.start) % self.every_k == 0)
         total = jnp.where(taken, self.decay * slots["total"] + 1, slots["total"])
         follows, share = taken | (total == 0), 1 / jnp.maximum(total, 1)
 
@@ -131,13 +132,14 @@ class lookahead(Transformation):
         "u = (1 - φ) * inner(g) + φ * (s - θ)"
     )
     needs = ("params",)
+    counts = True
 
     def init_tree(self, params: Any) -> Slots:
         return super().init_tree(params) | {"slow": _copy(params)}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
-        pull = context.step % self.every_k == 0
+        pull = context.age % self.every_k == 0
 
         slow = _among(made, slots["slow"])
 
@@ -193,6 +195,7 @@ class schedule_free(Transformation):
         "u = z + b1 * (1 - weight / w) * (x - z) - θ"
     )
     needs = ("params",)
+    counts = True
 
     def init_tree(self, params: Any) -> Slots:
         dtype = working_dtype(params)
@@ -201,7 +204,7 @@ class schedule_free(Transformation):
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
-        t = context.step.astype(self.weight.dtype)
+        t = context.age.astype(self.weight.dtype)
         mean = slots["mean_weight"] + (self.weight - slots["mean_weight"]) / t
         share = safe_divide(self.weight, t * mean)
         same = self.b1 / slots["last_b1"]  # 1 unless b1 is a schedule

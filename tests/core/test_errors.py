@@ -1009,7 +1009,7 @@ GIVEN = {
         "slot 'precondition/.*' is missing. This optimizer keeps .*: make the",
     ),
     "a slot that is text": (
-        lambda: momentum.update(weights, gx.State(jnp.array(0), {"scale_by_ema": {"mean": "a"}}), weights),
+        lambda: gx.scale_by_ema(0.9).update(weights, gx.State(jnp.array(0), {"scale_by_ema": {"mean": "a"}}), weights),
         TypeError,
         "^the state's slot 'scale_by_ema/mean' must be an array, got 'a'",
     ),
@@ -1365,7 +1365,7 @@ BUILT = {
     "eval_params of another": (
         lambda: gx.eval_params(gx.lookahead(gx.sgd()), state, params),
         ValueError,
-        "not this optimizer's: slot 'lookahead/slow/layer/b' is missing",
+        "not this optimizer's: slot 'lookahead/age' is missing",
     ),
     # measures
     "the norm of a text": (

@@ -87,9 +87,9 @@ def test_setting_the_rate_between_steps_is_the_schedule():
     assert len(traces) == 1
 
 
-def test_a_correction_that_remembers_is_right_for_a_decay_set_between_updates():
+def test_a_correction_is_right_for_a_decay_set_between_updates():
     params, decays = params_of(), (0.5, 0.9, 0.7)
-    tx = gx.chain(gx.scale_by_ema(), gx.bias_correction(remember=True))
+    tx = gx.chain(gx.scale_by_ema(), gx.bias_correction())
     state, weight = tx.init(params), 1.0
     ones = jax.tree.map(jnp.ones_like, params)
     for decay in decays:
@@ -118,14 +118,11 @@ def test_a_correction_with_a_decay_of_its_own_is_a_hyperparameter_of_its_own():
     assert changed == gx.chain(gx.scale_by_ema(0.8), gx.bias_correction(0.5))
 
 
-def test_a_rate_made_a_schedule_keeps_the_state_and_a_decay_adds_what_its_correction_remembers():
+def test_a_hyperparameter_made_a_schedule_keeps_the_structure_of_the_state():
     params, structure = params_of(), jax.tree.structure
     constant = gx.adamw().init(params)
-    scheduled = gx.adamw(lambda step: 1e-3, eps=lambda step: 1e-8, weight_decay=lambda step: 0.1).init(params)
-    assert structure(scheduled) == structure(constant)
-    direction = gx.adamw(b1=lambda step: 0.9).init(params).slots["precondition"]["direction"]
-    assert direction.pop("bias_correction").keys() == {"mean_log_decay"}
-    assert structure(direction) == structure(constant.slots["precondition"]["direction"])
+    scheduled = gx.adamw(*(lambda step, x=x: x for x in (1e-3, 0.9, 0.999, 1e-8)), weight_decay=lambda step: 0.1)
+    assert structure(scheduled.init(params)) == structure(constant)
 
 
 BAD = {
@@ -154,4 +151,4 @@ def test_a_schedule_is_not_set_to_a_number():
 def test_the_summary_of_seventy_billion_parameters():
     params = {f"layer_{i}": jax.ShapeDtypeStruct((8192, 8192), "bfloat16") for i in range(1050)}
     text = str(gx.summary(gx.adamw(), params))
-    assert "70,464,307,200 parameters" in text and "563,714,457,604" in text
+    assert "70,464,307,200 parameters" in text and "563,714,457,620" in text

@@ -5,6 +5,7 @@ import os
 import pickle
 from typing import Any, NamedTuple
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ import pytest
 from cases import ALL
 from flax.serialization import from_bytes, msgpack_restore, msgpack_serialize, to_bytes, to_state_dict
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from streams import assert_near, follow, params_of, stream, types
+from streams import follow, params_of, stream, types
 
 import gradtx as gx
 from gradtx import schedules
@@ -200,7 +201,7 @@ CHANGES: dict[str, Any] = {  # old, its parameters, new, its parameters, renamed
     ),
     "a piece of two": (
         *(gx.chain(A, C), SMALL, gx.chain(B, A, C), SMALL, {"scale_by_ema": "scale_by_ema_2"}),
-        *(["slots/scale_by_ema/mean/b", "slots/scale_by_ema/mean/w"], []),
+        *(["slots/scale_by_ema/age", "slots/scale_by_ema/mean/b", "slots/scale_by_ema/mean/w"], []),
     ),
     "two change places": (
         *(gx.chain(A, B), SMALL, gx.chain(B, A), SMALL),
@@ -220,7 +221,7 @@ CHANGES: dict[str, Any] = {  # old, its parameters, new, its parameters, renamed
     "the longer name goes first": (
         *(gx.chain(A), SMALL, gx.chain(B, A), SMALL),
         *({"scale_by_ema": "scale_by_ema_2", "scale_by_ema/mean/w": None},),
-        ["slots/scale_by_ema/mean/b", "slots/scale_by_ema/mean/w", "slots/scale_by_ema_2/mean/w"],
+        [*(f"slots/scale_by_ema/{x}" for x in ("age", "mean/b", "mean/w")), "slots/scale_by_ema_2/mean/w"],
         ["slots/scale_by_ema/mean/w"],
     ),
     "a parameter more": (SGD, SMALL, SGD, MORE, {}, [f"{VELOCITY}/c"], []),
@@ -263,33 +264,16 @@ def test_the_report_is_a_table():
         "slots/scale_by_ema/mean               3",
     ]
     _, report = gx.restore(GROUPED, SMALL, ADAM.init(SMALL), renamed={"slots/precondition": GROUP}, strict=False)
-    mean, rows = "/{}/scale_by_ema/mean", [line.split() for line in repr(report).splitlines()]
+    rows = [line.split() for line in repr(report).splitlines()]
+    age, log, mean = "bias_correction/age", "bias_correction/mean_log_decay", "scale_by_ema/mean"
+    ours = [f"/{part}/{slot}" for part in ("by", "direction") for slot in (age, log, mean)]
     assert rows == [
         ["slot", "saved", "as", "kept", "fresh", "dropped"],
         ["step", "1"],
-        *([GROUP + mean.format(part), "slots/precondition" + mean.format(part), "1"] for part in ("by", "direction")),
+        *([GROUP + slot, "slots/precondition" + slot, "1"] for slot in ours),
         ["slots/partition/b/add_momentum/velocity", "1"],
-        *(["slots/precondition" + mean.format(part), "1"] for part in ("by", "direction")),
+        *([f"slots/precondition/{part}/{mean}", "1"] for part in ("by", "direction")),
     ]
-
-
-@pytest.mark.parametrize("form", ["pickle", "msgpack", "npz"])
-@pytest.mark.promotes("Optax's arithmetic")
-def test_adam_goes_on_where_optax_stopped(form, tmp_path, x64):
-    """What Optax remembers has paths as well."""
-    params, theirs = params_of(jnp.float64), optax.adam(0.1)
-    first, second = list(stream(params, 6))[:3], list(stream(params, 6))[3:]
-    state = theirs.init(params)
-    for g in first:
-        _, state = theirs.update(g, state)
-    saved = FORMATS[form]({"it": state}, tmp_path)["it"]
-    here = "slots/precondition/{}/scale_by_ema/mean"
-    renamed = {"0/count": "step", "0/mu": here.format("direction"), "0/nu": here.format("by")}
-    mine, _ = gx.restore(gx.adam(0.1), params, saved, renamed=renamed)
-    for g in second:
-        expected, state = theirs.update(g, state)
-        u, mine = gx.adam(0.1).update(g, mine, params)
-        assert_near(u, expected, 1e-12)
 
 
 # ---------------------------------------------------------------- errors
@@ -384,3 +368,92 @@ def test_no_bytes_of_a_checkpoint_end_in_an_error_of_others(tmp_path):
             run(path, resume=True)  # where a byte tells nothing, as a date of the zip does
         except ValueError as error:
             assert "checkpoint" in str(error)
+
+
+# ---------------------------------------------------------------- clocks
+RATE = gx.schedules.cosine(1e-3, 2000)
+WRAPPERS = {  # of the plain optimizer: the wrapper, and its updates in 1,000 updates of the plain one
+    "accumulate 2": (lambda tx: gx.accumulate(tx, 2), 2000),
+    "accumulate 4": (lambda tx: gx.accumulate(tx, 4), 4000),
+    "skip_nonfinite": (gx.skip_nonfinite, 1000),
+    "accumulate in a guard": (lambda tx: gx.skip_nonfinite(gx.accumulate(tx, 2)), 2000),
+    "a guard in accumulate": (lambda tx: gx.accumulate(gx.skip_nonfinite(tx), 2), 2000),
+    "every": (lambda tx: gx.every(tx, 3), 3000),
+    "average_params": (gx.average_params, 1000),
+    "lookahead": (lambda tx: gx.lookahead(tx, 5), 1000),
+    "schedule_free": (gx.schedule_free, 1000),
+    "master_weights": (gx.master_weights, 1000),
+    "mechanic": (gx.mechanic, 1000),
+}
+INSIDE = {
+    "slotless": gx.sgd(RATE),
+    "momentum": gx.sgd(RATE, momentum=0.9),
+    "adam": gx.adam(RATE),
+    "clipped": gx.chain(gx.clip_by_global_norm(1.0), gx.adamw(RATE)),
+    "one piece": gx.scale_by_learning_rate(RATE),
+}
+
+
+def ran(tx, params, steps):
+    """The state after so many updates with a gradient of ones, with one loop for all."""
+    g = jax.tree.map(jnp.ones_like, params)
+    return jax.jit(lambda s: jax.lax.fori_loop(0, steps, lambda i, s: tx.update(g, s, params)[1], s))(tx.init(params))
+
+
+def rate_of(tx, state):
+    (rate,) = (x for name, x in gx.hyperparameters(tx, state).items() if name.endswith("learning_rate"))
+    return float(rate)
+
+
+def means_of(state):
+    """The averages and velocities, by the end of their paths."""
+    leaves = gx.core.leaves_by_path(state.slots)
+    return {
+        path.split("inner/")[-1].removeprefix("precondition/"): x
+        for path, x in leaves.items()
+        if path.endswith(("mean/w", "velocity/w", "age", "mean_log_decay"))
+        and "lookahead/age" not in path
+        and "average_params/age" not in path
+        and "schedule_free/age" not in path
+    }
+
+
+@pytest.mark.parametrize("inside", INSIDE)
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_wrapper_added_or_taken_away_keeps_the_rate_and_the_averages(wrapper, inside):
+    params, tx = {"w": jnp.ones(3)}, INSIDE[inside]
+    wrapped, per_run = WRAPPERS[wrapper]
+    plain, inner = ran(tx, params, 1000), ran(wrapped(tx), params, per_run)
+    added, _ = gx.restore(wrapped(tx), params, plain, strict=False)
+    taken, report = gx.restore(tx, params, inner, strict=False)
+    assert rate_of(wrapped(tx), added) == pytest.approx(float(RATE(1000)), rel=1e-6)
+    assert rate_of(tx, taken) == pytest.approx(float(RATE(1000)), rel=1e-6)
+    assert not report.fresh
+    chex.assert_trees_all_equal(means_of(added), means_of(plain))
+    chex.assert_trees_all_equal(means_of(taken), means_of(inner))
+
+
+@pytest.mark.parametrize("inside", INSIDE)
+def test_a_wrapper_with_another_interval_keeps_its_clock_and_the_first_group_is_whole(inside):
+    params, tx = {"w": jnp.ones(3)}, INSIDE[inside]
+    two, four = gx.accumulate(tx, 2), gx.accumulate(tx, 4)
+    state, _ = gx.restore(four, params, ran(two, params, 2001))
+    assert rate_of(four, state) == pytest.approx(float(RATE(1000)), rel=1e-6)
+    emitted = []
+    for _ in range(7):
+        u, state = four.update({"w": jnp.ones(3)}, state, params)
+        emitted.append(bool((u["w"] != 0).all()))
+    assert emitted == [False, False, True, False, False, False, True]  # one of the first four was there
+
+
+def test_slots_beside_a_wrapper_keep_the_clock_of_the_run():
+    params = {"w": jnp.ones(3)}
+
+    def tx(inner):
+        return gx.chain(gx.scale_by_ema(0.9), gx.precondition(gx.identity(), by=inner), gx.scale_by_learning_rate(RATE))
+
+    plain, rarely = tx(gx.running_sum()), tx(gx.every(gx.running_sum(), 10))
+    state, _ = gx.restore(plain, params, ran(rarely, params, 1000), strict=False)
+    assert state.step == 1000
+    state, _ = gx.restore(rarely, params, ran(plain, params, 1000), strict=False)
+    assert state.step == 1000

@@ -197,7 +197,7 @@ def test_an_average_follows_what_bfloat16_cannot():
             updates, state = tx.update(jnp.ones(3), state, params)
             params = gx.apply_updates(params, updates)
         slots = jax.tree.leaves(state.slots)
-        assert all(slot.dtype == jnp.float32 for slot in slots)
+        assert all(slot.dtype == jnp.float32 for slot in slots if slot.shape)
         assert any(slot.shape and (slot < 1 - 5e-4).all() for slot in slots)
 
 
