@@ -20,6 +20,10 @@ def test_each_has_a_name_of_its_own():
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 30
 
 
+def test_the_readme_gives_their_number():
+    assert f"it introduces {len(FAULTS)} faults" in " ".join((ROOT / "README.md").read_text().split())
+
+
 def test_one_is_caught():
     code = b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py")))
     assert main(["--sample", "1", "--seed", str(crc32(code))]) == 0

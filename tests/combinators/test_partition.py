@@ -129,6 +129,51 @@ def test_labels_may_stand_for_branches_and_leave_the_rest_to_the_default():
     assert factors(part) == expected | {"embed": 9, "layers/1/bias": 9}
 
 
+# Names that are prefixes or ends of other names.
+alike = {
+    "w": jnp.ones(1),
+    "w2": jnp.ones(2),
+    "layer": {"kernel": jnp.ones(3), "mykernel": jnp.ones(4)},
+    "layer2": {"kernel": jnp.ones(5)},
+    "mylayer": {"kernel": jnp.ones(6)},
+}
+
+
+@pytest.mark.parametrize(
+    "pattern, chosen",
+    [
+        ("**/kernel", {"layer/kernel", "layer2/kernel", "mylayer/kernel"}),
+        ("**/layer/**", {"layer/kernel", "layer/mykernel"}),
+        ("layer/**", {"layer/kernel", "layer/mykernel"}),
+        ("*/kernel", {"layer/kernel", "layer2/kernel", "mylayer/kernel"}),
+        ("**/w", {"w"}),
+        ("w/**", {"w"}),
+        ("w", {"w"}),
+    ],
+)
+def test_a_pattern_matches_whole_names(pattern, chosen):
+    for tx in (
+        partition({pattern: gx.scale(2)}, default=gx.scale(0)),
+        masked(gx.scale(2), pattern, otherwise="zero"),
+        gx.add_weight_decay(1.0, where=pattern),
+    ):
+        assert {path for path, factor in factors(tx, alike).items() if factor == 2} == chosen
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_trees_of_labels_and_booleans_match_whole_names(flip):
+    first, last = ("a", "b") if flip else ("b", "a")
+    labels = {"w": first, "w2": last, "layer": first, "layer2": last, "mylayer": first}
+    booleans = jax.tree.map(lambda label: label == "b", labels)
+    expected = {path: 2.0 if labels[path.split("/")[0]] == "b" else 0.0 for path in paths(alike)}
+    for tx in (
+        partition({"a": gx.scale(0), "b": gx.scale(2)}, labels=labels),
+        masked(gx.scale(2), booleans, otherwise="zero"),
+        gx.chain(gx.add_weight_decay(1.0, where=booleans), gx.add_constant(-1.0), gx.scale(2)),
+    ):
+        assert factors(tx, alike) == expected
+
+
 def test_an_optional_rule_may_choose_nothing():
     for optional in ("**/gate", ("**/gate",), ["**/gate"]):
         tx = partition({"**/gate": adam}, default=sgd, optional=optional)
@@ -522,6 +567,31 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         lambda: partition({"a": adam}, labels={"embed": "a", "layers": ["a", "a", "a"]}).init(params),
         ValueError,
         r"^partition: labels\['layers/2'\] matches no parameter; there are embed, ",
+    ),
+    "labels of the beginning of a name": (
+        lambda: partition({"a": adam}, default=sgd, labels={"layer": "a", "laye": "a"}).init(alike),
+        ValueError,
+        r"^partition: labels\['laye'\] matches no parameter; there are layer/kernel, ",
+    ),
+    "booleans of the beginning of a name": (
+        lambda: masked(adam, {"laye": True} | dict.fromkeys(alike, True), "zero").init(alike),
+        ValueError,
+        r"^masked: where=.*\['laye'\] matches no parameter; there are layer/kernel, ",
+    ),
+    "booleans of more than a name": (
+        lambda: masked(adam, {"w22": True} | dict.fromkeys(alike, True), "zero").init(alike),
+        ValueError,
+        r"^masked: where=.*\['w22'\] matches no parameter; there are layer/kernel, ",
+    ),
+    "a mask without a name that begins like another": (
+        lambda: masked(adam, {"w": True, "layer": True, "layer2": True, "mylayer": True}, "zero").init(alike),
+        ValueError,
+        "has no entry for the parameter 'w2'",
+    ),
+    "labels without a name that begins like another": (
+        lambda: partition({"a": adam}, labels={"w": "a", "layer": "a", "mylayer": "a", "layer2": "a"}).init(alike),
+        ValueError,
+        "^partition: no rule chooses w2: pass a default",
     ),
     "labels that lack a leaf": (
         lambda: partition({"a": adam}, labels={"embed": "a", "layers": ["a", {"w": "a"}]}).init(params),

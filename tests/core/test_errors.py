@@ -174,6 +174,11 @@ BAD = {
         ValueError,
         r"updates\['layer/b'\] is missing, and params has it: pass None",
     ),
+    "None for a name that begins like another": (
+        lambda: adam.update({"w": None}, adam.init({"w": weights, "w2": weights}), {"w": weights, "w2": weights}),
+        ValueError,
+        r"^updates\['w2'\] is missing, and params has it",
+    ),
     "a leaf too many": (update(with_leaf("c", jnp.ones(1))), ValueError, r"updates\['layer/c'\] has no parameter"),
     "None in params only": (update(params=with_leaf("b", None)), ValueError, r"updates\['layer/b'\] has no parameter"),
     "integer updates": (update(with_leaf("b", jnp.ones(4, int))), TypeError, r"updates\['layer/b'\] must be floating"),
