@@ -585,11 +585,22 @@ FAULTS = [
         f"{REFERENCE}[adam-0]",
     ),
     Fault(
-        "the decay comes after the rate",
+        "AdamW's decay comes after the rate",
+        "optimizers/adam.py",
+        "by=rms(b2), eps=eps)\n"
+        "    return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))\n\n\n"
+        "@checked\ndef adamax(",
+        "by=rms(b2), eps=eps)\n"
+        "    return chain(divided, scale_by_learning_rate(learning_rate), add_weight_decay(weight_decay, where))\n\n\n"
+        "@checked\ndef adamax(",
+        f"{REFERENCE}[adamw-0]",
+    ),
+    Fault(
+        "Adam-mini's decay comes after the rate",
         "optimizers/low_memory.py",
         "return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))",
         "return chain(divided, scale_by_learning_rate(learning_rate), add_weight_decay(weight_decay, where))",
-        f"{REFERENCE}[adamw-0]",
+        f"{REFERENCE}[adam_mini-1]",
     ),
     Fault(
         "the correction is of another average",
