@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from gradtx.core import Context, Slots, Transformation, run
+from gradtx.core.checks import initial
 from gradtx.core.transformation import TransformationLike
 
 
@@ -33,7 +34,7 @@ class Links(Transformation):
         return parts
 
     def init_tree(self, params: Any) -> Slots:
-        slots = {name: link.init_tree(params) for name, link in self.parts().items()}
+        slots = {name: initial(link, params) for name, link in self.parts().items()}
         return {name: kept for name, kept in slots.items() if kept}
 
     def side_by_side(self, updates: Any, slots: Slots, context: Context) -> tuple[list[Any], Slots]:

@@ -46,7 +46,7 @@ def keys_of(tx: Any, name: str, part: Any) -> tuple[str, ...]:
 
 def init_slots(tx: Any, params: Any) -> Slots:
     """The initial slots of `tx`, under its name."""
-    slots = checks.check_init(tx, tx.init_tree(params))
+    slots = checks.initial(tx, params)
     return slots if tx.flat or not slots else {type(tx).__name__: slots}
 
 

@@ -94,9 +94,11 @@ def set_hyperparameters(tx: TransformationLike, values: Mapping[str, Any]) -> Tr
     for name, value in values.items():
         for hyperparameter in _find(name, groups):
             if isinstance(hyperparameter.value, Schedule) or isinstance(value, Schedule) or callable(value):
+                rate = hyperparameter.owner == "scale_by_learning_rate: learning_rate"
+                how = "" if rate else "gx.restore(tx, params, state, strict=False) carries "
                 raise ValueError(
                     f"{hyperparameter.path} cannot change from {hyperparameter.value!r} to {value!r}: schedules are "
-                    "structure; make a new optimizer (for a learning rate, the state carries over)"
+                    f"structure. Make a new optimizer with the new value: {how}the state {'carries ' * rate}over"
                 )
             new = hyperparameter.convert(hyperparameter.owner, value)
             leaves[position[hyperparameter.names]] = _as(hyperparameter.value, new)

@@ -174,6 +174,23 @@ BAD = {
         ValueError,
         r"updates\['layer/b'\] is missing, and params has it: pass None",
     ),
+    "updates and parameters swapped": (
+        lambda: gx.sgd().update(params, gx.sgd().init(params), with_leaf("b", None)),
+        ValueError,
+        r"^updates\['layer/b'\] has no parameter: params has 'layer/w': were updates and params swapped",
+    ),
+    "apply in the order of update": (
+        lambda: tx.apply(with_leaf("b", None), state, params),
+        ValueError,
+        r"^updates\['layer/b'\] has no parameter: .*: were updates and params swapped",
+    ),
+    "a float0 for a parameter": (
+        lambda: gx.sgd().apply(
+            {"n": np.zeros(2, jax.dtypes.float0)}, gx.sgd().init({"n": jnp.ones(2, int)}), {"n": jnp.ones(2, int)}
+        ),
+        TypeError,
+        r"^params\['n'\] is float0, a gradient: were updates and params swapped",
+    ),
     "None for a name that begins like another": (
         lambda: adam.update({"w": None}, adam.init({"w": weights, "w2": weights}), {"w": weights, "w2": weights}),
         ValueError,
@@ -330,7 +347,7 @@ BAD = {
     "slots of some leaves only": (
         of_leaf(init=lambda p: {"n": p} if p.ndim == 1 else {}),
         ValueError,
-        "^own: init_leaf must name the same slots for all, got no leaves for 'layer/w', 'n'$",
+        "^own: init_leaf must return the same slots for every leaf, got 'n' for 'layer/b' and none for 'layer/w': use ",
     ),
     "a pair's update that is a number": (
         guarded(lambda updates, state, params: (1, state)),
@@ -657,7 +674,22 @@ PARTS = {
         "^module 'gradtx' has no attribute 'addam': did you mean 'ad",
     ),  # pyright: ignore
     "a class of PyTorch": (lambda: gx.AdamW, AttributeError, "no attribute 'AdamW': did you mean 'adamw'"),  # pyright: ignore
-    "a scheduler of PyTorch": (lambda: gx.StepLR, AttributeError, r"did you mean 'schedules.exponential\("),  # pyright: ignore
+    "a scheduler of PyTorch": (lambda: gx.StepLR, AttributeError, r"did you mean 'gx.schedules.exponential\("),  # pyright: ignore
+    "a scheduler of PyTorch, among ours": (
+        lambda: gx.schedules.StepLR,  # pyright: ignore[reportAttributeAccessIssue]
+        AttributeError,
+        r"^module 'gradtx.schedules' has no attribute 'StepLR': did you mean 'gx.schedules.exponential\(",
+    ),
+    "a class of PyTorch, among ours": (
+        lambda: gx.optimizers.Adam,  # pyright: ignore[reportAttributeAccessIssue]
+        AttributeError,
+        "^module 'gradtx.optimizers' has no attribute 'Adam': did you mean 'adam'",
+    ),
+    "an unknown schedule": (
+        lambda: gx.schedules.abracadabra,  # pyright: ignore[reportAttributeAccessIssue]
+        AttributeError,
+        r"^module 'gradtx.schedules' has no attribute 'abracadabra'; dir\(gradtx.schedules\) lists the names",
+    ),
     "a decay of Adam": (
         lambda: gx.adam(weight_decay=0.1),  # pyright: ignore[reportCallIssue]
         TypeError,
@@ -670,7 +702,17 @@ PARTS = {
         ValueError,
         "^rprop: learning_rate must be a finite number",
     ),
-    "a rate from YAML": (lambda: gx.adam("3e-4"), TypeError, "^adam: learning_rate must be a number"),  # pyright: ignore
+    "a rate from YAML": (
+        lambda: gx.adam("3e-4"),
+        TypeError,
+        r"^adam: learning_rate must be a number, .*, got '3e-4': write float\('3e-4'\)$",
+    ),
+    "a weight decay from YAML": (
+        lambda: gx.adamw(weight_decay="0.1"),
+        TypeError,
+        r"^adamw: weight_decay must be a number, .*, got '0.1': write float\('0.1'\)$",
+    ),
+    "a word for a rate": (lambda: gx.adam("fast"), TypeError, "^adam: learning_rate must be .*, got 'fast'$"),
     "a float in a piece": (
         lambda: type("own", (gx.PerLeaf,), {"__annotations__": {"a": float}}),
         TypeError,
@@ -1485,6 +1527,39 @@ def of_tree(init=lambda p: {"n": jnp.zeros(1)}, update=lambda u, slots: (u, slot
     return lambda: own().update(params, own().init(params), params)
 
 
+def of_context(rule, wrap=lambda tx: tx):
+    """The update, without parameters, by a piece whose rule reads the context."""
+
+    class own(gx.PerLeaf):
+        def update_leaf(self, g, slots, context):
+            return rule(g, context), slots
+
+    return lambda: wrap(own()).update(params, wrap(own()).init(params))
+
+
+def of_init(init, wrap=lambda tx: tx):
+    """The initial state of a piece whose rule is of one array, and whose slots are of the tree."""
+
+    class own(gx.PerLeaf):
+        def init_tree(self, params):
+            return init(params)
+
+        def update_leaf(self, g, slots, context):
+            return g, slots
+
+    return lambda: wrap(own()).init(params)
+
+
+class misspelt(gx.PerLeaf):
+    """Reads a slot that it does not have."""
+
+    def init_leaf(self, param):
+        return {"average": param}
+
+    def update_leaf(self, g, slots, context):
+        return slots["mean"], slots
+
+
 class short(gx.PerLeaf):
     """Its rule lacks the context."""
 
@@ -1551,6 +1626,61 @@ WRITTEN = {
         of_tree(update=lambda u, slots: {"w": 1, "b": 2}),
         TypeError,
         "^own: update_tree must return",
+    ),
+    "a rule that reads an argument it does not declare": (
+        of_context(lambda g, context: g * context.extra["curvature"]),
+        ValueError,
+        r"^own: its update found no 'curvature': it has no slots; .* declared, needs = \('curvature',\), and passed to",
+    ),
+    "a rule that reads an argument it does not declare, in a chain": (
+        lambda: of_context(lambda g, context: g * context.extra["key"], lambda tx: gx.chain(tx, gx.sgd()))(),
+        ValueError,
+        r"^own: its update found no 'key': it has no slots; .* needs = \('key',\)",
+    ),
+    "a rule that reads a slot of another name": (
+        lambda: misspelt().update(params, misspelt().init(params)),
+        ValueError,
+        "^misspelt: its update found no 'mean': the slots are 'average'; ",
+    ),
+    "a rule that reads parameters that are not given": (
+        of_context(lambda g, context: g * context.params),
+        ValueError,
+        r"^own: its update failed with None for context.params: .* declare needs = \(\"params\",\), and call update\(",
+    ),
+    "a function of parameters that are not given": (
+        of_context(lambda g, context: g * jnp.sqrt(context.params)),
+        ValueError,
+        "^own: its update failed with None for context.params",
+    ),
+    "a method of parameters that are not given": (
+        of_context(lambda g, context: g * context.params.mean()),
+        ValueError,
+        "^own: its update failed with None for context.params",
+    ),
+    "init_tree of one array, by a function": (
+        of_init(lambda p: {"n": jnp.zeros_like(p)}),
+        TypeError,
+        r"^own: init_tree failed on the whole tree of parameters.* define init_leaf\(self, param\)",
+    ),
+    "init_tree of one array, by its shape": (
+        of_init(lambda p: {"n": jnp.zeros(p.shape)}),
+        TypeError,
+        "^own: init_tree failed on the whole tree of parameters",
+    ),
+    "init_tree of one array, in a chain": (
+        of_init(lambda p: {"n": 0 * p}, lambda tx: gx.chain(tx, gx.sgd())),
+        TypeError,
+        "^own: init_tree failed on the whole tree of parameters",
+    ),
+    "init_tree of a number, for a rule on one array": (
+        of_init(lambda p: {"n": jnp.zeros(())}),
+        ValueError,
+        "^own: init_tree must return trees like params, got .* as 'n': for a slot of one array, define init_leaf",
+    ),
+    "init_tree of no dict, in a chain": (
+        of_init(lambda p: jnp.zeros(3), lambda tx: gx.chain(tx, gx.sgd())),
+        TypeError,
+        r"^own: init_tree must return a dict of slots, got float32\[3\]",
     ),
     "slots that are no dict": (
         of_tree(lambda p: None),

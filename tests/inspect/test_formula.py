@@ -396,6 +396,36 @@ class wrong(silent):
     formula = "v = g"
 
 
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("u = = g", "'u = = g'"),
+        ("m = g; u := m", "'u := m'"),
+        ("u = v = g", "'u = v = g'"),
+        ("g", "'g'"),
+        ("u = g;", "''"),
+        ("u = g if g > 0 else -g", "'u = g if g > 0 else -g'"),
+        ("u = g.T", "'u = g.T'"),
+        ("u = 'g'", "\"u = 'g'\""),
+        (3, "3"),
+    ],
+)
+def test_a_formula_that_is_not_valid(text, said):
+    class own(silent):
+        formula = text
+
+    words = "own: formula: expected assignments of arithmetic such as 'm = decay * m + (1 - decay) * g; u = m', got "
+    with pytest.raises(ValueError, match=f"^{re.escape(words + said)}$"):
+        formula(gx.chain(own(), gx.sgd()))
+
+
+def test_spaces_in_a_formula():
+    class own(silent):
+        formula = "u=2*g"
+
+    assert formula(own()) == formula(gx.scale(2.0))
+
+
 def test_a_piece_of_your_own():
     assert formula(twice(gx.scale_by_ema(0.9))).splitlines()[1:-1] == [
         r"m &\leftarrow 0.9\,m + 0.1\,g \\",

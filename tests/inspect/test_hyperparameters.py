@@ -147,8 +147,23 @@ def test_bad_names_and_values(values, words):
 
 
 def test_a_schedule_is_not_set_to_a_number():
-    with pytest.raises(ValueError, match="schedules are structure; make a new optimizer"):
+    words = (
+        "learning_rate cannot change from .*: schedules are structure. Make a new optimizer .*: the state carries over$"
+    )
+    with pytest.raises(ValueError, match=words):
         gx.set_hyperparameters(gx.adam(lambda step: 0.1), {"learning_rate": 0.1})
+    params = {"w": jnp.ones(2)}
+    scheduled = gx.adam(lambda step: 0.1)
+    _, state = scheduled.update(params, scheduled.init(params), params)
+    expected, _ = scheduled.update(params, state, params)
+    chex.assert_trees_all_close(gx.adam(0.1).update(params, state, params)[0], expected)
+    with pytest.raises(
+        ValueError, match=r"decay cannot change from .*: gx.restore\(tx, params, state, strict=False\) carries"
+    ):
+        gx.set_hyperparameters(gx.adam(b1=lambda step: 0.9), {"direction.decay": 0.9})
+    scheduled = gx.adam(b1=lambda step: 0.9)
+    kept, _ = gx.restore(gx.adam(), params, scheduled.init(params), strict=False)
+    chex.assert_trees_all_equal(kept, gx.adam().init(params))
 
 
 def test_the_summary_of_seventy_billion_parameters():
