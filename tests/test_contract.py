@@ -93,7 +93,7 @@ def test_every_public_name_is_in_an_example_that_runs():
         assert f"gx.{name}" in examples
 
 
-def test_the_registry_is_of_what_it_names():
+def test_the_registry_has_the_classes_that_it_names():
     for name, several in CASES.items():
         if inspect.isclass(getattr(gx, name)):
             txs = [
@@ -188,7 +188,7 @@ def test_the_state_is_a_fixed_point_and_updates_keep_their_dtype(tx, x64):
 
 @each_part_tx
 @pytest.mark.usefixtures("eager")
-def test_bfloat16_is_float32_but_for_the_rounding_of_what_comes_out(tx):
+def test_bfloat16_equals_float32_up_to_rounding_of_the_output(tx):
     """Neither a hyperparameter, nor what is remembered or added up on the way, has the digits of bfloat16 alone."""
     if any("grad_fn" in piece.needs for piece in walk(tx)):
         pytest.skip("declared: the gradient function sees points in the parameters' dtype")
@@ -267,7 +267,7 @@ def test_a_stateless_piece_holds_nothing_and_slots_have_names(tx):
 
 # ---------------------------------------------------------------- jax's transformations
 @each_part_tx
-def test_scanned_it_is_a_loop(tx):
+def test_scan_equals_a_loop(tx):
     params = params_of()
     gradients = list(stream(params))
     expected, state = follow(tx, params, gradients)
@@ -278,7 +278,7 @@ def test_scanned_it_is_a_loop(tx):
 
 
 @each_tx
-def test_compiled_and_donated_it_is_what_it_is_operation_by_operation(tx):
+def test_compiled_and_donated_equals_operation_by_operation(tx):
     """Within 4 ulp at each of three steps, or what other roundings of every operation change: of points as large as
     the parameters, and of singular values that an iteration moves apart."""
     functions = {name: x for name, x in extra(tx).items() if name in FUNCTIONS}
@@ -298,7 +298,7 @@ def test_compiled_and_donated_it_is_what_it_is_operation_by_operation(tx):
 
 
 @each_tx
-def test_called_outside_of_jit_it_is_what_it_is_within(tx):
+def test_outside_of_jit_equals_inside(tx):
     functions = {name: x for name, x in extra(tx).items() if name in FUNCTIONS}
     given = {name: x for name, x in extra(tx).items() if name not in FUNCTIONS}
 
@@ -326,7 +326,7 @@ def test_apply_is_update_and_apply_updates(tx):
 
 @each_part_tx
 @pytest.mark.usefixtures("eager")
-def test_vmap_over_params_and_over_optimizers_is_a_loop(tx):
+def test_vmap_over_params_and_over_optimizers_equals_a_loop(tx):
     params = params_of()
     gradients = list(stream(params, 2))
 
@@ -613,7 +613,7 @@ def test_a_saved_state_resumes_bit_exactly(tx):
         chex.assert_trees_all_equal(u, expected)
 
 
-def test_the_step_stays_at_its_last():
+def test_the_step_saturates():
     tx = gx.chain(gx.adam())
     params = params_of()
     state = tx.init(params)._replace(step=jnp.array(2**31 - 1, jnp.int32))

@@ -32,7 +32,7 @@ def test_adam_costs_no_more_than_optax(size):
     assert accessed <= by_optax and temporary <= temporary_of_optax
 
 
-def test_a_clip_adds_one_reading_of_the_gradient():
+def test_a_clip_adds_one_read_of_the_gradient():
     """4 bytes a parameter. XLA counts the branch for extremes too, which reads it again and a factor beside it."""
     size, leaves = 10**5, 8
     accessed, temporary = costs(gx.chain(gx.clip_by_global_norm(1.0), gx.adamw()), size, leaves)

@@ -16,7 +16,7 @@ def test_it_applies(fault):
     assert f"def {test.partition('[')[0]}(" in (ROOT / file).read_text()
 
 
-def test_each_has_a_name_of_its_own():
+def test_names_are_unique():
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 30
 
 

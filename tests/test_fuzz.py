@@ -256,7 +256,7 @@ CHECKS = {
 
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.promotes("Optax's arithmetic, in a pair; the check of the state is strict without one")
-def test_it_holds_for(name, pytestconfig):
+def test_the_contract_holds_for_random_compositions(name, pytestconfig):
     check, examples, few = CHECKS[name]
     many = pytestconfig.getoption("--fuzz")
     options = settings(

@@ -224,7 +224,7 @@ def test_the_family(x64, name):
     assert_near(made, parent, 2e-6 if name in IN_THE_LIMIT else 1e-12)
 
 
-def test_amsgrad_is_adam_while_the_size_grows():
+def test_amsgrad_is_adam_while_the_denominator_grows():
     params = params_of()
     growing = [jax.tree.map(lambda p, t=t: p * t, params) for t in range(1, 8)]
     amsgrad, _ = follow(gx.amsgrad(rate, correct_first=False), params, growing)
@@ -288,7 +288,7 @@ def test_the_global_norm_of_constants(size):
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_a_clip_by_norm_mends_nothing(bad):
+def test_clipping_by_norm_does_not_hide_non_finite_gradients(bad):
     """Half a gradient is not one: what is not finite makes NaN of all that the norm is of."""
     g = {"a": jnp.array([bad, 1.0]), "b": jnp.ones(2)}
     for tx, spared in ((gx.clip_by_global_norm(1.0), 0), (gx.clip_by_norm(2.0), 2)):
@@ -318,7 +318,7 @@ def test_a_flip_of_sign_flips_the_updates_to_the_bit(tx):
 @pytest.mark.parametrize("tx", [gx.adam(rate, eps=0.0), gx.lion(rate, weight_decay=0.0), gx.lamb(rate, eps=0.0)])
 @pytest.mark.parametrize("scale", [1e-6, 1000.0])
 @pytest.mark.usefixtures("eager")
-def test_without_eps_the_gradients_scale_is_not_seen(tx, scale):
+def test_without_eps_the_scale_of_the_gradients_does_not_matter(tx, scale):
     params = params_of()
     expected, _ = follow(tx, params, stream(params, 4))
     scaled = (jax.tree.map(lambda x: scale * x, g) for g in stream(params, 4))
@@ -329,7 +329,7 @@ def test_without_eps_the_gradients_scale_is_not_seen(tx, scale):
     "tx", [gx.sgd(rate), gx.sgd(rate, 0.9, nesterov=True), gx.averaged_momentum(rate), gx.qhm(rate)]
 )
 @pytest.mark.usefixtures("eager")
-def test_what_is_linear_turns_with_the_gradients(tx):
+def test_linear_optimizers_commute_with_rotations(tx):
     turn = jnp.asarray(np.linalg.qr(np.random.default_rng(0).standard_normal((12, 12)))[0], jnp.float32)
     params = jnp.ones(12)
     expected, _ = follow(tx, params, stream(params, 4))

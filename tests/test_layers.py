@@ -100,7 +100,7 @@ def test_a_file_imports_from_its_own_layer_and_those_below(name):
         assert all(place < CORE.index(name.split("/")[1]) for place in below), imports(name)
 
 
-def test_there_is_no_circle():
+def test_imports_have_no_cycle():
     state: dict[str, int] = {}
 
     def visit(name: str, path: list[str]) -> None:

@@ -77,7 +77,7 @@ def test_elementwise_in_both_groups_is_the_plain_transformation(tx):
     chex.assert_trees_all_equal(got, plain)
 
 
-def test_a_norm_is_the_groups():
+def test_a_norm_is_over_the_group_alone():
     tx = partition({"**/bias": gx.clip_by_global_norm(1.0)}, default=gx.identity())
     u, _ = tx.update(params, tx.init(params))
     assert_near(u["layers"][0]["bias"], jnp.full(4, 1 / jnp.sqrt(6)))
@@ -111,7 +111,7 @@ def test_first_match_wins():
         (lambda path, leaf: np.bool_(leaf.shape == (2,)), {"layers/1/bias"}),
     ],
 )
-def test_what_a_rule_chooses(pattern, chosen):
+def test_which_parameters_a_rule_chooses(pattern, chosen):
     for tx in (
         partition({pattern: gx.scale(2)}, default=gx.scale(0)),
         masked(gx.scale(2), pattern, otherwise="zero"),
@@ -492,7 +492,7 @@ def test_a_record_prints_as_its_call_and_equal_ones_are_alike(tx):
     assert jax.tree.map(lambda x: x, tx) == tx
 
 
-def test_the_text_of_a_partition():
+def test_a_partition_prints_its_rules():
     assert repr(partition({"b": gx.scale(1), gx.is_matrix: freeze()}, gx.scale(3), optional="b")) == (
         "partition(\n    {'b': scale(1.0), is_matrix: freeze()},\n    default=scale(3.0),\n    optional=('b',),\n)"
     )
@@ -529,7 +529,7 @@ not floating = identity()"""
     )
 
 
-def test_explain_says_what_runs():
+def test_explain_names_the_transformation_that_runs():
     """The transformation that is said to run on a leaf, run on it alone, gives its update."""
     inner = partition({"**/bias": gx.momentum(0.8)}, default=masked(gx.rms(0.9), "*/0/*", otherwise="identity"))
     tx = gx.precondition(gx.add(inner, freeze(gx.is_matrix)), by=gx.rms(), eps=0.1)

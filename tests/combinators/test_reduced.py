@@ -34,7 +34,7 @@ def emitted(tx, g):
         ({"over": ()}, x),
     ],
 )
-def test_each_block_gets_its_number(options, expected):
+def test_each_block_has_one_number(options, expected):
     assert_near(emitted(gx.reduced(gx.identity(), **options), x), expected)
 
 
@@ -103,7 +103,7 @@ def test_the_slots_have_the_reduced_shapes(tx, shapes):
         (gx.adam(), 2 * (300 * 500 + 500)),
     ],
 )
-def test_the_bytes_of_the_state_are_those_promised(tx, numbers):
+def test_the_state_has_the_documented_number_of_bytes(tx, numbers):
     params = {"kernel": jax.ShapeDtypeStruct((300, 500), "bfloat16"), "bias": jax.ShapeDtypeStruct((500,), "bfloat16")}
     assert gx.summary(tx, params).bytes == 4 * numbers + 4  # and the step
 

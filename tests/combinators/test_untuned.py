@@ -46,7 +46,7 @@ def test_a_leaf_without_gradients_is_not_counted(tx):
 
 @each
 @pytest.mark.parametrize("size", [1e-30, 1e30])
-def test_the_size_of_the_gradients_is_no_matter(tx, size):
+def test_the_scale_of_the_gradients_does_not_matter(tx, size):
     """With a loss that is as large, and sizes that are no squares, which would be out of range."""
     by = {"by": gx.abs()} if hasattr(tx, "by") else {}
     tx, params = dataclasses.replace(tx, **by), params_of()
@@ -90,7 +90,7 @@ def test_each_leaf_by_itself():
     assert_near(follow(gx.leafwise(gx.adam()), one, [one])[0], follow(gx.adam(), one, [one])[0])
 
 
-def test_what_sees_something_else_refuses_a_function_of_all_parameters():
+def test_pieces_that_need_functions_of_all_parameters_are_refused():
     class newton(gx.PerLeaf):
         needs = ("hvp",)
 

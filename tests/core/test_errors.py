@@ -1889,13 +1889,13 @@ UNTRACEABLE = {
 
 
 @pytest.mark.parametrize("act", UNTRACEABLE.values(), ids=UNTRACEABLE)
-def test_a_piece_that_cannot_be_compiled_says_what_to_write(act):
+def test_a_piece_that_cannot_be_traced_raises_with_advice(act):
     refused(act, TypeError, r"^own: its update must be one that JAX can trace: jnp.where\(x > 0, a, b\) for if")
     with jax.disable_jit():
         act()
 
 
-def test_a_schedule_that_cannot_be_compiled_says_what_to_write():
+def test_a_schedule_that_cannot_be_traced_raises_with_advice():
     tx = gx.sgd(lambda step: {0: 0.1}[step])
     start = gx.State(jnp.zeros((), jnp.int32), {})
     refused(lambda: tx.update(weights, start), TypeError, "must be one that JAX can trace: jnp.where")
@@ -1916,7 +1916,7 @@ def test_one_array_in_two_places_is_not_reused():
     kept(shared, kept.tx.init(shared), one)
 
 
-def test_the_table_is_as_long_as_promised():
+def test_the_table_has_at_least_120_entries():
     assert len(TABLE) >= 120
 
 
@@ -1931,7 +1931,7 @@ PUBLIC = {
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_every_public_name_binds_its_arguments_in_our_words(name):
+def test_every_public_function_raises_our_error_for_a_wrong_call(name):
     public = PUBLIC[name]
     words = f"^{public.__name__} (has no argument 'nonsense'|needs the argument '\\w+'; it takes )"
     refused(lambda: public(nonsense=1), TypeError, words)

@@ -44,7 +44,7 @@ def test_adam_of_ones_for_5000_steps():
     np.testing.assert_allclose(np.asarray(updates, np.float64), -1e-3 / (1 + 1e-8), rtol=HALF)
 
 
-def test_an_average_that_forgets_slowly():
+def test_an_average_with_a_long_memory():
     tx, w = gx.scale_by_ema(0.999), jnp.ones(2, "bfloat16")
 
     def step(state, _):

@@ -121,7 +121,7 @@ def test_a_piece_that_breaks_a_law_is_refused_by_it(tx, law, why):
         gx.check_laws(tx)
 
 
-def test_derivatives_are_asked_for_away_from_zero_too():
+def test_derivatives_are_checked_away_from_zero_too():
     with pytest.raises(
         ValueError, match=r"^splits: .*: the forward-mode derivatives are finite: .* respect to 'share'"
     ):
@@ -129,17 +129,17 @@ def test_derivatives_are_asked_for_away_from_zero_too():
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "polyak_sgd", "noisy_sgd", "skip_nonfinite", "partition"])
-def test_the_pieces_of_gradtx_keep_them(name):
+def test_the_pieces_of_gradtx_satisfy_the_laws(name):
     tx = CASES[name][0].tx
     gx.check_laws(tx, **extra(tx))
 
 
-def test_on_parameters_of_ones_own():
+def test_laws_on_given_parameters():
     gx.check_laws(gx.adam(), {"w": jnp.ones((2, 3)), "n": jnp.arange(3), "z": jnp.ones(2, complex)})
     gx.check_laws(gx.scale(2.0), np.ones(3, np.float32))
 
 
-def test_a_bound_of_ones_own():
+def test_a_given_bound():
     gx.check_laws(triples(), bound=0.6)
     with pytest.raises(ValueError, match="off, more than"):
         gx.check_laws(triples(), bound=0.4)

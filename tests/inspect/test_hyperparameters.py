@@ -30,7 +30,7 @@ def test_every_hyperparameter_can_be_read_and_set_by_its_name(tx):
         assert gx.hyperparameters(other) == {**values, name: value * 0.5 + 0.011}
 
 
-def test_the_decay_of_an_average_and_of_what_corrects_it_is_one_hyperparameter():
+def test_an_average_and_its_correction_have_one_decay():
     for name in ("adam", "radam", "yogi", "adabelief"):
         recipe = getattr(gx, name)
         made = gx.set_hyperparameters(recipe(), {"direction.decay": 0.8, "by.decay": 0.99})
@@ -87,7 +87,7 @@ def test_setting_the_rate_between_steps_is_the_schedule():
     assert len(traces) == 1
 
 
-def test_a_correction_that_remembers_is_right_for_a_decay_set_between_updates():
+def test_a_correction_with_memory_is_exact_for_a_decay_set_between_updates():
     params, decays = params_of(), (0.5, 0.9, 0.7)
     tx = gx.chain(gx.scale_by_ema(), gx.bias_correction(remember=True))
     state, weight = tx.init(params), 1.0
@@ -101,7 +101,7 @@ def test_a_correction_that_remembers_is_right_for_a_decay_set_between_updates():
 
 
 @pytest.mark.promotes("functions of the step, as users write them")
-def test_values_are_those_of_the_next_update():
+def test_hyperparameters_are_the_values_of_the_next_update():
     tx, params = gx.adam(lambda step: 0.5**step), params_of()
     _, state = follow(tx, params, stream(params, 2))
     assert gx.hyperparameters(tx)["learning_rate"] == 1.0
@@ -111,14 +111,14 @@ def test_values_are_those_of_the_next_update():
     )
 
 
-def test_a_correction_with_a_decay_of_its_own_is_a_hyperparameter_of_its_own():
+def test_a_correction_with_another_decay_is_a_separate_hyperparameter():
     tx = gx.chain(gx.scale_by_ema(0.9), gx.bias_correction(0.5))
     assert gx.hyperparameters(tx) == {"scale_by_ema.decay": 0.9, "bias_correction.decay": 0.5}
     changed = gx.set_hyperparameters(tx, {"scale_by_ema.decay": 0.8})
     assert changed == gx.chain(gx.scale_by_ema(0.8), gx.bias_correction(0.5))
 
 
-def test_a_rate_made_a_schedule_keeps_the_state_and_a_decay_adds_what_its_correction_remembers():
+def test_scheduling_the_rate_keeps_the_state_and_scheduling_a_decay_adds_a_slot():
     params, structure = params_of(), jax.tree.structure
     constant = gx.adamw().init(params)
     scheduled = gx.adamw(lambda step: 1e-3, eps=lambda step: 1e-8, weight_decay=lambda step: 0.1).init(params)

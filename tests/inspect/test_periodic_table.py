@@ -68,7 +68,7 @@ def test_every_cell_trains(direction):
     assert {place: loss for place, loss in best.items() if not loss < 0.02} == {}
 
 
-def test_every_name_is_of_the_recipe_that_does_the_same():
+def test_every_name_is_of_the_recipe_with_the_same_updates():
     named = {cell.name: cell.tx for cell in TABLE if cell.name}
     assert named.keys() == RECIPES.keys() and len(named) == sum(bool(cell.name) for cell in TABLE)
     params = params_of()

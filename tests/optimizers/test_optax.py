@@ -180,7 +180,7 @@ def test_recipe_is_optaxs(tx: gx.Transformation, theirs: Any):
 
 @pytest.mark.parametrize(("tx", "theirs", "cause"), DIFFERENT.values(), ids=DIFFERENT)
 @pytest.mark.promotes("Optax's arithmetic")
-def test_optaxs_definition_is_another(tx: gx.Transformation, theirs: Any, cause: str):
+def test_optax_has_another_definition(tx: gx.Transformation, theirs: Any, cause: str):
     ours, other = np.asarray(run(tx, NOISE)), np.asarray(run(theirs, NOISE))
     assert cause and np.max(np.abs(ours - other)) > 1e-6 * np.max(np.abs(other))
 

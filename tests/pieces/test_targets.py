@@ -37,7 +37,7 @@ def test_without_penalties_it_keeps_all_digits():
     assert jnp.max(jnp.abs(steps / expected - 1)) < 1e-5
 
 
-def test_what_a_start_needs():
+def test_pieces_that_keep_the_start_need_the_parameters():
     tx, w = gx.madgrad(), jnp.ones(2)
     with pytest.raises(ValueError, match="from_start needs the parameters"):
         tx.update(w, tx.init(w))
@@ -67,7 +67,7 @@ def test_each_leaf_is_clipped_by_its_own_norm_at_any_size(size):
         (lambda: gx.noisy_sgd(variance=-1.0), "noisy_sgd: variance must be"),
     ],
 )
-def test_what_is_out_of_range_is_refused(make, message):
+def test_values_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

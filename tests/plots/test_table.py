@@ -47,14 +47,14 @@ def test_each_optimizer_stands_in_its_row_and_column_and_colour():
 
 
 @pytest.mark.parametrize("entry", TEXTBOOK, ids=[entry.name for entry in TEXTBOOK])
-def test_years_are_those_of_the_recipes_sources(entry):
+def test_years_equal_those_of_the_recipes_sources(entry):
     name = "heavy_ball" if entry.name == "momentum" else entry.name.lower()
     source = (getdoc(getattr(gx, name)) or "").partition("Source: ")[2]
     year = re.search(r"\d{4}", source)
     assert year and int(year[0]) == entry.year
 
 
-def test_any_rows_will_do():
+def test_rows_can_be_given():
     own = Figure().subplots()
     rows = [["gradient", "1", "SGD"], ADAM, ("momentum", "rms", "LaProp"), ("a very long direction", "1", "other")]
     axes = table(iter(rows), own, title="mine")

@@ -358,7 +358,7 @@ def test_large_steps_are_exact(schedule: Any, formula: Callable[[int], float]):
         assert np.all(np.abs(got - expected) <= 1e-6 * np.abs(expected))
 
 
-def test_neighbours_are_told_apart():
+def test_neighbouring_steps_have_different_values():
     end = jnp.array([LAST - 3, LAST - 2, LAST - 1, LAST], jnp.int32)
     for schedule in (cosine(1.0, LAST), linear(1.0, 0.0, LAST), rex(1.0, LAST), wsd(1.0, 0, 0, LAST, shape="1-sqrt")):
         assert jnp.all(jnp.diff(at_each(schedule, end)) < 0)
@@ -573,7 +573,7 @@ def test_bad_input(act: Callable[[], Any], error: type[Exception], words: str):
     assert str(raised.value).startswith(words) and type(raised.value) is error
 
 
-def test_every_schedule_refuses_something():
+def test_every_schedule_has_an_entry_of_bad_input():
     assert {words.split(":")[0] for _, _, words in BAD if ":" in words} == set(ROWS)
 
 

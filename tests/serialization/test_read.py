@@ -61,7 +61,7 @@ RIGHT: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("text, expected", RIGHT.values(), ids=RIGHT)
-def test_what_is_read(text, expected):
+def test_reads(text, expected):
     made = gx.read(text, OWN)
     assert expected is None or made == expected
     assert gx.read(repr(made), OWN) == made
@@ -145,7 +145,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("text, message", REFUSED.values(), ids=REFUSED)
-def test_all_else_is_refused(text, message, tmp_path, monkeypatch):
+def test_everything_else_is_refused(text, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"^read: ") as error:
         gx.read(text)
@@ -153,13 +153,13 @@ def test_all_else_is_refused(text, message, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_text_is_a_string():
+def test_a_string_is_read_as_a_string():
     read: Any = gx.read
     with pytest.raises(TypeError, match="the text must be a string"):
         read(gx.sgd())
 
 
-def test_a_formula_is_code_and_no_data():
+def test_formulas_are_class_attributes_and_not_fields():
     """It is evaluated. One is made of what the record holds, which is one of a few words, or whole numbers: above."""
     for name in CASES:
         thing = getattr(gx, name)
@@ -205,7 +205,7 @@ def python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
 
-def test_nothing_is_run_opened_or_imported():
+def test_reading_runs_opens_and_imports_nothing():
     """Python's own audit events, of which `exec`, `open`, `import`, `os.system` and `pickle.find_class` are some."""
     path = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n"
     ended = python(path + WATCHED)

@@ -79,7 +79,7 @@ def test_the_readmes_loop():
 
 
 @pytest.mark.parametrize("steps_per_call", [None, 3, 50])
-def test_batches_of_a_list_are_those_of_the_plain_loop(steps_per_call):
+def test_batches_of_a_list_equal_a_plain_loop(steps_per_call):
     run = quiet(PARAMS, gx.adam(0.1), loss, LIST, 10, steps_per_call=steps_per_call)
     assert_near(of(run), plain(gx.adam(0.1), PARAMS, [LIST[i % 4] for i in range(10)]), 1e-5)
 
@@ -121,7 +121,7 @@ class Again:
         return iter([LIST[0], tuple(x[:1] for x in DATA)])
 
 
-def test_what_can_begin_again_does():
+def test_data_that_can_be_iterated_again_is_repeated():
     run = quiet(PARAMS, gx.sgd(0.1), loss, Again(), 4)
     assert run.stopped == "steps"
     assert_near(of(run), plain(gx.sgd(0.1), PARAMS, [*Again(), *Again()]), 1e-5)
@@ -129,7 +129,7 @@ def test_what_can_begin_again_does():
 
 # ---------------------------------------------------------------- what it keeps and tells
 @pytest.mark.promotes("its models, as users write them")
-def test_what_is_handed_in_stays_and_may_be_numbers():
+def test_arguments_are_not_donated_and_may_be_numbers():
     for params in (
         PARAMS,
         {"w": np.ones(3), "b": 0.0},
@@ -181,7 +181,7 @@ def test_another_learning_rate_or_length_does_not_compile_again():
 
 
 # ---------------------------------------------------------------- how it ends
-def test_patience_ends_it_and_the_best_is_kept():
+def test_patience_ends_the_run_and_the_best_is_kept():
     values = iter([3.0, 1.0, np.nan, 2.0, 0.5])
     seen = []
 
@@ -210,7 +210,7 @@ def test_callbacks_see_the_run_and_can_stop_it():
 
 
 @pytest.mark.parametrize("true", [np.bool_, jnp.bool_])
-def test_a_callback_answers_in_numpy_or_jax_too(true):
+def test_a_callback_may_return_a_numpy_or_jax_boolean(true):
     go = partial(quiet, PARAMS, gx.sgd(0.1), loss, DATA, 21, eval_every=7)
     run = go(callbacks=[lambda run: true(len(run.history["loss"]) > 7)])
     assert (run.stopped, len(run.history["loss"])) == ("callback", 14)
@@ -228,7 +228,7 @@ def interruptible():
 
 
 @pytest.mark.parametrize("how", ["signal", "exception", "signal twice"])
-def test_ctrl_c_keeps_what_there_is(interruptible, how, tmp_path):
+def test_ctrl_c_returns_the_run_so_far(interruptible, how, tmp_path):
     def callback(run):
         if len(run.history["loss"]) == 12:
             if how == "exception":
@@ -292,7 +292,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.promotes("its models, as users write them")
-def test_a_run_that_is_killed_goes_on(tmp_path):
+def test_a_killed_run_resumes(tmp_path):
     path = tmp_path / "run.npz"
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(path)])
     until = time.monotonic() + 120
@@ -308,7 +308,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path):
     assert_same(of(go(done + 33, checkpoint=path, resume=True)), of(go(done + 33)))
 
 
-def test_it_goes_on_from_a_state():
+def test_a_run_continues_from_a_state():
     first = quiet(PARAMS, gx.adam(0.1), loss, DATA, 4)
     again = quiet(first.params, gx.adam(0.1), loss, DATA, 3, state=first.state)
     whole = quiet(PARAMS, gx.adam(0.1), loss, DATA, 7)

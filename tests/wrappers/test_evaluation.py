@@ -119,7 +119,7 @@ ORACLES = {
 
 @pytest.mark.parametrize(("tx", "expected"), ORACLES.values(), ids=ORACLES)
 @pytest.mark.promotes("functions of the step, as users write them")
-def test_they_are_numpys_after_every_step(x64, tx, expected):
+def test_eval_params_equal_numpy(x64, tx, expected):
     params, evaluated = both(tx)
     trained, averages = map(np.array, zip(*expected))
     assert_near(params, trained, 1e-12)
@@ -127,7 +127,7 @@ def test_they_are_numpys_after_every_step(x64, tx, expected):
 
 
 @pytest.mark.promotes("Optax's arithmetic")
-def test_an_average_with_decay_is_optaxs_of_the_parameters(x64):
+def test_an_average_with_decay_equals_optax(x64):
     _, evaluated = both(gx.average_params(gx.sgd(RATE), 0.9))
     ema = optax.ema(0.9, debias=True)
     state, theirs = ema.init(jnp.asarray(START)), []
@@ -137,7 +137,7 @@ def test_an_average_with_decay_is_optaxs_of_the_parameters(x64):
     assert_near(evaluated, jnp.stack(theirs), 1e-12)
 
 
-def test_schedule_free_is_optaxs_to_evaluate(x64):
+def test_the_eval_params_of_schedule_free_equal_optax(x64):
     _, evaluated = both(gx.schedule_free(gx.sgd(RATE), 0.8))
     theirs = optax.contrib.schedule_free(optax.sgd(RATE), RATE, 0.8)
     params = jnp.asarray(START)
@@ -179,7 +179,7 @@ def test_schedule_free_in_float32():
 @pytest.mark.parametrize(
     "tx", [gx.lookahead(gx.sgd(1.0), every_k=2), gx.average_params(gx.sgd(1.0), start=2, every_k=2)]
 )
-def test_a_nan_between_is_not_seen(tx):
+def test_a_nan_between_the_steps_that_count_is_ignored(tx):
     """The updates that are not counted are not multiplied by 0."""
     params, gradients = jnp.zeros(2), [jnp.array([x, 1.0]) for x in (1.0, 2.0, jnp.nan, 3.0)]
     clean = [jnp.nan_to_num(g) for g in gradients]
@@ -188,7 +188,7 @@ def test_a_nan_between_is_not_seen(tx):
     assert_near(gx.eval_params(tx, state, params), gx.eval_params(tx, expected, params), 0)
 
 
-def test_an_average_follows_what_bfloat16_cannot():
+def test_an_average_keeps_changes_that_bfloat16_loses():
     """Steps of 1e-3 from 1 are lost in bfloat16, and the base of schedule_free takes them all the same."""
     for tx in (gx.schedule_free(gx.sgd(1e-3), 0.5), gx.average_params(gx.sgd(1e-3), 1.0)):
         params = jnp.ones(3, jnp.bfloat16)
@@ -238,7 +238,7 @@ def run(tx, steps=3):
 
 
 @pytest.mark.parametrize(("tx", "same"), SAME.values(), ids=SAME)
-def test_they_are_found_where_they_are(tx, same):
+def test_eval_params_are_found_at_any_depth(tx, same):
     params, state = run(tx)
     own, own_state = run(same)
     assert_near(gx.eval_params(tx, state, params), gx.eval_params(same, own_state, own))
@@ -246,7 +246,7 @@ def test_they_are_found_where_they_are(tx, same):
     assert moved == {"w": True, "b": True}
 
 
-def test_each_group_has_its_own_and_all_others_are_the_same_objects():
+def test_each_group_has_its_own_eval_params_and_the_others_are_the_same_objects():
     tx = gx.partition({"w": average}, default=gx.adam())
     params, state = run(tx)
     evaluated = gx.eval_params(tx, state, params)
@@ -273,7 +273,7 @@ class remembered(gx.Transformation):
         return jax.tree.map(lambda p: slots["share"] * p, params)
 
 
-def test_a_wrapper_of_ones_own():
+def test_a_users_wrapper():
     tx = gx.chain(gx.scale(1.0), remembered(gx.identity()))
     params, state = run(tx)
     assert_near(gx.eval_params(tx, state, params), jax.tree.map(lambda p: p / 2, params))
@@ -290,7 +290,7 @@ each = pytest.mark.parametrize("tx", EACH.values(), ids=EACH)
 
 
 @each
-def test_structure_and_dtypes_are_those_of_the_parameters(tx):
+def test_eval_params_have_the_structure_and_dtypes_of_the_parameters(tx):
     params = {
         "low": jnp.ones(3, jnp.bfloat16),
         "pair": (jnp.full((2,), 1 + 2j, jnp.complex64), None),
@@ -316,7 +316,7 @@ def test_structure_and_dtypes_are_those_of_the_parameters(tx):
 
 
 @each
-def test_before_the_first_update_they_are_the_parameters(tx):
+def test_before_the_first_update_eval_params_are_the_parameters(tx):
     for dtype in ("float32", "bfloat16"):
         params = params_of(dtype)
         evaluated = gx.eval_params(tx, tx.init(params), params)
@@ -326,7 +326,7 @@ def test_before_the_first_update_they_are_the_parameters(tx):
 
 
 @each
-def test_a_parameter_that_never_has_a_gradient_is_itself(tx):
+def test_eval_params_of_a_parameter_without_gradients_are_the_parameter(tx):
     params = params_of()
     still, state = params["b"], tx.init(params)
     for g in stream(params, 4):
@@ -347,7 +347,7 @@ def test_many_at_once():
 
 
 # ---------------------------------------------------------------- what is refused
-def test_what_is_refused():
+def test_bad_wrapper_input():
     p: Any = gx
     tx, params = p.average_params(p.sgd(RATE)), params_of()
     state, plain = tx.init(params), p.sgd(RATE).init(params)

@@ -138,7 +138,7 @@ def test_the_norm_is_over_all_leaves_that_have_a_gradient():
     assert_near(seen[0], {"a": jnp.array([1.6]), "b": jnp.array([[2.8]]), "c": jnp.array([5.0])})
 
 
-def test_a_gradient_that_is_clipped_or_scaled_before_does_not_matter():
+def test_clipping_or_scaling_before_does_not_matter():
     w = {"w": jnp.array([3.0, -1.0])}
     plain, tx = gx.sam(gx.adam()), gx.chain(gx.clip_by_global_norm(1e-3), gx.scale(7.0), gx.sam(gx.adam()))
     expected, got = (x.update(quadratic(w), x.init(w), w, grad_fn=quadratic)[0] for x in (plain, tx))
