@@ -41,7 +41,7 @@ collect_ignore = ["typing"]  # a user's code, right and wrong, for type checkers
 
 
 def pytest_configure(config):
-    """What one worker, run or command has compiled serves all others: most programs are met more than once."""
+    """All workers, runs and commands share one compilation cache: most programs occur more than once."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.rootpath / ".pytest_cache" / "jax")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
@@ -82,7 +82,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """The sample; and all tests of one transformation on one worker, so that what one compiles serves the others."""
+    """Select the sample, and put all tests of one transformation on one worker, where they share compiled programs."""
     from cases import CASES
 
     left_out, seed = [], sample_of(config)
@@ -101,7 +101,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A skip that does not say why it may be one is a failure."""
+    """Fail a test that is skipped without a declared reason."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and "declared" not in str(report.longrepr):
         report.outcome, report.longrepr = "failed", f"{item.nodeid}: an undeclared skip: {report.longrepr}"
@@ -110,7 +110,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(autouse=True)
 def _strict(request):
-    """No implicit promotion of dtypes or ranks, but where a test says whose arithmetic needs it."""
+    """Forbid implicit promotion of dtypes or ranks, except in tests marked with whose arithmetic needs it."""
     if request.node.get_closest_marker("promotes"):
         yield
     else:
@@ -126,6 +126,6 @@ def x64():
 
 @pytest.fixture
 def eager():
-    """Operation by operation: for what holds of the arithmetic, compiled or not, and would only wait for compiling."""
+    """Run operation by operation: for tests of the arithmetic, which would only wait for compilation."""
     with jax.disable_jit():
         yield

@@ -1,4 +1,4 @@
-"""What holds for every transformation of the registry."""
+"""The contract of every transformation of the registry."""
 
 import contextlib
 import copy
@@ -79,7 +79,7 @@ def test_every_public_transformation_is_registered():
 
 
 def test_every_public_name_is_in_an_example_that_runs():
-    """In its own docstring; of the protocol in the core, in the package's or the README; a recipe in `gradtx show`."""
+    """In its own docstring; for the core's protocol, in the package's or the README; for a recipe, in `gradtx show`."""
     examples = (gx.__doc__ or "") + (Path(__file__).parents[1] / "README.md").read_text()
     for module in (gx, gx.schedules):
         for name, thing in vars(module).items():
@@ -156,7 +156,7 @@ PAIRINGS += [("float32", other) for other in ("float16", "bfloat16", "float64")]
 
 @each_part_tx
 def test_the_state_is_a_fixed_point_and_updates_keep_their_dtype(tx, x64):
-    """Structure, shapes, dtypes and weak types, told without computing; parameters in one dtype, gradients in one."""
+    """Structure, shapes, dtypes and weak types, by `eval_shape`, for every dtype of parameters and of gradients."""
     promotion = "standard" if any(isinstance(piece, gx.pair) for piece in walk(tx)) else "strict"
     pairs_refused = any(isinstance(piece, (gx.orthogonalize, gx.scale_by_shape, gx.pair)) for piece in walk(tx))
     for params_dtype, gradient_dtype in PAIRINGS:
@@ -189,7 +189,7 @@ def test_the_state_is_a_fixed_point_and_updates_keep_their_dtype(tx, x64):
 @each_part_tx
 @pytest.mark.usefixtures("eager")
 def test_bfloat16_equals_float32_up_to_rounding_of_the_output(tx):
-    """Neither a hyperparameter, nor what is remembered or added up on the way, has the digits of bfloat16 alone."""
+    """Hyperparameters, slots and intermediate sums have more digits than bfloat16."""
     if any("grad_fn" in piece.needs for piece in walk(tx)):
         pytest.skip("declared: the gradient function sees points in the parameters' dtype")
     if isinstance(tx, (gx.kahan_summation, gx.master_weights, gx.stochastic_rounding)):
@@ -433,7 +433,7 @@ def test_slots_of_one_shape_are_each_sharded_as_their_own_parameter(tx, axis_typ
 
 
 @pytest.mark.parametrize("name", [name for name in gx.optimizers.__all__ if name in CASES])
-def test_gradients_of_any_size_have_finite_updates(name):
+def test_gradients_of_any_scale_have_finite_updates(name):
     needs = [x for x in inspect.signature(getattr(gx, name)).parameters.values() if x.default is x.empty]
     tx, params = CASES[name][0].tx if needs else getattr(gx, name)(), params_of()
     for size in (1e-38, 1e-30, 1e-24, 1e-15, 1e10, 1e18):
@@ -554,7 +554,7 @@ def test_complex_numbers_are_pairs_of_reals(case):
 @each
 @pytest.mark.usefixtures("eager")
 def test_permuting_renaming_and_splitting_leaves(case):
-    """To the bit, but for norms of them; what treats each coordinate alone does not see how they lie in leaves."""
+    """Bit for bit, except for norms; elementwise pieces do not depend on the split into leaves."""
     tx = case.tx
     if "where='w'" in repr(tx):
         pytest.skip("declared: it names a leaf")

@@ -1,4 +1,4 @@
-"""What XLA says that a jitted step costs: the bytes that it accesses, and its temporaries."""
+"""The cost of a jitted step according to XLA: the bytes that it accesses, and its temporaries."""
 
 from typing import Any
 

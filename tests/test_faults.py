@@ -1,4 +1,4 @@
-"""The table of faults: each applies to the code, and the tests catch one of them, another for other code.
+"""The table of faults: each applies to the code, and the tests catch one of them, which depends on the code.
 
 `python tests/faults.py` plants them all.
 """

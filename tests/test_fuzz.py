@@ -42,7 +42,7 @@ def compositions(draw: Any, depth: int = 6) -> Transformation:
 
 
 def altered(draw: Any, tx: Transformation, depth: int) -> Transformation:
-    """With other parts and other hyperparameters, of those that its own checks allow."""
+    """A transformation with other parts and hyperparameters that its checks allow."""
 
     def part(old):
         return altered(draw, REGISTERED[draw(ANY)] if draw(UP_TO[1]) else old, depth - 1)
@@ -79,7 +79,7 @@ DTYPES = ["float32", "float32", "bfloat16", "float16", "complex64"]
 
 
 class Leaf(NamedTuple):
-    """What a leaf is to be; not a tree."""
+    """The specification of a leaf; not a pytree."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -176,7 +176,7 @@ def it_prints_pickles_and_compares(tx: Transformation) -> None:
 
 
 def chain_is_associative(problem: Problem) -> None:
-    """P2: to the bit, states included; and it is what comes of one after another."""
+    """P2: bit for bit, states included, and equal to running one after another."""
     (a, b, c), params, gradients = problem.tx.links, *problem[1:]
     flat = gx.chain(a, b, c)
     for same in (gx.chain(gx.chain(a, b), c), gx.chain(a, gx.chain(b, c)), gx.chain(gx.identity(), flat)):

@@ -1,4 +1,4 @@
-"""The laws of composition: chain's algebra, and what each optimizer becomes when what it adds is made neutral."""
+"""The laws of composition: chain's algebra, and the limits in which one optimizer becomes another."""
 
 from functools import partial
 
@@ -94,7 +94,7 @@ rate = 0.03
 without_bias = gx.chain(gx.square(), gx.scale_by_ema(0.9), gx.sqrt())
 FAMILY = {
     "adam without a direction is corrected RMSProp": (gx.adam(rate, b1=0.0), gx.rmsprop(rate, 0.999, corrected=True)),
-    "adam without a size is momentum": (
+    "adam without a denominator is momentum": (
         gx.chain(gx.momentum(0.9), gx.scale_by_learning_rate(rate)),
         gx.chain(gx.precondition(gx.momentum(0.9), by=gx.chain(gx.scale(0.0)), eps=1.0), gx.sgd(rate)),
     ),
@@ -153,7 +153,7 @@ FAMILY = {
         gx.laprop(rate, b1=0.0, eps=1e-8),
         gx.adam(rate, b1=0.0),
     ),
-    "adabelief without a memory of the mean has only ε for a size": (
+    "adabelief whose average is the gradient has only ε for a denominator": (
         gx.adabelief(rate, b1=0.0, eps=1.0, eps_in_average=0.0),
         gx.sgd(rate),
     ),
@@ -172,7 +172,10 @@ FAMILY = {
         gx.radam(rate, 0.9, b2=0.5),
         gx.chain(gx.momentum(0.9), gx.scale_by_learning_rate(rate)),
     ),
-    "stable_adamw whose size never lags is adamw": (gx.stable_adamw(rate, b2=0.0), gx.adamw(rate, b2=0.0, eps=1e-6)),
+    "stable_adamw whose denominator never lags is adamw": (
+        gx.stable_adamw(rate, b2=0.0),
+        gx.adamw(rate, b2=0.0, eps=1e-6),
+    ),
     "adopt that forgets divides by the gradient before": (
         gx.adopt(rate, b1=0.0, b2=0.0),
         gx.chain(
@@ -260,7 +263,7 @@ def test_the_notes_average_of_a_series():
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-10, 1.0, 1e10, 1e30])
-def test_the_global_norm_at_any_size(size):
+def test_the_global_norm_at_any_scale(size):
     tree = {"a": jnp.full(3, 3 * size), "b": jnp.full((2, 2), -2 * size), "c": None}
     expected = size * (3 * 9 + 4 * 4) ** 0.5
     assert abs(float(gx.global_norm(tree)) / expected - 1) < 1e-6
@@ -281,7 +284,7 @@ def test_the_global_norm_in_low_precision(dtype, value, count):
 
 @pytest.mark.parametrize("size", [0.0, 2e-38, 1e-30, 1.0, 1e30, 1e37])
 def test_the_global_norm_of_constants(size):
-    """Within a compiled function XLA knows them, and what it makes of them must not overflow on the way."""
+    """XLA folds constants of a compiled function, which must not overflow on the way."""
     for count in (1, 30):
         got = jax.jit(lambda: gx.global_norm({"w": jnp.full(count, size), "b": jnp.zeros(())}))()  # noqa: B023
         assert abs(float(got) - size * count**0.5) <= 1e-6 * size * count**0.5
@@ -289,7 +292,7 @@ def test_the_global_norm_of_constants(size):
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_clipping_by_norm_does_not_hide_non_finite_gradients(bad):
-    """Half a gradient is not one: what is not finite makes NaN of all that the norm is of."""
+    """A non-finite coordinate makes NaN of every coordinate under the norm."""
     g = {"a": jnp.array([bad, 1.0]), "b": jnp.ones(2)}
     for tx, spared in ((gx.clip_by_global_norm(1.0), 0), (gx.clip_by_norm(2.0), 2)):
         u, _ = tx.update(g, tx.init(g))

@@ -1,4 +1,4 @@
-"""Imports point one way: down the layers, without a circle; and each module imports by itself."""
+"""Imports point down the layers, without a cycle; and each module imports by itself."""
 
 import ast
 import subprocess
@@ -126,7 +126,7 @@ def test_nothing_private_or_experimental_of_jax():
 
 
 def test_each_module_imports_by_itself():
-    """Without `gradtx/__init__.py`, whose order of imports could hold a circle together."""
+    """Without `gradtx/__init__.py`, whose order of imports could hide a cycle."""
     above = ("display", "__init__", "__main__")
     names = [module for module, name in NAMES.items() if name not in above]
     names = [name for name in names if find_spec("matplotlib") or not name.startswith("gradtx.plots")]

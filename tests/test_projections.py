@@ -1,4 +1,4 @@
-"""Projections: the nearest point of the set, found by another way."""
+"""Projections: the nearest point of the set, against another method."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The public face: names, completion, versions, imports."""
+"""Public names, completion, versions and imports."""
 
 import importlib
 import pkgutil

@@ -66,7 +66,7 @@ def compiled(tx: Any, size: int) -> Any:
 
 
 def accesses() -> None:
-    """What XLA says that a compiled Adam reads, writes and needs, for each parameter and beside them."""
+    """The bytes that a compiled Adam reads, writes and needs according to XLA, per parameter and in total."""
     for name, tx in {"gradtx": gx.adam(1e-3), "optax": optax.adam(1e-3)}.items():
         small, large = (compiled(tx, size) for size in (10**6, 2 * 10**6))
         a, b = (c.cost_analysis()["bytes accessed"] for c in (small, large))
@@ -139,7 +139,7 @@ def branches(rounds: int = 48) -> None:
 
 
 def imports() -> None:
-    """What `import gradtx` adds to `import jax`, over fresh processes."""
+    """The time that `import gradtx` adds to `import jax`, over fresh processes."""
     code = "import time; a = time.perf_counter(); import jax; b = time.perf_counter(); import gradtx; "
     code += "print(b - a, time.perf_counter() - b)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

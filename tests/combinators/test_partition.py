@@ -32,13 +32,13 @@ def paths(tree):
 
 
 def factors(tx, params=params):
-    """What is done to each parameter, where all that is done is to scale."""
+    """The factor of each parameter's update, for pieces that only scale."""
     u, _ = tx.update(params, tx.init(params), params)
     return {path: float(x.ravel()[0]) for path, x in leaves_by_path(u).items()}
 
 
 class reads_extra(gx.PerLeaf):
-    """Remembers what it was given."""
+    """Checks the shapes of its parameters and of an extra argument."""
 
     needs = ("curvature", "value")
 
@@ -530,7 +530,7 @@ not floating = identity()"""
 
 
 def test_explain_names_the_transformation_that_runs():
-    """The transformation that is said to run on a leaf, run on it alone, gives its update."""
+    """The transformation that `explain` names for a leaf gives the leaf's update when it runs alone."""
     inner = partition({"**/bias": gx.momentum(0.8)}, default=masked(gx.rms(0.9), "*/0/*", otherwise="identity"))
     tx = gx.precondition(gx.add(inner, freeze(gx.is_matrix)), by=gx.rms(), eps=0.1)
     gradients = list(stream(params))

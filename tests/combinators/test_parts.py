@@ -1,4 +1,4 @@
-"""A user's combinator of a tuple of transformations works everywhere that gradtx goes through the parts of one."""
+"""A user's combinator of a tuple of transformations works everywhere that gradtx walks through parts."""
 
 import jax
 import pytest

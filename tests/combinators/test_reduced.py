@@ -1,4 +1,4 @@
-"""Transformations that run on fewer numbers than there are coordinates: what comes out, what is held, and errors."""
+"""Transformations that run on fewer numbers than there are coordinates: updates, state and errors."""
 # pyright: reportArgumentType=false
 
 import jax
@@ -116,7 +116,7 @@ def test_the_state_has_the_documented_number_of_bytes(tx, numbers):
     ids=["adafactor", "came", "sm3", "novograd", "adam_mini", "adam_mini in blocks"],
 )
 def test_reduced_slots_on_a_mesh(tx, axis_type, spec):
-    """Those with the sharded axis are sharded, if the mesh says so explicitly; the updates are those of one device."""
+    """On an explicit mesh, slots with the sharded axis are sharded; the updates equal those of one device."""
     params = {"w": jnp.arange(1024.0).reshape(16, 64) / 64, "b": jnp.ones(3)}
     gradients = list(stream(params, 3))
     single, _ = follow(tx, params, gradients)

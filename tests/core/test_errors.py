@@ -1,4 +1,4 @@
-"""Bad input, as a table: what is done, and the type of the error with the words of its message, or what comes of it.
+"""Bad input, as a table: a call, and the type and message of its error, or its result.
 
 No message of JAX, NumPy or Python's binding of arguments may reach a user: each error is raised by a `raise` of gradtx.
 """
@@ -39,7 +39,7 @@ def update(updates=params, state=state, params=params, tx=tx, **extra):
 
 
 class forgetful(gx.PerLeaf):
-    """Returns other slots than it began with."""
+    """Returns slots with another name than its `init_leaf`."""
 
     def init_leaf(self, param):
         return {"mean": param}
@@ -53,7 +53,7 @@ class ruleless(gx.PerLeaf):
 
 
 def of_leaf(init=lambda p: {"n": p}, update=lambda g, slots: (g, slots)):
-    """The update by a piece that is made of these functions."""
+    """The update of a piece made of these functions."""
 
     class own(gx.PerLeaf):
         def init_leaf(self, param):
@@ -1514,7 +1514,7 @@ BUILT = {
 
 
 def of_tree(init=lambda p: {"n": jnp.zeros(1)}, update=lambda u, slots: (u, slots), needs=()):
-    """The update by a piece on whole trees that is made of these functions."""
+    """The update of a piece on whole trees made of these functions."""
 
     class own(gx.Transformation):
         def init_tree(self, params):
@@ -1528,7 +1528,7 @@ def of_tree(init=lambda p: {"n": jnp.zeros(1)}, update=lambda u, slots: (u, slot
 
 
 def of_context(rule, wrap=lambda tx: tx):
-    """The update, without parameters, by a piece whose rule reads the context."""
+    """The update, without parameters, of a piece whose rule reads the context."""
 
     class own(gx.PerLeaf):
         def update_leaf(self, g, slots, context):
@@ -1538,7 +1538,7 @@ def of_context(rule, wrap=lambda tx: tx):
 
 
 def of_init(init, wrap=lambda tx: tx):
-    """The initial state of a piece whose rule is of one array, and whose slots are of the tree."""
+    """The initial state of a `PerLeaf` that defines `init_tree`."""
 
     class own(gx.PerLeaf):
         def init_tree(self, params):
@@ -1864,7 +1864,7 @@ THEIRS = (
 
 
 def refused(act, error, words):
-    """It raises the error, with the words, by a `raise` of gradtx, and with no words of another library."""
+    """Check that the call raises this error and message, by a `raise` of gradtx and in no words of another library."""
     with pytest.raises(error, match=words) as caught:
         act()
     *_, (frame, line) = traceback.walk_tb(caught.value.__traceback__)

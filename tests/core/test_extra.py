@@ -1,4 +1,4 @@
-"""What `update` is given beside the gradient: value, key, grad_fn, value_fn and hvp."""
+"""The extra arguments of `update`: value, key, grad_fn, value_fn and hvp."""
 # pyright: reportArgumentType=false
 
 import jax
@@ -147,7 +147,7 @@ def test_an_error_in_a_users_function_is_not_changed():
 
 # ---------------------------------------------------------------- what the functions see
 def seen_by(tx, params, updates, out=None):
-    """What grad_fn and hvp are called with in one update, and that update; their results in the dtype `out`."""
+    """The arguments of grad_fn and hvp in one update, and the update; the functions return the dtype `out`."""
     seen = {}
 
     def recording(name):

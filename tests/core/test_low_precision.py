@@ -1,4 +1,4 @@
-"""Where bfloat16 loses what is added to it: averages, sizes, hyperparameters, parameters, sums of micro-batches."""
+"""Where additions in bfloat16 are lost: averages, denominators, hyperparameters, parameters, sums of micro-batches."""
 
 import chex
 import jax
@@ -71,7 +71,7 @@ def walked(tx, dtype, steps=1000, size=4000):
 
 @pytest.mark.parametrize("optimizer", [gx.sgd(1e-3), gx.adam(1e-3)], ids=["sgd", "adam"])
 def test_parameters_of_bfloat16_that_start_at_1_go_to_0_at_a_rate_of_a_thousandth(optimizer):
-    """Without more they stay at 1; with masters, and with what was lost, they are as near as bfloat16 has numbers."""
+    """Alone, they stay at 1; with master weights or Kahan summation they are as near as bfloat16 has numbers."""
     right = 1 - 1e-3 * np.arange(1, 1001)[:, None]
     assert (walked(optimizer, "bfloat16", size=1) == 1).all()
     got = walked(gx.master_weights(optimizer), "bfloat16", size=1)

@@ -21,7 +21,7 @@ def adahessian(
     hessian_power=1.0,
     diagonal: Any = None,
 ) -> Steps:
-    """The paper's algorithm 1, with the ε of its code; `diagonal` may be an `every`, of which k is read."""
+    """The paper's algorithm 1, with the ε of its code; k is read from `diagonal` if it is an `every`."""
     m, v, h, every_k = 0.0, 0.0, 0.0, getattr(diagonal, "every_k", 1)
     for t, g in zip(count(1), gradients):
         h = hvp(np.ones_like(w)) if t % every_k == 1 % every_k else h

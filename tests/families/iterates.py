@@ -48,7 +48,7 @@ def schedule_free_adamw(
 
 
 def swa(gradients: Gradients, inner: Any, start=1, every_k=1) -> Steps:
-    """Before plain descent, of which the rate is read: the average does not move the parameters."""
+    """Around plain descent, whose rate is read: the average does not move the parameters."""
     for g in gradients:
         yield -inner.links[-1].learning_rate * g
 
@@ -105,7 +105,7 @@ CURVED = {"asgd": True, "schedule_free_adamw": True}
 
 # ---------------------------------------------------------------- other libraries
 def of_fast(tx: Any) -> tuple[Any, Any]:
-    """Optax's lookahead, whose parameters are a pair, on the fast ones alone."""
+    """Optax's lookahead, whose parameters are a pair, applied to the fast ones alone."""
 
     def init(params):
         both = optax.LookaheadParams.init_synced(params)

@@ -25,7 +25,7 @@ EXPRESS = [
 
 
 def orthogonal(x: ndarray, method="newton_schulz", steps=5) -> ndarray:
-    """The matrix whose singular values are 1, or are where the iteration moves them."""
+    """The matrix with the same singular vectors and singular values of 1, or those that the iteration gives."""
     if method == "svd":
         u, s, vt = np.linalg.svd(x, full_matrices=False)
         return u * (s > 1e-12 * s.max()) @ vt
@@ -54,7 +54,7 @@ def muon(
     axes=(-2, -1),
     method="newton_schulz",
 ) -> Steps:
-    """With the average of PyTorch; `default` is plain descent if given, of which the rate is read."""
+    """With PyTorch's average; `default`, if given, is plain descent, whose rate is read."""
     inputs, outputs = (3, 4) if axes == (-2, -1) else (4, 3)
     factors = {"original": max(1, outputs / inputs) ** 0.5, "adam": 0.2 * sqrt(4), "spectral": sqrt(outputs / inputs)}
     gradients, again = tee(gradients)

@@ -178,7 +178,7 @@ CURVED = {"adafactor": True, "came": True}
 
 
 def precise_decay(step: Any, power: Any) -> Any:
-    """As Optax's own, which is computed in float32, and here in the parameters' dtype."""
+    """Optax's decay, which it computes in float32, in the parameters' dtype."""
     return 1 - (step + 1.0) ** -power
 
 

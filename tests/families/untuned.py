@@ -123,7 +123,7 @@ def momo_adam(
     eps=1e-8,
     lowest=0.0,
 ) -> Steps:
-    """The paper's algorithm 2: the averages start at 0, and what corrects them is in the step."""
+    """The paper's algorithm 2: the averages start at 0, and their correction is in the step."""
     m, v, f, product = 0.0, 0.0, 0.0, 0.0
     for t, g in zip(count(1), gradients):
         m = b1 * m + (1 - b1) * g
@@ -136,7 +136,7 @@ def momo_adam(
 
 
 def cocob(gradients: Gradients, w: ndarray, alpha=100.0) -> Steps:
-    """The paper's algorithm 2: what it says of w − w₀ is measured."""
+    """The paper's algorithm 2; w − w₀ is measured."""
     first = w.copy()
     largest, total, reward, theta = 0.0, 0.0, 0.0, 0.0
     for g in gradients:

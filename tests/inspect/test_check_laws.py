@@ -1,4 +1,4 @@
-"""`check_laws` refuses a piece for each law that it breaks, and none of those that keep them."""
+"""`check_laws` refuses a piece for each law that it breaks, and accepts pieces that satisfy all of them."""
 
 import jax
 import jax.numpy as jnp

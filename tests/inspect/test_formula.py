@@ -68,7 +68,7 @@ def threshold(x, total):
 
 
 def along(reduce, axis):
-    """Of a matrix, by its rows (axis −1) or columns (−2); a vector is as it is."""
+    """Apply it to the rows (axis −1) or columns (−2) of a matrix; a vector is one row."""
     return lambda x: reduce(x, axis=axis, keepdims=True) if x.ndim > 1 else x
 
 
@@ -202,7 +202,7 @@ LINE = re.compile(r"(?P<name>\S+) &(?P<sign>\\leftarrow|=) (?P<value>.*?)(?:,\\q
 
 
 def execute(lines, params, gradients, among):
-    """The updates that the lines compute: what is remembered is 0, or what its line says, before the first."""
+    """The updates that the lines compute; state starts at 0, or at the value in its line."""
     parsed = [found.groupdict() for line in lines if (found := LINE.fullmatch(line))]
     assert len(parsed) == len(lines)
     for line in parsed:
@@ -240,7 +240,7 @@ def execute(lines, params, gradients, among):
 
 
 def check(tx, shape=(4,), bound=1e-9):
-    """That the formula of the group that a leaf is in computes its updates."""
+    """Check that the formula of a leaf's group computes the leaf's updates."""
     params = {"w": jnp.asarray(np.random.default_rng(0).standard_normal(shape))}
     gradients = list(stream(params))
 

@@ -1,4 +1,4 @@
-"""Hyperparameters by name, and the table of what an optimizer remembers."""
+"""Hyperparameters by name, and the summary of an optimizer's state."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The periodic table: every cell trains, and every name is that of the recipe that does the same."""
+"""The periodic table: every cell trains, and every name is of the recipe that computes the same."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ BY_RATE = [gx.periodic_table(rate) for rate in RATES]
 
 @jax.jit
 def last_losses(batches: Any) -> Any:
-    """The losses of each batch of optimizers after 150 steps on ½·Σ cᵢ·wᵢ² from wᵢ = 1, as shares of the first."""
+    """The losses of each batch of optimizers after 150 steps on ½·Σ cᵢ·wᵢ² from wᵢ = 1, as fractions of the first."""
 
     def of(tx):
         def step(carry, _):

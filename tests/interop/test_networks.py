@@ -99,7 +99,7 @@ def haiku_with_batch_norm():
 
 
 class Library(NamedTuple):
-    """What the tests do with an example of the README, whose names are `r`."""
+    """How the tests use an example of the README, whose names are `r`."""
 
     module: str
     weights: str
@@ -178,7 +178,7 @@ def test_example_learns(library):
 
 @each_library
 def test_example_is_optax(library):
-    """Of SGD, for Optax's Adam rounds its bias correction: by 1e-5 at b2 = 0.999."""
+    """For SGD: Optax's Adam rounds its bias correction, by 1e-5 at b2 = 0.999."""
     decay = optax.add_decayed_weights(0.01, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
     theirs = example(library, 40, optax.chain(decay, optax.sgd(0.1, momentum=0.9)))
     own = example(library, 40, gx.chain(gx.add_weight_decay(0.01, where=gx.is_matrix), gx.sgd(0.1, momentum=0.9)))

@@ -49,7 +49,7 @@ def test_the_path_equals_a_plain_loop(tx):
 
 
 class told(gx.Transformation):
-    """Newton's step, if all that it is given is right; else NaN."""
+    """Newton's step if all extra arguments are right; else NaN."""
 
     needs = ("params", "value", "key", "grad_fn", "hvp")
 

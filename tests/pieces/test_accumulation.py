@@ -1,4 +1,4 @@
-"""What accumulates in little memory, and what goes by a leaf's root mean square."""
+"""Accumulators of little memory, and pieces that use a leaf's root mean square."""
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ def test_a_running_mean_counts_a_late_update_in_full_digits():
 
 
 @pytest.mark.parametrize("size", [1e-37, 1e-30, 1e-10, 1.0, 1e10, 1e30, 1e37])
-def test_a_root_mean_square_of_any_size(size):
+def test_a_root_mean_square_of_any_scale(size):
     g = {"a": jnp.full(3, 3 * size), "b": jnp.array([4 * size, 0.0])}
     assert abs(float(root_mean_square(g["a"])) / (3 * size) - 1) < 1e-6
     assert abs(float(root_mean_square(g["b"])) / (8**0.5 * size) - 1) < 1e-6
@@ -64,7 +64,7 @@ def test_a_nan_under_clip_by_rms_spreads_to_its_leaf_alone(bad):
 
 
 def test_adafactor_at_extreme_gradients():
-    """Gradients of 1e±15 have squares that float32 holds; the direction is of size 1, whatever theirs."""
+    """Gradients of 1e-12 and 1e15 have squares that float32 holds; the updates do not depend on their scale."""
     params = params_of()
     for g in stream(params, 1):
         expected, _ = follow(gx.adafactor(), params, [g])

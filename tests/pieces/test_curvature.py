@@ -1,4 +1,4 @@
-"""Hutchinson's estimate: right in the mean, by a vector of signs for each step and leaf."""
+"""Hutchinson's estimate: unbiased, with a vector of signs for each step and leaf."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What orthogonalize makes of matrices of any shape, scale, rank, layout and precision."""
+"""`orthogonalize` on matrices of any shape, scale, rank, layout and precision."""
 
 from itertools import pairwise
 
@@ -56,7 +56,7 @@ def test_the_singular_values_reach_the_band(method, steps, floor, band, rough_ba
 
 @pytest.mark.parametrize("steps", range(1, 9))
 def test_each_step_of_polar_express_is_the_best_after_those_before(steps):
-    """Of 1e-3 … 1, the farthest from 1 on either side are equally far: a digit that is wrong would tell."""
+    """Of the singular values from 1e-3 to 1, the farthest from 1 on either side are equally far."""
     x = np.geomspace(1e-3, 1, 1_000_001)
     for a, b, c in POLAR_EXPRESS[:steps]:
         x = a * x + b * x**3 + c * x**5

@@ -1,4 +1,4 @@
-"""Pieces that set the length of a leaf's update, and those that take a direction out of it."""
+"""Pieces that set the norm of a leaf's update, and pieces that remove a direction from it."""
 # pyright: reportArgumentType=false
 
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Parameters of low precision: what each way of adding to them gives, against NumPy in float64, and how it behaves."""
+"""Parameters of low precision: each method of adding to them, against NumPy in float64."""
 
 import io
 from typing import Any
@@ -48,7 +48,7 @@ def test_nearest_is_numpys_conversion(dtype):
 
 # ---------------------------------------------------------------- at random
 def landed(p, g, dtype, draws):
-    """Where each p lands with its update g: a row of draws each."""
+    """The values to which p + g rounds: a row of draws for each."""
     params = jnp.broadcast_to(jnp.asarray(p, dtype)[:, None], (len(p), draws))
     tx = gx.stochastic_rounding()
     u, _ = tx.update(jnp.broadcast_to(jnp.asarray(g)[:, None], params.shape), tx.init(params), params, key=KEY)
@@ -57,7 +57,7 @@ def landed(p, g, dtype, draws):
 
 @low
 def test_it_rounds_to_the_two_neighbours_and_is_unbiased(dtype):
-    """Within 4 standard errors, where to the nearest would be off by 10 and more; at powers of 2 too."""
+    """Within 4 standard errors, where rounding to nearest is off by 10 or more; at powers of 2 too."""
     with np.errstate(invalid="ignore"):
         grid = np.arange(1 << 16, dtype=np.uint16).view(jnp.dtype(dtype)).astype(np.float64)
     grid = np.unique(grid[np.isfinite(grid)])
@@ -124,7 +124,7 @@ def test_it_needs_a_key_and_the_parameters():
 @low
 @pytest.mark.parametrize("same", [True, False])
 def test_a_parameter_and_its_compensation_are_the_sum_of_all_updates(dtype, same):
-    """Through zero too, where an update of the parameter's dtype cannot say each step: what is off, is in c."""
+    """Through zero too, where an update in the parameter's dtype cannot hold each step: c holds the rest."""
     random, steps, size = np.random.default_rng(0), 2000, 64
     start = np.asarray(rounded(random.standard_normal(size), dtype))
     gradients = rounded(random.standard_normal((steps, size)) * 0.02 - 0.003 * np.sign(start), dtype)
@@ -150,7 +150,7 @@ def test_a_parameter_and_its_compensation_are_the_sum_of_all_updates(dtype, same
 # ---------------------------------------------------------------- all three
 @each_way
 def test_only_low_precision_parameters_have_a_state(tx):
-    """Of float32 parameters nothing; of others 4 bytes a master, 2 what was lost, 0."""
+    """0 bytes for float32; otherwise 4 with master weights, 2 with Kahan summation, 0 with stochastic rounding."""
     params = {"f": jnp.ones(8), "b": jnp.ones(8, "bfloat16"), "h": jnp.ones(8, "float16"), "n": None}
     params |= {"i": jnp.arange(8), "e": jnp.ones((0, 2), "bfloat16")}
     held = gx.summary(tx, params).bytes - gx.summary(INNER, params).bytes

@@ -20,7 +20,7 @@ TWO = {"sgd": gx.sgd(0.1), "adam": gx.adam(0.1)}
 
 
 def ways(axes):
-    """What is drawn of each optimizer: the line, and the marker at the end."""
+    """The line and the end marker of each optimizer."""
     names = [text.get_text().split("  ")[0] for text in axes.get_legend().get_texts()]
     lines = {line.get_label(): line for line in axes.lines}
     heads = [line for line in axes.lines if line.get_markeredgecolor() == "white"]

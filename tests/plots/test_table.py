@@ -16,7 +16,7 @@ ADAM = ("momentum", "rms", "Adam", 2015)
 
 
 def cells(axes):
-    """What stands in each coloured cell: the texts, and the colour."""
+    """The texts and the colour of each cell."""
     found = []
     for patch in axes.patches:
         (x, y), width, height = patch.get_xy(), patch.get_width(), patch.get_height()
@@ -27,7 +27,7 @@ def cells(axes):
 
 
 def heading_of(axes, text):
-    """The direction and the size that a text stands under, as drawn."""
+    """The direction and the size of the cell of a text, as drawn."""
     (here,) = (t.get_position() for t in axes.texts if text in t.get_text().split("\n"))
     bold = [t for t in axes.texts if t.get_fontweight() == "bold"]
     direction = [t.get_text() for t in bold if t.get_position()[1] == here[1]]

@@ -1,4 +1,4 @@
-"""`reduce_on_plateau` against PyTorch (recorded) and Optax, and what a NaN, a missing value and a bad one do.
+"""`reduce_on_plateau` against PyTorch (recorded) and Optax, and with NaN, missing and bad values.
 
 | theirs | gradtx | difference |
 |---|---|---|
@@ -49,7 +49,7 @@ AGAINST_OPTAX = {
 
 
 def scales(tx: Any, losses: Any) -> jax.Array:
-    """What the updates are multiplied by, in one compiled loop."""
+    """The factors of the updates, in one compiled loop."""
 
     def step(state, loss):
         u, state = tx.update(jnp.ones(()), state, value=loss)

@@ -1,4 +1,4 @@
-"""Printed optimizers read back: what may be said, what is refused, and that nothing is run.
+"""Printed optimizers are read back: accepted and refused strings, and that no code runs.
 
 That every transformation and schedule is read as it prints, test_contract and test_schedules test.
 """
@@ -25,7 +25,7 @@ def halving(step):
 
 
 class twice(gx.PerLeaf):
-    """A piece of one's own."""
+    """A user's piece."""
 
     factor: gx.Scalar = 2.0
 
@@ -160,7 +160,7 @@ def test_a_string_is_read_as_a_string():
 
 
 def test_formulas_are_class_attributes_and_not_fields():
-    """It is evaluated. One is made of what the record holds, which is one of a few words, or whole numbers: above."""
+    """A formula is evaluated, so it must not come from data that is read."""
     for name in CASES:
         thing = getattr(gx, name)
         if isinstance(thing, type):
@@ -201,7 +201,7 @@ assert [event for event, _ in seen] == ["exec"], seen
 
 
 def python(code):
-    """What a new interpreter says; it must end well."""
+    """The output of a new interpreter, which must exit with 0."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
 

@@ -28,7 +28,7 @@ def by_pickle(states, path):
 
 
 def by_npz(states, path):
-    """One file; a state is what its paths begin with."""
+    """One file; the paths begin with the name of each state."""
     np.savez(path / "states.npz", **leaves_by_path(states))
     out: dict[str, Any] = {}
     with np.load(path / "states.npz", allow_pickle=False) as file:
@@ -276,7 +276,7 @@ def test_the_report_is_a_table():
 @pytest.mark.parametrize("form", ["pickle", "msgpack", "npz"])
 @pytest.mark.promotes("Optax's arithmetic")
 def test_adam_goes_on_where_optax_stopped(form, tmp_path, x64):
-    """What Optax remembers has paths as well."""
+    """The state of Optax has paths too."""
     params, theirs = params_of(jnp.float64), optax.adam(0.1)
     first, second = list(stream(params, 6))[:3], list(stream(params, 6))[3:]
     state = theirs.init(params)

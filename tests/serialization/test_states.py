@@ -1,4 +1,4 @@
-"""What earlier versions saved is restored, and continues as it did; `states/record.py` recorded it."""
+"""States that earlier versions saved are restored and continue identically; `states/record.py` recorded them."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Records a state of every transformation of the registry, as this version saves it, and what it does next.
+"""Records a state of every transformation of the registry, as this version saves it, and its next updates.
 
 PYTHONPATH=tests python tests/states/record.py
 

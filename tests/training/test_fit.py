@@ -31,7 +31,7 @@ def loss(params, batch):
 
 
 def telling(params, batch):
-    """A loss that tells which rows it saw."""
+    """A loss that shows which rows it saw."""
     return loss(params, batch), {"row": batch[2][0], "several": batch[0]}
 
 
@@ -115,7 +115,7 @@ def test_data_that_ends_ends_the_run():
 
 
 class Again:
-    """What can be gone through again, as a data loader, with a shorter batch at its end."""
+    """An iterable that can be iterated again, such as a data loader, with a shorter batch at its end."""
 
     def __iter__(self):
         return iter([LIST[0], tuple(x[:1] for x in DATA)])
@@ -221,7 +221,7 @@ def test_a_callback_may_return_a_numpy_or_jax_boolean(true):
 
 @pytest.fixture
 def interruptible():
-    """As in a terminal; what is started in the background may ignore SIGINT."""
+    """As in a terminal: a background process may ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

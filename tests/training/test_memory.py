@@ -1,4 +1,4 @@
-"""Nothing of a user's outlives its last use: losses, data and the arrays that they close over."""
+"""No object of a user outlives its last use: losses, data and the arrays that they close over."""
 
 import gc
 import weakref
@@ -17,7 +17,7 @@ STATM = Path("/proc/self/statm")
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """The resident memory of this process, in bytes."""
     if not STATM.exists():
         pytest.skip("declared: this system does not tell a process's memory in /proc")
     return int(STATM.read_text().split()[1]) * 4096
@@ -97,7 +97,7 @@ a_loss = loss_of(np.ones(2))
 
 
 def test_the_same_loss_is_traced_once():
-    """A function, and a method, which is another object at each look."""
+    """A function, and a method, which is a new object at each access."""
     model, other = Model(), Model()
     whole = partial(model.loss)
     for use in (lambda: a_step(model.loss), lambda: a_fit(model.loss), lambda: a_step(whole), lambda: a_fit(whole)):

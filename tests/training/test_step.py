@@ -24,7 +24,7 @@ def loss(params, batch):
 
 
 def with_more(params, batch, *more, returns=()):
-    """A loss that takes and returns more: a model state that counts examples, noise of the key, predictions as aux."""
+    """A loss with a model state that counts examples, noise from the key, and predictions as aux."""
     more, x = list(more), batch[0]
     count = more.pop(0) if "model_state" in returns else None
     value = loss(params, batch) + (jax.random.normal(more.pop()) * params["b"] if more else 0)

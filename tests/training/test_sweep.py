@@ -1,4 +1,4 @@
-"""Many optimizers as one record: each does what it does alone, in one compile."""
+"""Many optimizers as one record: each computes the same as alone, in one compilation."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""Updates in k parts: the mean's update at the last of them, nothing before, by the clock of what ran."""
+"""Updates in k parts: the update of the mean at the last part, nothing before it, and the inner clock."""
 
 from functools import partial
 from typing import Any
@@ -125,7 +125,7 @@ def test_without_a_guard_a_nan_affects_its_k_alone_if_the_inner_is_stateless(pla
 
 # ---------------------------------------------------------------- what the inner one is given
 class told(gx.Transformation):
-    """Emits the loss that it is told."""
+    """Emits the loss that it receives."""
 
     needs = ("value",)
 

@@ -1,4 +1,4 @@
-"""`apply`, the update and what it does to the parameters as one: the same, but where nothing is emitted."""
+"""`apply`, the update and its addition as one: equal to both, except where nothing is emitted."""
 
 from collections import OrderedDict
 
@@ -38,7 +38,7 @@ def separately(tx, g, state, params, **given):
 
 @pytest.mark.parametrize("name", WRAPPED)
 def test_apply_adds_the_update(name):
-    """Of gradients too that are not finite, the first and the last of a window among them."""
+    """For non-finite gradients too, the first and the last of a window among them."""
     tx, gradients = WRAPPED[name], list(stream(params, 8))
     if "skip_nonfinite" in repr(tx):
         for i, bad in ((1, jnp.nan), (4, jnp.inf), (5, jnp.nan)):
@@ -100,14 +100,14 @@ def test_a_mesh_equals_one_device(name, axis_type):
 
 
 def test_one_leaf_without_a_gradient_does_not_change():
-    """None is the whole tree there, and not the same as nothing emitted."""
+    """The tree is None there, which differs from emitting nothing."""
     for tx in (gx.adam(0.1), gx.skip_nonfinite(gx.adam(0.1)), gx.accumulate(gx.adam(0.1), 1)):
         w, state = tx.apply(jnp.ones(2), tx.init(jnp.ones(2)), None)
         assert w.tolist() == [1, 1] and state.step == 1
 
 
 def test_hypergradients_pass_through_branches():
-    """As they do where there is none: two parts of a batch, each the whole of it."""
+    """Equal to those without a branch: two equal parts are the whole batch."""
 
     def loss_after(rate, wrap, steps):
         tx = wrap(gx.adam(rate))

@@ -1,4 +1,4 @@
-"""The parameters to evaluate: against NumPy after each of many steps, and found in any composition."""
+"""`eval_params`: against NumPy after each of many steps, and in any composition."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def descent():
 
 
 def averaged(decay: Any, start=1, every=1):
-    """The weighted mean as it is defined: of all taken so far, each by the product of the decays after it."""
+    """The weighted mean by definition: each iterate weighs the product of the later decays."""
     taken, weights = [], []
     for t, w in enumerate(descent(), 1):
         if t >= start and (t - start) % every == 0:
@@ -52,7 +52,7 @@ def averaged(decay: Any, start=1, every=1):
 
 
 def as_in_pytorch(lambd, alpha, t0):
-    """ASGD of PyTorch, whose mean is kept by a share μ that the step before sets."""
+    """PyTorch's ASGD, whose average has a weight μ that the step before sets."""
     w, mean, eta, mu = START, 0 * START, RATE, 1.0
     for t, noise in enumerate(NOISE, 1):
         g = CURVATURE * w + noise
@@ -79,7 +79,7 @@ def slow_and_fast(every, share):
 
 
 def free(b1: Any, weight: Any = lambda step: 1.0, b2: Any = None):
-    """The paper's three sequences, all of them held; with b2, of Adam without momentum."""
+    """The paper's three sequences, all kept; with b2, for Adam without momentum."""
     x = z = y = START
     total, v = 0.0, 0.0
     for step, noise in enumerate(NOISE):
@@ -180,7 +180,7 @@ def test_schedule_free_in_float32():
     "tx", [gx.lookahead(gx.sgd(1.0), every_k=2), gx.average_params(gx.sgd(1.0), start=2, every_k=2)]
 )
 def test_a_nan_between_the_steps_that_count_is_ignored(tx):
-    """The updates that are not counted are not multiplied by 0."""
+    """Updates between the counted ones are not multiplied by 0."""
     params, gradients = jnp.zeros(2), [jnp.array([x, 1.0]) for x in (1.0, 2.0, jnp.nan, 3.0)]
     clean = [jnp.nan_to_num(g) for g in gradients]
     (_, state), (_, expected) = (follow(tx, params, stream) for stream in (gradients, clean))
@@ -189,7 +189,7 @@ def test_a_nan_between_the_steps_that_count_is_ignored(tx):
 
 
 def test_an_average_keeps_changes_that_bfloat16_loses():
-    """Steps of 1e-3 from 1 are lost in bfloat16, and the base of schedule_free takes them all the same."""
+    """Steps of 1e-3 from 1 are lost in bfloat16 parameters, but not in the base of schedule_free."""
     for tx in (gx.schedule_free(gx.sgd(1e-3), 0.5), gx.average_params(gx.sgd(1e-3), 1.0)):
         params = jnp.ones(3, jnp.bfloat16)
         state = tx.init(params)
@@ -259,7 +259,7 @@ def test_each_group_has_its_own_eval_params_and_the_others_are_the_same_objects(
 
 
 class remembered(gx.Transformation):
-    """A wrapper of one's own: it evaluates half the parameters."""
+    """A user's wrapper, which evaluates half the parameters."""
 
     inner: gx.Transformation
 

@@ -1,4 +1,4 @@
-"""A transformation that runs at some updates: when, on what, by which clock."""
+"""`every`: when the inner transformation runs, on which updates, and by which clock."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def test_an_average_is_corrected_by_the_inner_clock():
 
 @pytest.mark.parametrize("interval, runs", [(1, 20), (3, 7), (10, 2), (50, 1)])
 def test_held_updates_are_not_computed(interval, runs):
-    """A branch of the compiled program, the functions that update is given included."""
+    """They are a branch of the compiled program, including the functions passed to update."""
     calls = []
 
     def hvp(v):

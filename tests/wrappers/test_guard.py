@@ -1,4 +1,4 @@
-"""The guard: what is not finite changes nothing but its counts, and what comes after is as if it had not been."""
+"""The guard: a non-finite step changes only the counts, and later steps are unaffected."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def spoilt(g, bad=jnp.nan):
 
 
 def walked(tx, gradients, jit=True):
-    """The parameters on the way, and the last state."""
+    """The parameters after each step, and the last state."""
     theta, state, way = params, tx.init(params), []
     functions = {"grad_fn", "hvp"} & extra(tx).keys()
     update = jax.jit(tx.update, static_argnames=tuple(functions)) if jit else tx.update
@@ -126,7 +126,7 @@ def test_a_guard_without_outgoing_skips_the_same_steps(name):
 
 
 def test_new_slots_are_checked():
-    """Squares overflow before updates do: Adam would divide by ∞ for ever after."""
+    """Squares overflow before updates do: Adam would divide by ∞ from then on."""
     tx, g = gx.skip_nonfinite(gx.adam(0.1)), jnp.array([1e20])
     u, state = tx.update(g, tx.init(jnp.zeros(1)))
     assert u == 0 and counts(state) == [1, 1]
@@ -135,7 +135,7 @@ def test_new_slots_are_checked():
 
 
 class least(gx.Transformation):
-    """Remembers the smallest loss, ∞ before the first."""
+    """Keeps the smallest loss, ∞ before the first."""
 
     needs = ("value",)
 
