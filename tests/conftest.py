@@ -11,9 +11,9 @@ from zlib import crc32
 import jax
 import pytest
 
-# Compiling is what the tests wait for: thousands of small programs, each run a few times. XLA's former emitters compile
-# them in a third of the time; a jaxlib that does not know a flag ends at it.
-# GRADTX_AS_USERS_RUN=1 leaves XLA and JAX as users have them, but for the eight devices.
+# The tests mostly wait for compilation of thousands of small programs, each run a few times. XLA's former emitters
+# compile them in a third of the time; a jaxlib that does not know a flag ends at it.
+# GRADTX_AS_USERS_RUN=1 leaves XLA and JAX as users have them, except for the eight devices.
 AS_USERS_RUN = bool(os.environ.get("GRADTX_AS_USERS_RUN"))
 DEVICES = "--xla_force_host_platform_device_count=8" + ("" if AS_USERS_RUN else " --xla_backend_optimization_level=0")
 QUICK = "" if AS_USERS_RUN else "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
@@ -25,8 +25,8 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
         flags += f" {flag}" * known
     os.environ["XLA_FLAGS"] = flags
 
-# Of what is tested for the whole registry, each test takes one case in so many, another share for each test: every case
-# meets some of the tests, and every test some of the cases. The seed is the commit, so that each tests another sample.
+# A test of the whole registry runs one case in so many, a different sample for each test: every case meets some of the
+# tests, and every test some of the cases. The seed is the commit, so that each commit tests another sample.
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
     "test_contract": 10,
@@ -48,7 +48,7 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # where each operation was written, which nobody reads here
     jax.config.update("jax_traceback_in_locations_limit", 0)
-    gc.set_threshold(200_000, 50, 1000)  # what JAX keeps is gone through each time: a tenth of all time
+    gc.set_threshold(200_000, 50, 1000)  # each collection walks all that JAX keeps: a tenth of the time
     if AS_USERS_RUN:
         return
     # JAX makes an MLIR context, which knows all dialects, anew for each program: a third of all time. One serves all;

@@ -873,7 +873,7 @@ def check(faults: list[Fault]) -> int:
         for name in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / name, copy)
         (copy / ".pytest_cache").mkdir()
-        compiled = ROOT / ".pytest_cache" / "jax"  # shared with all other runs, for compiling is what takes the time
+        compiled = ROOT / ".pytest_cache" / "jax"  # shared with all other runs: most of the time is compilation
         compiled.mkdir(parents=True, exist_ok=True)
         (copy / ".pytest_cache" / "jax").symlink_to(compiled)
         where = [sys.executable, "-c", "import gradtx; print(gradtx.__file__)"]

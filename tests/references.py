@@ -449,7 +449,7 @@ def adopt(gradients: Gradients, learning_rate=1e-3, b1=0.9, b2=0.9999, eps=1e-6,
         yield -learning_rate * m
 
 
-# ---------------------------------------------------------------- what they are run on
+# ---------------------------------------------------------------- gradients
 SIZE = 17  # coordinates: a bias of 5 and a kernel of 3 × 4
 START = np.random.default_rng(0).standard_normal(SIZE)
 

@@ -13,7 +13,7 @@ from jax.extend.core import Literal
 
 from gradtx.core import leaves_by_path
 
-EXACT = {  # what moves, chooses or compares, and rounds nothing
+EXACT = {  # they move, choose or compare, and round nothing
     *("neg", "abs", "sign", "max", "min", "clamp", "select_n", "reduce_max", "reduce_min", "cummax", "cummin", "sort"),
     *("reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose", "rev", "concatenate", "pad", "copy"),
     *("slice", "dynamic_slice", "dynamic_update_slice", "gather", "split", "real", "imag", "complex", "conj", "iota"),

@@ -42,7 +42,7 @@ def registered(argument, several):
 each, each_tx = registered("case", ALL), registered("tx", ALL)
 each_part, each_part_tx = registered("case", PARTS), registered("tx", PARTS)
 
-# What remembers a number that it measured of all leaves: of a part of them, it remembers another.
+# Pieces that keep a number measured over all leaves: over a part of them, it is another.
 MEASURING = (
     gx.dadapt_distance,
     gx.prodigy_distance,
@@ -161,7 +161,7 @@ def test_the_state_is_a_fixed_point_and_updates_keep_their_dtype(tx, x64):
     pairs_refused = any(isinstance(piece, (gx.orthogonalize, gx.scale_by_shape, gx.pair)) for piece in walk(tx))
     for params_dtype, gradient_dtype in PAIRINGS:
         if params_dtype == "complex64" and pairs_refused:
-            continue  # declared: pairs of reals are no matrix, and another library's transformation has its own policy
+            continue  # declared: pairs of reals are not a matrix, and another library has its own policy
         like = {"w": (3, 4), "b": (4,)}
         params, g = (
             {k: jax.ShapeDtypeStruct(shape, dtype) for k, shape in like.items()}

@@ -18,7 +18,7 @@ def costs(tx: Any, size: int, leaves: int = 1, as_one: bool = False) -> Any:
         updates, state = tx.update(g, state, params)
         return jax.tree.map(jnp.add, params, updates), state
 
-    def apply(params, state, g):  # XLA gives what is made the memory of what was given, in the order of arguments
+    def apply(params, state, g):  # XLA gives results the memory of arguments, in the order of arguments
         return tx.apply(params, state, g)
 
     compiled: Any = jax.jit(apply if as_one else step, donate_argnums=(0, 1, 2)).lower(*arguments).compile()

@@ -63,7 +63,7 @@ def altered(draw: Any, tx: Transformation, depth: int) -> Transformation:
             continue
         try:
             other = dataclasses.replace(tx, **{name: new})
-        except (TypeError, ValueError):  # what it refuses stays as it was
+        except (TypeError, ValueError):  # a refused value stays as it was
             continue
         tx = other if len([*walk(other)]) <= MOST else tx
     return tx
@@ -95,7 +95,7 @@ TREES = st.recursive(
         | st.tuples(inner, inner)
     ),
     max_leaves=4,
-).filter(lambda tree: tree is not None)  # which is no parameters
+).filter(lambda tree: tree is not None)  # None has no parameters
 
 
 class Problem(NamedTuple):
@@ -140,7 +140,7 @@ def depth_of(tx: Any) -> int:
     return 1 + max((depth_of(x) for x in inner if isinstance(x, Transformation)), default=0)
 
 
-# ---------------------------------------------------------------- what holds
+# ---------------------------------------------------------------- laws
 TWICE = (gx.projections.simplex, gx.projections.l1_ball)
 """Declared: XLA may compute what comes in twice, with two roundings, and the largest of it is not among it then."""
 

@@ -124,7 +124,7 @@ FAMILY = {
     "lion of one decay is signum": (gx.lion(rate, 0.9, 0.9, weight_decay=0.0), gx.signum(rate, 0.9)),
     "qhm with all of the average is averaged momentum": (gx.qhm(rate, 0.9, 1.0), gx.averaged_momentum(rate, 0.9)),
     "qhm with none of it is SGD": (gx.qhm(rate, 0.9, 0.0), gx.sgd(rate)),
-    "qhm with its decay for a share is Nesterov's": (
+    "qhm with its decay as the weight is Nesterov's": (
         gx.qhm(rate, 0.9, 0.9),
         gx.chain(gx.scale(1 - 0.9), gx.nesterov(rate, 0.9)),
     ),
@@ -140,7 +140,7 @@ FAMILY = {
     "ademamix without its slow average is adam": (gx.ademamix(rate, alpha=0.0), gx.adam(rate)),
     "adan without the change is adam": (gx.adan(rate, 0.9, 0.9, 0.999, gain=0.0), gx.adam(rate)),
     "grokfast without gain is its inner": (gx.grokfast(gx.adam(rate), gain=0.0), gx.adam(rate)),
-    "cautious changes nothing of what never goes uphill": (
+    "cautious does not change an optimizer that never goes uphill": (
         gx.cautious(gx.adam(rate, b1=0.0), floor=1.0),
         gx.adam(rate, b1=0.0),
     ),

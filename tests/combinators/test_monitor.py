@@ -102,7 +102,7 @@ BAD_MEASURES = {
     "a vector": lambda u: u["w"],
     "a complex number": lambda u: jnp.sum(u["w"]) * 1j,
     "nothing": lambda u: None,
-    "a text": lambda u: "norm",
+    "a string": lambda u: "norm",
 }
 
 

@@ -248,7 +248,7 @@ def test_optaxs_transformations_as_members():
     assert_near(got, follow(masking, params, gradients)[0])
 
 
-# ---------------------------------------------------------------- what a member is given
+# ---------------------------------------------------------------- the arguments of a member
 def test_extra_arguments_shaped_like_the_parameters_are_cut():
     curvature = jax.tree.map(lambda x: 2 * x, params)
     tx = gx.chain(partition({"**/bias": reads_extra()}, default=gx.scale(3)), freeze("embed"))
@@ -288,7 +288,7 @@ def test_groups_within_groups():
     inner = partition({"**/bias": gx.scale(2), "**/w": gx.scale(3)})
     tx = partition({"layers/1/w": gx.scale(1), "layers/**": inner, "*": freeze()})
     assert factors(tx) == {"embed": 0, "layers/0/w": 3, "layers/0/bias": 2, "layers/1/w": 1, "layers/1/bias": 2}
-    # a pattern may choose what another group has; one that is nowhere is refused still
+    # a pattern may match leaves of another group; one that matches no leaf at all is still refused
     tx = partition({"**/bias": masked(gx.scale(2), "embed", otherwise="zero")}, default=gx.scale(1))
     assert factors(tx)["layers/0/bias"] == 0
     with pytest.raises(ValueError, match="where='embedding' chooses no parameter"):
@@ -628,7 +628,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         AttributeError,
         "chosen by path and shape: a leaf has shape, ndim and size, not 'dtype'",
     ),
-    "a rule that is no rule": (
+    "a rule of the wrong type": (
         lambda: partition({3: adam}),
         TypeError,
         "^partition: a rule must be a pattern, a function, or a label, got 3",
@@ -640,19 +640,23 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     ),
     "pairs": (lambda: partition([("*", adam)]), TypeError, "^partition: rules must be a dict of transformations, got"),  # pyright: ignore[reportArgumentType]
     "a number": (lambda: partition(3), TypeError, "^partition: rules must be a dict of transformations, got 3"),  # pyright: ignore[reportArgumentType]
-    "a member that is none": (
+    "a member that is not a transformation": (
         lambda: partition({"*/b": 0.1}),  # pyright: ignore[reportArgumentType]
         TypeError,
         r"^partition: rules\['\*/b'\] must be a transformation",
     ),
-    "a default that is none": (lambda: partition({}, 0.1), TypeError, "^partition: default must be a transformation"),  # pyright: ignore[reportArgumentType]
+    "a default that is not a transformation": (
+        lambda: partition({}, 0.1),
+        TypeError,
+        "^partition: default must be a transformation",
+    ),  # pyright: ignore[reportArgumentType]
     "otherwise": (
         lambda: masked(adam, "w", "keep"),  # pyright: ignore[reportArgumentType]
         ValueError,
         "^masked: otherwise must be 'identity' or 'zero', got 'keep'",
     ),
     "no otherwise": (lambda: masked(adam, "w"), TypeError, "masked needs the argument 'otherwise'"),  # pyright: ignore
-    "a mask that is no mask": (
+    "a mask of the wrong type": (
         lambda: masked(adam, {"w": 1}, "zero"),
         TypeError,
         "^masked: where must be .*a tree of booleans, got {'w': 1}",
@@ -672,7 +676,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         "^freeze: where='gate' chooses no parameter; there are embed, ",
     ),
-    "explain: what is no transformation": (
+    "explain: a number for a transformation": (
         lambda: explain(3, params),  # pyright: ignore[reportArgumentType]
         TypeError,
         "^explain: tx must be a transformation",

@@ -19,7 +19,7 @@ def emitted(tx, g):
     return tx.update(g, tx.init(g))[0]
 
 
-# ---------------------------------------------------------------- what comes out
+# ---------------------------------------------------------------- updates
 @pytest.mark.parametrize(
     "options, expected",
     [
@@ -73,7 +73,7 @@ def test_where_an_axis_is_of_size_one_factoring_changes_nothing(shape):
         assert_near(emitted(gx.factored(gx.running_sum(), min_size), g), g, 1e-6)
 
 
-# ---------------------------------------------------------------- what is held
+# ---------------------------------------------------------------- state
 @pytest.mark.parametrize(
     "tx, shapes",
     [

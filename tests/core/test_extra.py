@@ -67,7 +67,11 @@ BAD = {
         "unexpected argument 'value'; this optimizer takes grad_fn, hvp, key",
     ),
     # value and key
-    "a text for value": (update(plateau, value="low"), TypeError, "^reduce_on_plateau: value must be one real number"),
+    "a string for value": (
+        update(plateau, value="low"),
+        TypeError,
+        "^reduce_on_plateau: value must be one real number",
+    ),
     "a key for value": (update(plateau, value=key), TypeError, "^reduce_on_plateau: value must be one real number"),
     "values": (update(plateau, value=jnp.ones(2)), ValueError, r"one real number, got float32\[2\]"),
     "a complex value": (update(plateau, value=1j), ValueError, "one real number, got ~?complex"),
@@ -145,7 +149,7 @@ def test_an_error_in_a_users_function_is_not_changed():
         update(sam, grad_fn=broken)()
 
 
-# ---------------------------------------------------------------- what the functions see
+# ---------------------------------------------------------------- the arguments of the functions
 def seen_by(tx, params, updates, out=None):
     """The arguments of grad_fn and hvp in one update, and the update; the functions return the dtype `out`."""
     seen = {}

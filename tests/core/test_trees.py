@@ -67,7 +67,7 @@ class Box(NamedTuple):
 @pytest.mark.parametrize(
     "tree, paths",
     [
-        ({"a": {"kernel": Box(1.0)}, "b": [Box(2.0)]}, {"a/kernel", "b/0/value"}),  # as Flax boxes what a dict holds
+        ({"a": {"kernel": Box(1.0)}, "b": [Box(2.0)]}, {"a/kernel", "b/0/value"}),  # as Flax boxes the leaves of a dict
         (Box(1.0), {"value"}),
         ({"value": 1.0}, {"value"}),
         ({"a": {"value": 1.0}}, {"a/value"}),

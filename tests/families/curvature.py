@@ -92,7 +92,7 @@ LAWS = {  # where functions are given, they are those of the loss ½‖θ‖²
     ),
     "the bowl's diagonal is 1": (gx.hessian_diagonal(), gx.chain(gx.scale(0.0), gx.add_constant(1.0))),
     "a half power of squares is the absolute": (gx.chain(gx.square(), gx.power(0.5)), gx.abs()),
-    "a power of 1 changes no size": (gx.chain(gx.square(), gx.power(1.0)), gx.square()),
+    "a power of 1 changes nothing": (gx.chain(gx.square(), gx.power(1.0)), gx.square()),
     "every update is the transformation": (gx.every(gx.adam(rate), 1), gx.adam(rate)),
     "every without a memory repeats": (gx.every(gx.emit_params(), 3), gx.emit_params()),
     "sam without a radius sees the gradient at the parameters": (

@@ -211,7 +211,7 @@ OPTAX: dict[str, tuple[Any, Any]] = {
         gx.chain(gx.centralize(output_axis=0), gx.sgd(0.1)),
         optax.chain(optax.centralize(), optax.sgd(0.1)),
     ),
-    "projected onto what is not negative": (
+    "projected onto the nonnegative numbers": (
         gx.projected(gx.sgd(0.1), gx.lower_bound(0.0)),
         optax.chain(optax.sgd(0.1), optax.keep_params_nonnegative()),
     ),

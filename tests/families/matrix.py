@@ -125,7 +125,7 @@ OPTAX = {
         gx.muon(0.02, weight_decay=0.1, corrected=True, default=gx.nadam(0.003, eps=0.0)),
         optax.contrib.muon(0.02, weight_decay=0.1, eps=0.0, adam_learning_rate=0.003),
     ),
-    "muon by the size of adam, without Nesterov's step": (
+    "muon with the rule of adam, without Nesterov's step": (
         gx.muon(0.02, 0.8, nesterov=False, rule="adam", default=gx.adam(0.02, eps=0.0)),
         optax.contrib.muon(0.02, beta=0.8, nesterov=False, consistent_rms=0.2, eps=0.0),
     ),
@@ -173,11 +173,11 @@ LAWS = {
         matrices(gx.orthogonalize("polar_express", steps=9)),
         matrices(gx.orthogonalize("svd")),
     ),
-    "what is orthogonal stays": (
+    "an orthogonal matrix does not change": (
         matrices(gx.orthogonalize("svd"), gx.scale(3.0), gx.orthogonalize("svd")),
         matrices(gx.orthogonalize("svd")),
     ),
-    "by the size of adam is an rms of 0.2": (
+    "the rule of adam is an rms of 0.2": (
         matrices(gx.orthogonalize("svd"), gx.scale_by_shape("adam")),
         matrices(gx.orthogonalize("svd"), gx.unit_rms(), gx.scale(0.2)),
     ),

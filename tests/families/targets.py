@@ -200,7 +200,7 @@ LAWS = {
         gx.mars(gx.adam(rate), gain=0.0),
         gx.chain(gx.clip_by_norm(1.0), gx.adam(rate)),
     ),
-    "madgrad with momentum goes a share of the way": (
+    "madgrad with momentum goes a fraction of the way": (
         gx.madgrad(rate, 0.9),
         gx.chain(gx.madgrad(rate, 0.0), gx.scale(1 - 0.9)),
     ),
@@ -214,7 +214,7 @@ LAWS = {
     ),
     "noisy_sgd without noise is SGD": (gx.noisy_sgd(rate, variance=0.0), gx.sgd(rate)),
     "padam with the root is amsgrad": (gx.padam(rate, exponent=0.5), gx.amsgrad(rate)),
-    "padam without a size is momentum": (
+    "padam without a denominator is momentum": (
         gx.padam(rate, eps=0.0, exponent=0.0),
         gx.chain(gx.momentum(), gx.scale_by_learning_rate(rate)),
     ),
@@ -232,7 +232,7 @@ LAWS = {
         gx.pid(rate, 0.0, integral=0.0, derivative=0.5),
         gx.optimistic_sgd(rate, 0.5),
     ),
-    "acprop that foresees all has only ε for a size": (
+    "acprop with an exact average has only ε for a denominator": (
         gx.acprop(rate, b1=0.0, eps=1.0, eps_in_average=1.0),
         gx.sgd(rate / 2),
     ),
@@ -244,7 +244,7 @@ LAWS = {
     "a power of ½ is the root": (gx.power(0.5), gx.sqrt()),
     "a power of 0 is 1": (gx.power(0.0), gx.chain(gx.scale(0.0), gx.add_constant(1.0))),
     "steps to the power 0 are not counted": (gx.scale_by_step(0.0), gx.identity()),
-    "the norm of one leaf is clipped as that of all": (
+    "clip_by_norm of one leaf is clip_by_global_norm": (
         gx.partition({"w": gx.clip_by_norm(0.5)}, default=gx.sgd(rate)),
         gx.partition({"w": gx.clip_by_global_norm(0.5)}, default=gx.sgd(rate)),
     ),

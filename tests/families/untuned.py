@@ -298,8 +298,8 @@ LAWS = {
     "momo with a low bound is momentum": (gx.momo(rate, 0.0, -1e9), gx.sgd(rate)),
     "momo without momentum is Polyak's step": (gx.momo(10.0, 0.0), gx.polyak_sgd(10.0)),
     "momo_adam with a low bound is adam": (gx.momo_adam(rate, lowest=-1e9), gx.adam(rate)),
-    "leafwise changes nothing of what sees one coordinate": (gx.leafwise(gx.adam(rate)), gx.adam(rate)),
-    "a size of one divides by nothing": (
+    "leafwise does not change an elementwise optimizer": (gx.leafwise(gx.adam(rate)), gx.adam(rate)),
+    "a denominator of one changes nothing": (
         gx.precondition(gx.momentum(0.9), by=gx.ones(), eps=0.0),
         gx.momentum(0.9),
     ),

@@ -235,7 +235,7 @@ def test_complex_numbers_are_refused(tx):
         tx.init({"w": jnp.ones((2, 2), complex)})
 
 
-# ---------------------------------------------------------------- who gets what
+# ---------------------------------------------------------------- the groups of muon and scion
 def test_explain_shows_the_groups_of_muon():
     params = {
         "embed": jnp.ones((9, 4)),

@@ -120,7 +120,7 @@ def test_it_needs_a_key_and_the_parameters():
             tx.update(p, tx.init(p))
 
 
-# ---------------------------------------------------------------- with what was lost
+# ---------------------------------------------------------------- Kahan summation
 @low
 @pytest.mark.parametrize("same", [True, False])
 def test_a_parameter_and_its_compensation_are_the_sum_of_all_updates(dtype, same):

@@ -56,7 +56,10 @@ RIGHT: dict[str, tuple[str, Any]] = {
         gx.partition({gx.is_matrix: gx.monitor("size", gx.global_norm)}, default=gx.freeze(), optional=gx.is_matrix),
     ),
     "an infinite bound": (repr(gx.trust_ratio(bounds=(0.0, float("inf")))), gx.trust_ratio(bounds=(0.0, float("inf")))),
-    "one's own": ("chain(twice(3), fast(lr), sgd(of_step(halving)))", gx.chain(twice(3), fast(0.5), gx.sgd(halving))),
+    "a user's names": (
+        "chain(twice(3), fast(lr), sgd(of_step(halving)))",
+        gx.chain(twice(3), fast(0.5), gx.sgd(halving)),
+    ),
 }
 
 
@@ -87,7 +90,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a call of an attribute": ("chain().init(open('trap', 'w'))", "'chain.*init' may not be called"),
     "a call of a call": ("chain()()", r"'chain\(\)' may not be called"),
     "a call of a string": ("'chain'()", "may not be called"),
-    "a function that is no recipe": ("chain(global_norm({}))", "'global_norm' may not be called"),
+    "a function that is not a recipe": ("chain(global_norm({}))", "'global_norm' may not be called"),
     "another function of gradtx": ("fit()", "'fit' is not a name of gradtx"),
     "a base class": ("PerLeaf()", "'PerLeaf' is not a name"),
     "dunder names": ("__builtins__", "is not a name of gradtx"),
@@ -127,12 +130,12 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a large number in base 16": (f"scale(0x{'f' * 100_000})", "is refused"),
     "a large count": (f"chain(linear(0, 1, 0x{'f' * 100_000}))", "is refused"),
     "infinity": ("scale(1e999)", "must be a finite number, got inf"),
-    "what a piece refuses": (
+    "a value that a piece refuses": (
         "chain(\n  scale_by_ema(2.0))",
         "line 2, column 3: .*decay must be at least 0 and below 1",
     ),
     "an unknown argument": ("scale(facto=1)", "is refused: .*'facto'"),
-    "what a formula would say": ('reduced(scale(1), over=\'[open("trap", "w")]\')', "over must be 'leaf', 'rows'"),
+    "code that a formula would run": ('reduced(scale(1), over=\'[open("trap", "w")]\')', "over must be 'leaf', 'rows'"),
     "and how": ('reduced(scale(1), how=\'mean(open("trap", "w"))\')', "how must be 'mean', 'sum' or 'max'"),
     "brackets": ("(" * DEEP + ")" * DEEP, "is not how a transformation prints"),
     "open brackets": ("[" * DEEP, "is not how a transformation prints"),
@@ -173,7 +176,7 @@ import sys
 import gradtx as gx
 from test_read import REFUSED, RIGHT, OWN
 
-for text, _ in RIGHT.values():  # what is imported when first used
+for text, _ in RIGHT.values():  # imports at first use
     gx.read(text, OWN)
 ALLOWED = {"compile", "builtins.id"}  # of ast.parse, and of inspect, which asks for a signature and for no more
 SIGNATURE = {"__code__", "__defaults__", "__kwdefaults__"}

@@ -306,7 +306,7 @@ WRONG: dict[str, Any] = {  # saved, more arguments, what the message says
     ),
     "a dtype": ({**FLAT, f"{VELOCITY}/w": np.ones(3)}, {}, r"velocity/w'.* is float64\[3\], not float32\[3\]"),
     "objects": ({**FLAT, f"{VELOCITY}/w": np.array([None] * 3)}, {}, r"is object\[3\], not float32\[3\]"),
-    "a step that is no integer": ({**FLAT, "step": np.float32(1)}, {}, r"'step'.* is float32\[\], not int32\[\]"),
+    "a step that is not an integer": ({**FLAT, "step": np.float32(1)}, {}, r"'step'.* is float32\[\], not int32\[\]"),
     "no array": ({**FLAT, "step": "1"}, {}, "an array must be saved as 'step', got '1'"),
     "shapes alone": (jax.eval_shape(SGD.init, SMALL), {}, "an array must be saved as 'step'"),
     "a name that is nowhere": (STATE, {"renamed": {"velocty": "mean"}}, "'velocty', which is in no saved path; there"),

@@ -127,7 +127,7 @@ def test_data_that_can_be_iterated_again_is_repeated():
     assert_near(of(run), plain(gx.sgd(0.1), PARAMS, [*Again(), *Again()]), 1e-5)
 
 
-# ---------------------------------------------------------------- what it keeps and tells
+# ---------------------------------------------------------------- arguments, options and callbacks
 @pytest.mark.promotes("its models, as users write them")
 def test_arguments_are_not_donated_and_may_be_numbers():
     for params in (
@@ -376,7 +376,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(name, saved, tmp_path):
         quiet(**arguments | {"checkpoint": path})
 
 
-# ---------------------------------------------------------------- what is shown
+# ---------------------------------------------------------------- progress
 def test_progress_is_shown_by_tqdm_or_by_lines(capsys, monkeypatch):
     go = partial(gx.fit, PARAMS, gx.sgd(gx.schedules.linear(0.1, 0.0, steps=8)), loss, DATA, 5)
     go()

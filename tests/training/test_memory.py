@@ -121,7 +121,7 @@ def test_thousands_of_losses_fits_and_records_keep_no_memory():
             tx.init(w)
         gc.collect()
 
-    use(20)  # what JAX keeps for all that follow
+    use(20)  # fills caches that JAX keeps
     before = resident()
     use(1000)
     assert resident() - before < 200 * MIB  # the losses held 1,000 MiB

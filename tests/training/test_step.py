@@ -105,7 +105,7 @@ def test_integers_among_the_parameters_stay():
     assert params["n"].tolist() == [0, 1, 2] and params["n"].dtype == jnp.int32
 
 
-# ---------------------------------------------------------------- what the loss takes and returns
+# ---------------------------------------------------------------- the arguments and results of the loss
 @pytest.mark.parametrize("micro_batches", [1, 4])
 @pytest.mark.parametrize("has_key", [False, True])
 @pytest.mark.parametrize("returns", [(), ("aux",), ("model_state",), ("model_state", "aux")])

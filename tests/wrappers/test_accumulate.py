@@ -92,7 +92,7 @@ def test_only_the_needed_slots_are_kept():
     assert gx.accumulate(gx.polyak_step(), 2).init(params).slots["accumulate"].keys() == {"sum", "value"}
 
 
-# ---------------------------------------------------------------- what is not finite
+# ---------------------------------------------------------------- non-finite gradients
 @pytest.mark.parametrize("name", ["adam", "schedules", "a schedule in a group"])
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_an_inner_guard_skips_all_k_and_an_outer_guard_skips_one_part(name, bad):
@@ -123,7 +123,7 @@ def test_without_a_guard_a_nan_affects_its_k_alone_if_the_inner_is_stateless(pla
     assert jnp.isfinite(state.slots["accumulate"]["sum"]).all()
 
 
-# ---------------------------------------------------------------- what the inner one is given
+# ---------------------------------------------------------------- the arguments of the inner one
 class told(gx.Transformation):
     """Emits the loss that it receives."""
 

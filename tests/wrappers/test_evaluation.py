@@ -208,7 +208,10 @@ SAME = {
     "in a chain in a chain": (gx.chain(gx.scale(1.0), gx.chain(average, gx.identity())), average),
     "the last of a chain": (gx.chain(gx.average_params(gx.scale(1.0), 0.9), average), average),
     "the outermost": (gx.lookahead(average, 2), ahead),
-    "and the other way about": (gx.average_params(ahead, 0.5), gx.average_params(gx.lookahead(gx.sgd(RATE), 2), 0.5)),
+    "average_params around lookahead": (
+        gx.average_params(ahead, 0.5),
+        gx.average_params(gx.lookahead(gx.sgd(RATE), 2), 0.5),
+    ),
     "in every group": (gx.partition({"**": average}), average),
     "in a group's chain": (gx.masked(gx.chain(gx.identity(), average), None, otherwise="zero"), average),
     "among labels": (gx.partition({"a": average}, labels={"w": "a", "b": "a"}), average),
@@ -346,7 +349,7 @@ def test_many_at_once():
         assert_near((params[i], evaluated[i]), alone)
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- errors
 def test_bad_wrapper_input():
     p: Any = gx
     tx, params = p.average_params(p.sgd(RATE)), params_of()

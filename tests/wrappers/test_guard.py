@@ -95,7 +95,7 @@ def test_the_step_after_skipped_steps_is_unaffected(name):
         assert_near(clean, walked(INNER[name], gradients)[0], 1e-6)
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- refused steps
 @pytest.mark.parametrize("inner, g", [(gx.scale(1e30), 1e30), (gx.momentum(0.9), jnp.inf), (gx.sgd(1e30), -1e30)])
 def test_updates_are_checked(inner, g):
     tx = gx.skip_nonfinite(inner)
