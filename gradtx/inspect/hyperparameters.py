@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from gradtx.core import Schedule, State, Transformation, leaves_by_path
 from gradtx.core.arguments import checked
-from gradtx.core.errors import said
+from gradtx.core.errors import said, unknown
 from gradtx.core.root import keys_of
 from gradtx.core.transformation import TransformationLike
 from gradtx.wrappers.guard import skip_nonfinite
@@ -210,10 +210,12 @@ def _find(name: str, groups: list[list[Hyperparameter]]) -> list[Hyperparameter]
     """Return the one hyperparameter whose path the name identifies."""
     parts = str(name).split(".")
     found = [g for g in groups if g[0].path == name] or [g for g in groups if any(_says(parts, h.names) for h in g)]
-    if len(found) != 1:
-        problem = "is ambiguous" if found else "is unknown"
-        listed = ", ".join(g[0].path for g in found or groups) or "none"
-        raise ValueError(f"the hyperparameter {name!r} {problem}: {listed}")
+    listed = ", ".join(g[0].path for g in found or groups) or "none"
+    if not found:
+        known = [_short(g[0], groups) for g in groups]
+        raise ValueError(unknown("there is no hyperparameter", name, known, f"there are {listed}"))
+    if len(found) > 1:
+        raise ValueError(f"the hyperparameter {name!r} is ambiguous: {listed}")
     return found[0]
 
 

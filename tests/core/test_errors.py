@@ -946,7 +946,7 @@ GIVEN = {
     "keys of several types": (
         lambda: tx.init({1: weights, "a": weights}),
         ValueError,
-        "^chain.init: a dict must have keys of",
+        "^chain.init: in params, a dict must have keys of one type, such as strings$",
     ),
     "a tracer in init": (
         lambda: adam.init(leaked()),
@@ -1400,10 +1400,10 @@ BUILT = {
     "an unknown hyperparameter": (
         lambda: gx.set_hyperparameters(tx, {"lr": 1}),
         ValueError,
-        "'lr' is unknown: precond",
+        "^there is no hyperparameter 'lr': did you mean 'learning_rate'. There are precond",
     ),
     "one of several": (lambda: gx.set_hyperparameters(tx, {"decay": 0.5}), ValueError, "'decay' is ambiguous: "),
-    "no name": (lambda: gx.set_hyperparameters(tx, {3: 0.5}), ValueError, "the hyperparameter 3 is unknown"),
+    "no name": (lambda: gx.set_hyperparameters(tx, {3: 0.5}), ValueError, "^there is no hyperparameter '3'; there are"),
     "a list of values": (
         lambda: gx.set_hyperparameters(tx, [1]),
         TypeError,
@@ -1782,19 +1782,23 @@ WRITTEN = {
     # trees
     "two leaves of one path": (lambda: adam.init(both), ValueError, r"^two leaves have the same path, among \['a/b'\]"),
     **{
-        f"keys of several types, {name}": (act, ValueError, f"^{name}: a dict must have keys of one type")
-        for name, act in {
-            "chain.update": lambda: tx.update(mixed, state, params),
-            "chain.apply": lambda: tx.apply(mixed, state, params),
-            "apply_updates": lambda: gx.apply_updates(mixed, mixed),
-            "eval_params": lambda: gx.eval_params(tx, state, mixed),
-            "summary": lambda: gx.summary(tx, mixed),
-            "measurements": lambda: gx.measurements(mixed),
-            "global_norm": lambda: gx.global_norm(mixed),
-            "explain": lambda: gx.explain(tx, mixed),
-            "numeric_gradient": lambda: gx.numeric_gradient(lambda p: 1.0, mixed),
-            "check_laws": lambda: gx.check_laws(tx, mixed),
-            "fit": lambda: gx.fit(mixed, tx, lambda p, b: 1.0, weights, 1),
+        f"keys of several types, {name}": (
+            act,
+            ValueError,
+            f"^{name}: in {argument}, a dict must have keys of one type, such as strings$",
+        )
+        for (name, argument), act in {
+            ("chain.update", "updates"): lambda: tx.update(mixed, state, params),
+            ("chain.apply", "params"): lambda: tx.apply(mixed, state, params),
+            ("apply_updates", "params"): lambda: gx.apply_updates(mixed, mixed),
+            ("eval_params", "params"): lambda: gx.eval_params(tx, state, mixed),
+            ("summary", "params"): lambda: gx.summary(tx, mixed),
+            ("measurements", "state"): lambda: gx.measurements(mixed),
+            ("global_norm", "tree"): lambda: gx.global_norm(mixed),
+            ("explain", "params"): lambda: gx.explain(tx, mixed),
+            ("numeric_gradient", "params"): lambda: gx.numeric_gradient(lambda p: 1.0, mixed),
+            ("check_laws", "params"): lambda: gx.check_laws(tx, mixed),
+            ("fit", "params"): lambda: gx.fit(mixed, tx, lambda p, b: 1.0, weights, 1),
         }.items()
     },
     # the gradient's check

@@ -129,7 +129,7 @@ def test_scheduling_the_rate_keeps_the_state_and_scheduling_a_decay_adds_a_slot(
 
 
 BAD = {
-    "unknown": ({"rate": 1.0}, r"'rate' is unknown: .*learning_rate"),
+    "unknown": ({"rate": 1.0}, "^there is no hyperparameter 'rate': did you mean 'learning_rate'. There are precond"),
     "ambiguous": ({"decay": 0.5}, r"'decay' is ambiguous: precondition.direction.*, precondition.by"),
     "out of range": ({"by.decay": 1.5}, "scale_by_ema: decay must be at least 0 and below 1, got 1.5"),
     "a schedule": (
