@@ -173,6 +173,13 @@ FAULTS = [
         f"{BAD}[a typo]",
     ),
     Fault(
+        "an error of a user's function is taken for the piece's",
+        "core/checks.py",
+        "if not any(isinstance(x, type(context)) for x in frame.f_locals.values()):",
+        "if False:",
+        "tests/core/test_extra.py::test_an_error_in_a_users_function_is_not_changed",
+    ),
+    Fault(
         "shapes are not compared",
         "core/checks.py",
         "if jnp.shape(u) != jnp.shape(p):",

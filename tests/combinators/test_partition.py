@@ -646,10 +646,10 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         r"^partition: rules\['\*/b'\] must be a transformation",
     ),
     "a default that is not a transformation": (
-        lambda: partition({}, 0.1),
+        lambda: partition({}, 0.1),  # pyright: ignore[reportArgumentType]
         TypeError,
         "^partition: default must be a transformation",
-    ),  # pyright: ignore[reportArgumentType]
+    ),
     "otherwise": (
         lambda: masked(adam, "w", "keep"),  # pyright: ignore[reportArgumentType]
         ValueError,
