@@ -108,8 +108,8 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
             return jax.tree.map(lambda u: jnp.stack([u.real, u.imag]) if jnp.iscomplexobj(u) else u, out)
 
         for i, tree in enumerate(slope(parts)(tx)):
-            for path, slopes in leaves_by_path(tree, lambda x: isinstance(x, Transformation)).items():
-                for name, x in leaves_by_path(slopes).items():
+            for path, derivatives in leaves_by_path(tree, lambda x: isinstance(x, Transformation)).items():
+                for name, x in leaves_by_path(derivatives).items():
                     _finite(f"the derivative of {place('updates', path)} with respect to {name!r} in step {i}", x)
 
     laws = {
