@@ -1,4 +1,4 @@
-"""The lines of arguments that mean the same wherever they stand: a docstring"s entry begins with its line."""
+"""Lines of `Args:` for arguments with one meaning in the whole library: an entry begins with its line."""
 
 LINES = {
     "learning_rate": "η, the step size, 0 or more. A number, an array of shape () or a schedule.",

@@ -24,7 +24,7 @@ class Case(NamedTuple):
 
 
 def only_matrices(tx):
-    """What refuses vectors, where there are some."""
+    """A piece that refuses vectors, on the matrices of a tree that has both."""
     return gx.masked(tx, gx.is_matrix, otherwise="identity")
 
 

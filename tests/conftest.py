@@ -11,9 +11,9 @@ from zlib import crc32
 import jax
 import pytest
 
-# Compiling is what the tests wait for: thousands of small programs, each run a few times. XLA's former emitters compile
-# them in a third of the time; a jaxlib that does not know a flag ends at it.
-# GRADTX_AS_USERS_RUN=1 leaves XLA and JAX as users have them, but for the eight devices.
+# The tests mostly wait for compilation of thousands of small programs, each run a few times. XLA's former emitters
+# compile them in a third of the time; a jaxlib that does not know a flag ends at it.
+# GRADTX_AS_USERS_RUN=1 leaves XLA and JAX as users have them, except for the eight devices.
 AS_USERS_RUN = bool(os.environ.get("GRADTX_AS_USERS_RUN"))
 DEVICES = "--xla_force_host_platform_device_count=8" + ("" if AS_USERS_RUN else " --xla_backend_optimization_level=0")
 QUICK = "" if AS_USERS_RUN else "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
@@ -25,8 +25,8 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
         flags += f" {flag}" * known
     os.environ["XLA_FLAGS"] = flags
 
-# Of what is tested for the whole registry, each test takes one case in so many, another share for each test: every case
-# meets some of the tests, and every test some of the cases. The seed is the commit, so that each tests another sample.
+# A test of the whole registry runs one case in so many, a different sample for each test: every case meets some of the
+# tests, and every test some of the cases. The seed is the commit, so that each commit tests another sample.
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
     "test_contract": 10,
@@ -41,14 +41,14 @@ collect_ignore = ["typing"]  # a user's code, right and wrong, for type checkers
 
 
 def pytest_configure(config):
-    """What one worker, run or command has compiled serves all others: most programs are met more than once."""
+    """All workers, runs and commands share one compilation cache: most programs occur more than once."""
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.rootpath / ".pytest_cache" / "jax")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # where each operation was written, which nobody reads here
     jax.config.update("jax_traceback_in_locations_limit", 0)
-    gc.set_threshold(200_000, 50, 1000)  # what JAX keeps is gone through each time: a tenth of all time
+    gc.set_threshold(200_000, 50, 1000)  # each collection walks all that JAX keeps: a tenth of the time
     if AS_USERS_RUN:
         return
     # JAX makes an MLIR context, which knows all dialects, anew for each program: a third of all time. One serves all;
@@ -82,7 +82,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """The sample; and all tests of one transformation on one worker, so that what one compiles serves the others."""
+    """Select the sample, and put all tests of one transformation on one worker, where they share compiled programs."""
     from cases import CASES
 
     left_out, seed = [], sample_of(config)
@@ -101,7 +101,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A skip that does not say why it may be one is a failure."""
+    """Fail a test that is skipped without a declared reason."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail") and "declared" not in str(report.longrepr):
         report.outcome, report.longrepr = "failed", f"{item.nodeid}: an undeclared skip: {report.longrepr}"
@@ -110,7 +110,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(autouse=True)
 def _strict(request):
-    """No implicit promotion of dtypes or ranks, but where a test says whose arithmetic needs it."""
+    """Forbid implicit promotion of dtypes or ranks, except in tests marked with whose arithmetic needs it."""
     if request.node.get_closest_marker("promotes"):
         yield
     else:
@@ -126,6 +126,6 @@ def x64():
 
 @pytest.fixture
 def eager():
-    """Operation by operation: for what holds of the arithmetic, compiled or not, and would only wait for compiling."""
+    """Run operation by operation: for tests of the arithmetic, which would only wait for compilation."""
     with jax.disable_jit():
         yield

@@ -23,7 +23,7 @@ Steps = Iterator[ndarray]
 
 # ---------------------------------------------------------------- rows 5 to 14: descent and momentum
 def real(step: Any) -> Any:
-    """The step as a number to divide and to multiply, for JAX that promotes nothing."""
+    """The step as a floating number, for JAX without implicit promotion."""
     return step.astype(float) if isinstance(step, jax.Array) else step
 
 
@@ -82,14 +82,14 @@ def nesterov_looking_ahead(
         yield w, v
 
 
-# ---------------------------------------------------------------- rows 15 to 20: a size for each coordinate
+# ---------------------------------------------------------------- rows 15 to 20: a denominator for each coordinate
 def divide(a: Any, b: Any) -> ndarray:
     """a / b, where 0/0 is 0."""
     a, b = np.broadcast_arrays(a, b)
     return np.divide(a, b, out=np.zeros_like(a), where=(a != 0) | (b != 0))
 
 
-def size(s: Any, eps: float, eps_in_sqrt: bool) -> Any:
+def denominator(s: Any, eps: float, eps_in_sqrt: bool) -> Any:
     return sqrt(s + eps) if eps_in_sqrt else sqrt(s) + eps
 
 
@@ -97,7 +97,7 @@ def adagrad(gradients: Gradients, learning_rate=1e-2, eps=1e-8, eps_in_sqrt=Fals
     s = initial_value
     for g in gradients:
         s = s + g**2
-        yield -learning_rate * divide(g, size(s, eps, eps_in_sqrt))
+        yield -learning_rate * divide(g, denominator(s, eps, eps_in_sqrt))
 
 
 def rmsprop(
@@ -117,7 +117,7 @@ def rmsprop(
         m = decay * m + (1 - decay) * g
         correction = 1 - decay**t if corrected else 1.0
         spread = s / correction - (m / correction) ** 2 if centered else s / correction
-        u = divide(g, size(spread, eps, eps_in_sqrt))
+        u = divide(g, denominator(spread, eps, eps_in_sqrt))
         v = momentum * v + u
         yield -learning_rate * (u + momentum * v) if nesterov else -learning_rate * v
 
@@ -156,7 +156,7 @@ def adam(
         m = b1 * m + (1 - b1) * g
         s = b2 * s + (1 - b2) * g**2
         m_hat, s_hat = (m / (1 - b1**t), s / (1 - b2**t)) if corrected else (m, s)
-        yield -learning_rate * divide(m_hat, size(s_hat, eps, eps_in_sqrt))
+        yield -learning_rate * divide(m_hat, denominator(s_hat, eps, eps_in_sqrt))
 
 
 Schedule = Callable[[int], float]
@@ -229,7 +229,7 @@ def amsgrad(gradients: Gradients, learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-8
         yield -learning_rate * divide(m / (1 - b1**t), sqrt(s_hat) + eps)
 
 
-# ---------------------------------------------------------------- other sizes
+# ---------------------------------------------------------------- other denominators
 def laprop(gradients: Gradients, learning_rate=4e-4, b1=0.9, b2=0.999, eps=1e-15) -> Steps:
     n, m = 0.0, 0.0
     for t, g in zip(count(1), gradients):
@@ -449,7 +449,7 @@ def adopt(gradients: Gradients, learning_rate=1e-3, b1=0.9, b2=0.9999, eps=1e-6,
         yield -learning_rate * m
 
 
-# ---------------------------------------------------------------- what they are run on
+# ---------------------------------------------------------------- gradients
 SIZE = 17  # coordinates: a bias of 5 and a kernel of 3 × 4
 START = np.random.default_rng(0).standard_normal(SIZE)
 

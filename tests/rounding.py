@@ -1,4 +1,4 @@
-"""How much of what is computed hangs on rounding: the same computation with each operation rounded otherwise.
+"""How much a result depends on rounding: the same computation with each operation rounded otherwise.
 
 Monte Carlo arithmetic (Parker 1997): every result that is rounded is moved by up to an ulp, at random.
 """
@@ -13,7 +13,7 @@ from jax.extend.core import Literal
 
 from gradtx.core import leaves_by_path
 
-EXACT = {  # what moves, chooses or compares, and rounds nothing
+EXACT = {  # they move, choose or compare, and round nothing
     *("neg", "abs", "sign", "max", "min", "clamp", "select_n", "reduce_max", "reduce_min", "cummax", "cummin", "sort"),
     *("reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose", "rev", "concatenate", "pad", "copy"),
     *("slice", "dynamic_slice", "dynamic_update_slice", "gather", "split", "real", "imag", "complex", "conj", "iota"),
@@ -31,7 +31,7 @@ EXACT = {  # what moves, chooses or compares, and rounds nothing
 
 
 def rounded_otherwise(function: Any, arguments: Any, times: int) -> list[Any]:
-    """What the function gives when every operation in it is rounded otherwise."""
+    """The results of the function with every operation in it rounded otherwise."""
     with jax.disable_jit(False):
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
     leaves = jax.tree.leaves(arguments)
@@ -96,7 +96,7 @@ def assert_within(got: Any, run: Any, arguments: Any, bound: float, expected: An
 
 
 def apart(got: Any, expected: Any, others: list[Any], bound: float) -> str:
-    """The first leaf that is not within `bound`, and what the others add to it, of what is expected."""
+    """The first leaf that is not within `bound`, widened by the spread of the other roundings."""
     for (path, x), y, *several in zip(leaves_by_path(got).items(), *map(jax.tree.leaves, (expected, *others))):
         x, y, *several = (np.asarray(z, np.complex128) for z in (x, y, *several))
         regular = np.isfinite(y) & np.all([np.isfinite(z) for z in several], 0)

@@ -1,4 +1,4 @@
-"""Small trees, streams of gradients, and the comparison of what comes out."""
+"""Small trees, streams of gradients, and comparisons of updates."""
 
 import chex
 import jax
@@ -49,7 +49,7 @@ def schedules_of(tx):
 
 
 def follow(tx, params, gradients, update=None):
-    """The updates and the last state, of an update after another."""
+    """The updates and the last state of successive updates."""
     state, out = tx.init(params), []
     for g in gradients:
         u, state = (update or tx.update)(g, state, params, **extra(tx))

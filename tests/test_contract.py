@@ -1,4 +1,4 @@
-"""What holds for every transformation of the registry."""
+"""The contract of every transformation of the registry."""
 
 import contextlib
 import copy
@@ -42,7 +42,7 @@ def registered(argument, several):
 each, each_tx = registered("case", ALL), registered("tx", ALL)
 each_part, each_part_tx = registered("case", PARTS), registered("tx", PARTS)
 
-# What remembers a number that it measured of all leaves: of a part of them, it remembers another.
+# Pieces that keep a number measured over all leaves: over a part of them, it is another.
 MEASURING = (
     gx.dadapt_distance,
     gx.prodigy_distance,
@@ -79,7 +79,7 @@ def test_every_public_transformation_is_registered():
 
 
 def test_every_public_name_is_in_an_example_that_runs():
-    """In its own docstring; of the protocol in the core, in the package's or the README; a recipe in `gradtx show`."""
+    """In its own docstring; for the core's protocol, in the package's or the README; for a recipe, in `gradtx show`."""
     examples = (gx.__doc__ or "") + (Path(__file__).parents[1] / "README.md").read_text()
     for module in (gx, gx.schedules):
         for name, thing in vars(module).items():
@@ -93,7 +93,7 @@ def test_every_public_name_is_in_an_example_that_runs():
         assert f"gx.{name}" in examples
 
 
-def test_the_registry_is_of_what_it_names():
+def test_the_registry_has_the_classes_that_it_names():
     for name, several in CASES.items():
         if inspect.isclass(getattr(gx, name)):
             txs = [
@@ -156,12 +156,12 @@ PAIRINGS += [("float32", other) for other in ("float16", "bfloat16", "float64")]
 
 @each_part_tx
 def test_the_state_is_a_fixed_point_and_updates_keep_their_dtype(tx, x64):
-    """Structure, shapes, dtypes and weak types, told without computing; parameters in one dtype, gradients in one."""
+    """Structure, shapes, dtypes and weak types, by `eval_shape`, for every dtype of parameters and of gradients."""
     promotion = "standard" if any(isinstance(piece, gx.pair) for piece in walk(tx)) else "strict"
     pairs_refused = any(isinstance(piece, (gx.orthogonalize, gx.scale_by_shape, gx.pair)) for piece in walk(tx))
     for params_dtype, gradient_dtype in PAIRINGS:
         if params_dtype == "complex64" and pairs_refused:
-            continue  # declared: pairs of reals are no matrix, and another library's transformation has its own policy
+            continue  # declared: pairs of reals are not a matrix, and another library has its own policy
         like = {"w": (3, 4), "b": (4,)}
         params, g = (
             {k: jax.ShapeDtypeStruct(shape, dtype) for k, shape in like.items()}
@@ -188,8 +188,8 @@ def test_the_state_is_a_fixed_point_and_updates_keep_their_dtype(tx, x64):
 
 @each_part_tx
 @pytest.mark.usefixtures("eager")
-def test_bfloat16_is_float32_but_for_the_rounding_of_what_comes_out(tx):
-    """Neither a hyperparameter, nor what is remembered or added up on the way, has the digits of bfloat16 alone."""
+def test_bfloat16_equals_float32_up_to_rounding_of_the_output(tx):
+    """Hyperparameters, slots and intermediate sums have more digits than bfloat16."""
     if any("grad_fn" in piece.needs for piece in walk(tx)):
         pytest.skip("declared: the gradient function sees points in the parameters' dtype")
     if isinstance(tx, (gx.kahan_summation, gx.master_weights, gx.stochastic_rounding)):
@@ -282,7 +282,7 @@ def test_fresh_slots_in_an_old_run_give_the_first_updates_of_a_new_one(tx):
 
 # ---------------------------------------------------------------- jax's transformations
 @each_part_tx
-def test_scanned_it_is_a_loop(tx):
+def test_scan_equals_a_loop(tx):
     params = params_of()
     gradients = list(stream(params))
     expected, state = follow(tx, params, gradients)
@@ -293,7 +293,7 @@ def test_scanned_it_is_a_loop(tx):
 
 
 @each_tx
-def test_compiled_and_donated_it_is_what_it_is_operation_by_operation(tx):
+def test_compiled_and_donated_equals_operation_by_operation(tx):
     """Within 4 ulp at each of three steps, or what other roundings of every operation change: of points as large as
     the parameters, and of singular values that an iteration moves apart."""
     functions = {name: x for name, x in extra(tx).items() if name in FUNCTIONS}
@@ -313,7 +313,7 @@ def test_compiled_and_donated_it_is_what_it_is_operation_by_operation(tx):
 
 
 @each_tx
-def test_called_outside_of_jit_it_is_what_it_is_within(tx):
+def test_outside_of_jit_equals_inside(tx):
     functions = {name: x for name, x in extra(tx).items() if name in FUNCTIONS}
     given = {name: x for name, x in extra(tx).items() if name not in FUNCTIONS}
 
@@ -341,7 +341,7 @@ def test_apply_is_update_and_apply_updates(tx):
 
 @each_part_tx
 @pytest.mark.usefixtures("eager")
-def test_vmap_over_params_and_over_optimizers_is_a_loop(tx):
+def test_vmap_over_params_and_over_optimizers_equals_a_loop(tx):
     params = params_of()
     gradients = list(stream(params, 2))
 
@@ -448,7 +448,7 @@ def test_slots_of_one_shape_are_each_sharded_as_their_own_parameter(tx, axis_typ
 
 
 @pytest.mark.parametrize("name", [name for name in gx.optimizers.__all__ if name in CASES])
-def test_gradients_of_any_size_have_finite_updates(name):
+def test_gradients_of_any_scale_have_finite_updates(name):
     needs = [x for x in inspect.signature(getattr(gx, name)).parameters.values() if x.default is x.empty]
     tx, params = CASES[name][0].tx if needs else getattr(gx, name)(), params_of()
     for size in (1e-38, 1e-30, 1e-24, 1e-15, 1e10, 1e18):
@@ -569,7 +569,7 @@ def test_complex_numbers_are_pairs_of_reals(case):
 @each
 @pytest.mark.usefixtures("eager")
 def test_permuting_renaming_and_splitting_leaves(case):
-    """To the bit, but for norms of them; what treats each coordinate alone does not see how they lie in leaves."""
+    """Bit for bit, except for norms; elementwise pieces do not depend on the split into leaves."""
     tx = case.tx
     if "where='w'" in repr(tx):
         pytest.skip("declared: it names a leaf")
@@ -628,7 +628,7 @@ def test_a_saved_state_resumes_bit_exactly(tx):
         chex.assert_trees_all_equal(u, expected)
 
 
-def test_the_step_stays_at_its_last():
+def test_the_step_saturates():
     tx = gx.chain(gx.adam())
     params = params_of()
     state = tx.init(params)._replace(step=jnp.array(2**31 - 1, jnp.int32))

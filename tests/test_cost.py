@@ -1,4 +1,4 @@
-"""What XLA says that a jitted step costs: the bytes that it accesses, and its temporaries."""
+"""The cost of a jitted step according to XLA: the bytes that it accesses, and its temporaries."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def costs(tx: Any, size: int, leaves: int = 1, as_one: bool = False) -> Any:
         updates, state = tx.update(g, state, params)
         return jax.tree.map(jnp.add, params, updates), state
 
-    def apply(params, state, g):  # XLA gives what is made the memory of what was given, in the order of arguments
+    def apply(params, state, g):  # XLA gives results the memory of arguments, in the order of arguments
         return tx.apply(params, state, g)
 
     compiled: Any = jax.jit(apply if as_one else step, donate_argnums=(0, 1, 2)).lower(*arguments).compile()
@@ -32,7 +32,7 @@ def test_adam_costs_no_more_than_optax(size):
     assert accessed <= by_optax and temporary <= temporary_of_optax
 
 
-def test_a_clip_adds_one_reading_of_the_gradient():
+def test_a_clip_adds_one_read_of_the_gradient():
     """4 bytes a parameter. XLA counts the branch for extremes too, which reads it again and a factor beside it."""
     size, leaves = 10**5, 8
     accessed, temporary = costs(gx.chain(gx.clip_by_global_norm(1.0), gx.adamw()), size, leaves)

@@ -1,4 +1,4 @@
-"""The table of faults: each applies to the code, and the tests catch one of them, another for other code.
+"""The table of faults: each applies to the code, and the tests catch one of them, which depends on the code.
 
 `python tests/faults.py` plants them all.
 """
@@ -16,8 +16,12 @@ def test_it_applies(fault):
     assert f"def {test.partition('[')[0]}(" in (ROOT / file).read_text()
 
 
-def test_each_has_a_name_of_its_own():
+def test_names_are_unique():
     assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 30
+
+
+def test_the_readme_gives_their_number():
+    assert f"it introduces {len(FAULTS)} faults" in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_one_is_caught():

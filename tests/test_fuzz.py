@@ -42,7 +42,7 @@ def compositions(draw: Any, depth: int = 6) -> Transformation:
 
 
 def altered(draw: Any, tx: Transformation, depth: int) -> Transformation:
-    """With other parts and other hyperparameters, of those that its own checks allow."""
+    """A transformation with other parts and hyperparameters that its checks allow."""
 
     def part(old):
         return altered(draw, REGISTERED[draw(ANY)] if draw(UP_TO[1]) else old, depth - 1)
@@ -63,7 +63,7 @@ def altered(draw: Any, tx: Transformation, depth: int) -> Transformation:
             continue
         try:
             other = dataclasses.replace(tx, **{name: new})
-        except (TypeError, ValueError):  # what it refuses stays as it was
+        except (TypeError, ValueError):  # a refused value stays as it was
             continue
         tx = other if len([*walk(other)]) <= MOST else tx
     return tx
@@ -79,7 +79,7 @@ DTYPES = ["float32", "float32", "bfloat16", "float16", "complex64"]
 
 
 class Leaf(NamedTuple):
-    """What a leaf is to be; not a tree."""
+    """The specification of a leaf; not a pytree."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -95,7 +95,7 @@ TREES = st.recursive(
         | st.tuples(inner, inner)
     ),
     max_leaves=4,
-).filter(lambda tree: tree is not None)  # which is no parameters
+).filter(lambda tree: tree is not None)  # None has no parameters
 
 
 class Problem(NamedTuple):
@@ -140,7 +140,7 @@ def depth_of(tx: Any) -> int:
     return 1 + max((depth_of(x) for x in inner if isinstance(x, Transformation)), default=0)
 
 
-# ---------------------------------------------------------------- what holds
+# ---------------------------------------------------------------- laws
 TWICE = (gx.projections.simplex, gx.projections.l1_ball)
 """Declared: XLA may compute what comes in twice, with two roundings, and the largest of it is not among it then."""
 
@@ -176,7 +176,7 @@ def it_prints_pickles_and_compares(tx: Transformation) -> None:
 
 
 def chain_is_associative(problem: Problem) -> None:
-    """P2: to the bit, states included; and it is what comes of one after another."""
+    """P2: bit for bit, states included, and equal to running one after another."""
     (a, b, c), params, gradients = problem.tx.links, *problem[1:]
     flat = gx.chain(a, b, c)
     for same in (gx.chain(gx.chain(a, b), c), gx.chain(a, gx.chain(b, c)), gx.chain(gx.identity(), flat)):
@@ -256,7 +256,7 @@ CHECKS = {
 
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.promotes("Optax's arithmetic, in a pair; the check of the state is strict without one")
-def test_it_holds_for(name, pytestconfig):
+def test_the_contract_holds_for_random_compositions(name, pytestconfig):
     check, examples, few = CHECKS[name]
     many = pytestconfig.getoption("--fuzz")
     options = settings(

@@ -1,4 +1,4 @@
-"""The laws of composition: chain's algebra, and what each optimizer becomes when what it adds is made neutral."""
+"""The laws of composition: chain's algebra, and the limits in which one optimizer becomes another."""
 
 from functools import partial
 
@@ -94,7 +94,7 @@ rate = 0.03
 without_bias = gx.chain(gx.square(), gx.scale_by_ema(0.9), gx.sqrt())
 FAMILY = {
     "adam without a direction is corrected RMSProp": (gx.adam(rate, b1=0.0), gx.rmsprop(rate, 0.999, corrected=True)),
-    "adam without a size is momentum": (
+    "adam without a denominator is momentum": (
         gx.chain(gx.momentum(0.9), gx.scale_by_learning_rate(rate)),
         gx.chain(gx.precondition(gx.momentum(0.9), by=gx.chain(gx.scale(0.0)), eps=1.0), gx.sgd(rate)),
     ),
@@ -124,7 +124,7 @@ FAMILY = {
     "lion of one decay is signum": (gx.lion(rate, 0.9, 0.9, weight_decay=0.0), gx.signum(rate, 0.9)),
     "qhm with all of the average is averaged momentum": (gx.qhm(rate, 0.9, 1.0), gx.averaged_momentum(rate, 0.9)),
     "qhm with none of it is SGD": (gx.qhm(rate, 0.9, 0.0), gx.sgd(rate)),
-    "qhm with its decay for a share is Nesterov's": (
+    "qhm with its decay as the weight is Nesterov's": (
         gx.qhm(rate, 0.9, 0.9),
         gx.chain(gx.scale(1 - 0.9), gx.nesterov(rate, 0.9)),
     ),
@@ -140,7 +140,7 @@ FAMILY = {
     "ademamix without its slow average is adam": (gx.ademamix(rate, alpha=0.0), gx.adam(rate)),
     "adan without the change is adam": (gx.adan(rate, 0.9, 0.9, 0.999, gain=0.0), gx.adam(rate)),
     "grokfast without gain is its inner": (gx.grokfast(gx.adam(rate), gain=0.0), gx.adam(rate)),
-    "cautious changes nothing of what never goes uphill": (
+    "cautious does not change an optimizer that never goes uphill": (
         gx.cautious(gx.adam(rate, b1=0.0), floor=1.0),
         gx.adam(rate, b1=0.0),
     ),
@@ -153,7 +153,7 @@ FAMILY = {
         gx.laprop(rate, b1=0.0, eps=1e-8),
         gx.adam(rate, b1=0.0),
     ),
-    "adabelief without a memory of the mean has only ε for a size": (
+    "adabelief whose average is the gradient has only ε for a denominator": (
         gx.adabelief(rate, b1=0.0, eps=1.0, eps_in_average=0.0),
         gx.sgd(rate),
     ),
@@ -172,7 +172,10 @@ FAMILY = {
         gx.radam(rate, 0.9, b2=0.5),
         gx.chain(gx.momentum(0.9), gx.scale_by_learning_rate(rate)),
     ),
-    "stable_adamw whose size never lags is adamw": (gx.stable_adamw(rate, b2=0.0), gx.adamw(rate, b2=0.0, eps=1e-6)),
+    "stable_adamw whose denominator never lags is adamw": (
+        gx.stable_adamw(rate, b2=0.0),
+        gx.adamw(rate, b2=0.0, eps=1e-6),
+    ),
     "adopt that forgets divides by the gradient before": (
         gx.adopt(rate, b1=0.0, b2=0.0),
         gx.chain(
@@ -224,7 +227,7 @@ def test_the_family(x64, name):
     assert_near(made, parent, 2e-6 if name in IN_THE_LIMIT else 1e-12)
 
 
-def test_amsgrad_is_adam_while_the_size_grows():
+def test_amsgrad_is_adam_while_the_denominator_grows():
     params = params_of()
     growing = [jax.tree.map(lambda p, t=t: p * t, params) for t in range(1, 8)]
     amsgrad, _ = follow(gx.amsgrad(rate, correct_first=False), params, growing)
@@ -260,7 +263,7 @@ def test_the_notes_average_of_a_series():
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-10, 1.0, 1e10, 1e30])
-def test_the_global_norm_at_any_size(size):
+def test_the_global_norm_at_any_scale(size):
     tree = {"a": jnp.full(3, 3 * size), "b": jnp.full((2, 2), -2 * size), "c": None}
     expected = size * (3 * 9 + 4 * 4) ** 0.5
     assert abs(float(gx.global_norm(tree)) / expected - 1) < 1e-6
@@ -281,15 +284,15 @@ def test_the_global_norm_in_low_precision(dtype, value, count):
 
 @pytest.mark.parametrize("size", [0.0, 2e-38, 1e-30, 1.0, 1e30, 1e37])
 def test_the_global_norm_of_constants(size):
-    """Within a compiled function XLA knows them, and what it makes of them must not overflow on the way."""
+    """XLA folds constants of a compiled function, which must not overflow on the way."""
     for count in (1, 30):
         got = jax.jit(lambda: gx.global_norm({"w": jnp.full(count, size), "b": jnp.zeros(())}))()  # noqa: B023
         assert abs(float(got) - size * count**0.5) <= 1e-6 * size * count**0.5
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_a_clip_by_norm_mends_nothing(bad):
-    """Half a gradient is not one: what is not finite makes NaN of all that the norm is of."""
+def test_clipping_by_norm_does_not_hide_non_finite_gradients(bad):
+    """A non-finite coordinate makes NaN of every coordinate under the norm."""
     g = {"a": jnp.array([bad, 1.0]), "b": jnp.ones(2)}
     for tx, spared in ((gx.clip_by_global_norm(1.0), 0), (gx.clip_by_norm(2.0), 2)):
         u, _ = tx.update(g, tx.init(g))
@@ -318,7 +321,7 @@ def test_a_flip_of_sign_flips_the_updates_to_the_bit(tx):
 @pytest.mark.parametrize("tx", [gx.adam(rate, eps=0.0), gx.lion(rate, weight_decay=0.0), gx.lamb(rate, eps=0.0)])
 @pytest.mark.parametrize("scale", [1e-6, 1000.0])
 @pytest.mark.usefixtures("eager")
-def test_without_eps_the_gradients_scale_is_not_seen(tx, scale):
+def test_without_eps_the_scale_of_the_gradients_does_not_matter(tx, scale):
     params = params_of()
     expected, _ = follow(tx, params, stream(params, 4))
     scaled = (jax.tree.map(lambda x: scale * x, g) for g in stream(params, 4))
@@ -329,7 +332,7 @@ def test_without_eps_the_gradients_scale_is_not_seen(tx, scale):
     "tx", [gx.sgd(rate), gx.sgd(rate, 0.9, nesterov=True), gx.averaged_momentum(rate), gx.qhm(rate)]
 )
 @pytest.mark.usefixtures("eager")
-def test_what_is_linear_turns_with_the_gradients(tx):
+def test_linear_optimizers_commute_with_rotations(tx):
     turn = jnp.asarray(np.linalg.qr(np.random.default_rng(0).standard_normal((12, 12)))[0], jnp.float32)
     params = jnp.ones(12)
     expected, _ = follow(tx, params, stream(params, 4))

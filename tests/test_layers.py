@@ -1,4 +1,4 @@
-"""Imports point one way: down the layers, without a circle; and each module imports by itself."""
+"""Imports point down the layers, without a cycle; and each module imports by itself."""
 
 import ast
 import subprocess
@@ -100,7 +100,7 @@ def test_a_file_imports_from_its_own_layer_and_those_below(name):
         assert all(place < CORE.index(name.split("/")[1]) for place in below), imports(name)
 
 
-def test_there_is_no_circle():
+def test_imports_have_no_cycle():
     state: dict[str, int] = {}
 
     def visit(name: str, path: list[str]) -> None:
@@ -126,7 +126,7 @@ def test_nothing_private_or_experimental_of_jax():
 
 
 def test_each_module_imports_by_itself():
-    """Without `gradtx/__init__.py`, whose order of imports could hold a circle together."""
+    """Without `gradtx/__init__.py`, whose order of imports could hide a cycle."""
     above = ("display", "__init__", "__main__")
     names = [module for module, name in NAMES.items() if name not in above]
     names = [name for name in names if find_spec("matplotlib") or not name.startswith("gradtx.plots")]

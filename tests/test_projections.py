@@ -1,4 +1,4 @@
-"""Projections: the nearest point of the set, found by another way."""
+"""Projections: the nearest point of the set, against another method."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ SETS = [gx.projections.simplex(0.7), gx.projections.l1_ball(0.7), gx.clip_by_nor
 
 
 @pytest.mark.parametrize("tx", SETS)
-def test_to_project_twice_is_to_project_once_and_no_two_points_part(tx):
+def test_projecting_is_idempotent_and_not_expansive(tx):
     x, y = np.random.default_rng(0).standard_normal((2, 30))
     once = project(tx, x)
     assert np.allclose(project(tx, once), once, atol=1e-15)
@@ -76,7 +76,7 @@ def test_the_simplex_in_float32_beside_large_coordinates(size):
 
 
 @pytest.mark.parametrize("tx", [gx.projections.simplex(0.7), gx.projections.l1_ball(0.7)])
-def test_derivatives_are_those_of_differences(tx, x64):
+def test_derivatives_equal_finite_differences(tx, x64):
     x, v = jnp.asarray(np.random.default_rng(0).standard_normal((2, 9)))
     f = lambda x, total: type(tx)(total).update(x, tx.init(x))[0]  # noqa: E731
     _, got = jax.jvp(f, (x, 0.7), (v, 0.3))

@@ -1,4 +1,4 @@
-"""The public face: names, completion, versions, imports."""
+"""Public names, completion, versions and imports."""
 
 import importlib
 import pkgutil
@@ -18,7 +18,7 @@ PACKAGES = ["gradtx.schedules", "gradtx.typing"] + [
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_completion_shows_what_is_public(name):
+def test_completion_shows_the_public_names(name):
     module = importlib.import_module(name)
     assert sorted(dir(module)) == sorted(module.__all__)
     assert all(hasattr(module, public) for public in module.__all__)

@@ -42,13 +42,23 @@ def checked(function: Function) -> Function:
             if hasattr(error, "about"):
                 raise renamed(error, place(args), dict(zip(function.__code__.co_varnames, args)) | named) from None
             if str(error).startswith("Comparator raised exception"):
-                what = "a dict must have keys of one type, which can be sorted"
-                raise ValueError(f"{place(args)}: {what}") from error
+                given = inspect.signature(function).bind(*args, **named).arguments
+                where = "".join([f"in {name}, " for name, x in given.items() if not _sortable(x)][:1])
+                raise ValueError(f"{place(args)}: {where}a dict must have keys of one type, such as strings") from error
             if not isinstance(error, TypeError) or not (why := misfit(place(args), function, args, named)):
                 raise
         raise TypeError(why)
 
     return cast(Function, call)
+
+
+def _sortable(tree: Any) -> bool:
+    """Whether the keys of every dict in the tree can be sorted."""
+    try:
+        jax.tree.leaves(tree)
+    except ValueError:
+        return False
+    return True
 
 
 def _place(function: Any) -> Callable[[Any], str]:

@@ -1,6 +1,7 @@
 """Checks of the arguments of `init` and `update`, and of what pieces return: structure, shapes and dtypes."""
 
 import functools
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -74,8 +75,12 @@ def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
             continue
         this = place(name, path)
         if path not in need:
-            raise ValueError(f"{this} has no parameter: params has {_listed(need)}")
+            swapped = params is not None and path in leaves_by_path(params, is_none)
+            how = f": were {name} and params swapped? None stands for a leaf without a gradient" if swapped else ""
+            raise ValueError(f"{this} has no parameter: params has {_listed(need)}{how}")
         p = need[path]
+        if is_float0(p):
+            raise TypeError(f"{place('params', path)} is float0, a gradient: were {name} and params swapped?")
         for leaf_of, leaf in ((this, u), (place("params", path), p)):
             _has_values(leaf_of, leaf)
             if not differentiable(leaf_of, leaf):
@@ -205,14 +210,12 @@ def check_names(piece: Any, params: Any, rows: list[Any]) -> list[str]:
     """Return the names of the slots, or raise unless they are the same for all parameters."""
     first = next((row for row in rows if row is not None), {})
     if any(row is not None and row.keys() != first.keys() for row in rows):
-        named = {
-            path: _listed(row, none="no slots") for path, row in zip(leaves_by_path(params), rows) if row is not None
-        }
+        named = {path: _listed(row, none="none") for path, row in zip(leaves_by_path(params), rows) if row is not None}
         (path, one), *others = named.items()
         other = next(path for path, row in others if row != one)
         raise ValueError(
-            f"{type(piece).__name__}: init_leaf must name the same slots for all, got {one} for {path!r}, "
-            f"{named[other]} for {other!r}: for other rules on some parameters, use gx.partition"
+            f"{type(piece).__name__}: init_leaf must return the same slots for every leaf, got {one} for {path!r} and "
+            f"{named[other]} for {other!r}: use partition to give the leaves different pieces"
         )
     return [*first]
 
@@ -245,26 +248,51 @@ def _common(slots: Any, expected: Any) -> Any:
     return {name: _common(slots[name], x) for name, x in expected.items()} if both else slots
 
 
-def updated(piece: Any, *args: Any) -> tuple[Any, Any]:
+def updated(piece: Any, updates: Any, slots: Any, context: Any) -> tuple[Any, Any]:
     """Call `update_tree` and return its updates and its dict of slots, or raise."""
     name = type(piece).__name__
     try:
-        made = piece.update_tree(*args)
+        made = piece.update_tree(updates, slots, context)
     except jax.errors.JAXTypeError as error:
         raise TypeError(f"{name}: its update must be one that JAX can trace: {TRACEABLE}") from error
+    except KeyError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not any(isinstance(x, type(context)) for x in frame.f_locals.values()):
+            raise  # it is of other code, such as a function that was passed to update
+        kept = f"the slots are {_listed(slots)}" if slots else "it has no slots"
+        how = f"an extra argument must be declared, needs = ({error},), and passed to update by keyword"
+        raise ValueError(f"{name}: its update found no {error}: {kept}; {how}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        if context.params is not None or "NoneType" not in str(error):
+            raise
+        how = 'declare needs = ("params",), and call update(updates, state, params)'
+        raise ValueError(f"{name}: its update failed with None for context.params: if it reads them, {how}") from error
     if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
         raise TypeError(f"{name}: update_tree must return (updates, slots), with a dict of slots, got {said(made)}")
     return made
 
 
-def check_init(piece: Any, slots: Any) -> Any:
-    """Return the slots that `init_tree` returned, a dict of trees of arrays, or raise."""
+def initial(piece: Any, params: Any) -> Any:
+    """Call `init_tree` and return its slots, a dict of trees of arrays, or raise."""
     place = f"{type(piece).__name__}: init_tree"
+    try:
+        slots = piece.init_tree(params)
+    except (TypeError, AttributeError) as error:
+        if not hasattr(piece, "update_leaf") or piece.init_tree.__module__.startswith("gradtx."):
+            raise
+        how = "for a rule on one array, define init_leaf(self, param); for trees, use jax.tree.map"
+        raise TypeError(f"{place} failed on the whole tree of parameters, which it receives: {how}") from error
     if not isinstance(slots, dict):
         raise TypeError(f"{place} must return a dict of slots, got {said(slots)}")
     for path, x in leaves_by_path(slots).items():
         if not is_array(x) and not isinstance(x, (float, int, complex, jax.ShapeDtypeStruct)):
             raise TypeError(f"{place}: the slot {path!r} must be an array, got {said(x)}")
+    for name, slot in slots.items() if hasattr(piece, "update_leaf") else ():
+        try:
+            jax.tree.structure(params, is_leaf=is_none).flatten_up_to(slot)
+        except ValueError:
+            how = "for a slot of one array, define init_leaf(self, param)"
+            raise ValueError(f"{place} must return trees like params, got {said(slot)} as {name!r}: {how}") from None
     return slots
 
 

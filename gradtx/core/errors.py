@@ -89,10 +89,10 @@ NAMES = {
 
 def public(module: str, name: str, known: Iterable[str]) -> str:
     """A message about a name that a module lacks, with ours for a name of another library."""
-    plain = {x.replace("_", "").lower(): x for x in known} | NAMES
+    plain = {x.replace("_", "").lower(): x for x in known} | {other: f"gx.{ours}" for other, ours in NAMES.items()}
     if meant := plain.get(name.replace("_", "").lower()):
         return f"module {module!r} has no attribute {name!r}: did you mean {meant!r}?"
-    return unknown(f"module {module!r} has no attribute", name, known, "dir(gradtx) lists the names")
+    return unknown(f"module {module!r} has no attribute", name, known, f"dir({module}) lists the names")
 
 
 def about(error: Exception, place: str, value: Any) -> Exception:

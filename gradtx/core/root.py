@@ -95,7 +95,7 @@ def keys_of(tx: Any, name: str, part: Any) -> tuple[str, ...]:
 
 def own_slots(tx: Any, params: Any) -> Slots:
     """The initial slots of `tx`; with its age, if it counts."""
-    slots = checks.check_init(tx, tx.init_tree(params))
+    slots = checks.initial(tx, params)
     return slots | {"age": jnp.zeros((), jnp.int32)} if tx.counts else slots
 
 

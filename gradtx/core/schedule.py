@@ -3,6 +3,7 @@
 import math
 import numbers
 import operator
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -29,8 +30,10 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
             value = math.inf if isinstance(value, int) and value.bit_length() > 1023 else float(value)
         elif not (isinstance(value, (jax.Array, np.ndarray)) and arguments.is_real(value)):
+            quoted = isinstance(value, str) and re.fullmatch(r"[-+.\de]+", value, re.IGNORECASE)
             raise TypeError(
                 f"{place} must be a number, an array, a schedule or a function of the step, got {said(value)}"
+                + (f": write float({value!r})" if quoted else "")
             )
         elif value.shape:
             raise ValueError(f"{place} must be one number, got {describe(value)}: make many optimizers with jax.vmap")

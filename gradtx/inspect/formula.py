@@ -13,6 +13,7 @@ number of the update, from 1, `θ` the parameters, `θ0` the initial parameters,
 Names are local to the piece: in a composition, names that would be alike get subscripts.
 """
 
+import ast
 import dataclasses
 import itertools
 import math
@@ -53,7 +54,7 @@ def formula(tx: TransformationLike) -> str:
       A string: LaTeX between two `$$`.
 
     Raises:
-      ValueError: The formula of a piece does not define `u`.
+      ValueError: The formula of a piece is not valid, or does not define `u`.
 
     >>> import gradtx as gx
     >>> print(gx.formula(gx.adam()))
@@ -97,6 +98,24 @@ def _rules(tx: Groups) -> Iterator[tuple[str, Transformation]]:
             yield "otherwise" if i else "", inner
             return
         yield name if isinstance(tx, partition) else _text(where), inner
+
+
+def _assignments(tx: Transformation) -> Iterator[tuple[str, str]]:
+    """Yield the assignments of a piece's formula, each as its name and its expression."""
+    if not isinstance(tx.formula, str):
+        raise ValueError(_refused(tx, tx.formula))
+    for statement in (tx.formula or f"u = {type(tx).__name__}(g)").split(";"):
+        try:
+            (assignment,) = ast.parse(statement.strip()).body
+            (target,) = assignment.targets  # pyright: ignore[reportAttributeAccessIssue]
+            yield target.id, ast.unparse(assignment.value)  # pyright: ignore[reportAttributeAccessIssue]
+        except (SyntaxError, ValueError, AttributeError) as error:
+            raise ValueError(_refused(tx, statement.strip())) from error
+
+
+def _refused(tx: Transformation, statement: Any) -> str:
+    how = "expected assignments of arithmetic such as 'm = decay * m + (1 - decay) * g; u = m'"
+    return f"{type(tx).__name__}: formula: {how}, got {said(statement)}"
 
 
 def _text(where: Any) -> str:
@@ -160,12 +179,14 @@ class _Writer:
         if isinstance(tx, multiply):
             return math.prod((self.emit(link, g) for link in tx.links), start=tex(1))
         names = _Names(self, tx, g)
-        for statement in (tx.formula or f"u = {type(tx).__name__}(g)").split(";"):
-            name, _, expression = statement.strip().partition(" = ")
+        for name, expression in _assignments(tx):
             for called in re.findall(r"(\w+)\(", expression):
                 if called not in tx._kinds:
                     names.setdefault(called, function(called))
-            value = tex(eval(expression, {}, names))
+            try:
+                value = tex(eval(expression, {}, names))
+            except (TypeError, AttributeError) as error:
+                raise ValueError(_refused(tx, f"{name} = {expression}")) from error
             if name in names.remembered:
                 self.line(names[name], r"\leftarrow", value, names.get(f"{name}0"))
             elif name == "u" or name[-1] == "0" or (value.fixed and value.level >= POWER):
@@ -204,7 +225,7 @@ class _Writer:
         return Tex(text)
 
     def line(self, symbol: Tex, sign: str, value: Tex, start: Tex | None = None) -> Tex:
-        begins = rf",\quad {_subscript(symbol.text, '0')} = {start}" if start and start.number != 0 else ""
+        begins = rf",\quad {_subscript(symbol.text, '0')} = {start}" if start is not None and start.number != 0 else ""
         self.lines.append(f"{symbol} &{sign} {value}{begins}")
         return symbol
 

@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from gradtx.core import Schedule, State, Transformation, leaves_by_path
 from gradtx.core.arguments import checked
-from gradtx.core.errors import said
+from gradtx.core.errors import said, unknown
 from gradtx.core.root import keys_of, names_of, pieces
 from gradtx.core.transformation import TransformationLike
 
@@ -93,9 +93,11 @@ def set_hyperparameters(tx: TransformationLike, values: Mapping[str, Any]) -> Tr
     for name, value in values.items():
         for hyperparameter in _find(name, groups):
             if isinstance(hyperparameter.value, Schedule) or isinstance(value, Schedule) or callable(value):
+                rate = hyperparameter.owner == "scale_by_learning_rate: learning_rate"
+                how = "" if rate else "gx.restore(tx, params, state, strict=False) carries "
                 raise ValueError(
                     f"{hyperparameter.path} cannot change from {hyperparameter.value!r} to {value!r}: schedules are "
-                    "structure; make a new optimizer (for a learning rate, the state carries over)"
+                    f"structure. Make a new optimizer with the new value: {how}the state {'carries ' * rate}over"
                 )
             new = hyperparameter.convert(hyperparameter.owner, value)
             leaves[position[hyperparameter.names]] = _as(hyperparameter.value, new)
@@ -195,10 +197,12 @@ def _find(name: str, groups: list[list[Hyperparameter]]) -> list[Hyperparameter]
     """Return the one hyperparameter whose path the name identifies."""
     parts = str(name).split(".")
     found = [g for g in groups if g[0].path == name] or [g for g in groups if any(_says(parts, h.names) for h in g)]
-    if len(found) != 1:
-        problem = "is ambiguous" if found else "is unknown"
-        listed = ", ".join(g[0].path for g in found or groups) or "none"
-        raise ValueError(f"the hyperparameter {name!r} {problem}: {listed}")
+    listed = ", ".join(g[0].path for g in found or groups) or "none"
+    if not found:
+        known = [_short(g[0], groups) for g in groups]
+        raise ValueError(unknown("there is no hyperparameter", name, known, f"there are {listed}"))
+    if len(found) > 1:
+        raise ValueError(f"the hyperparameter {name!r} is ambiguous: {listed}")
     return found[0]
 
 

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from gradtx.core import State, Transformation, leaves_by_path
 from gradtx.core.arguments import checked
 from gradtx.core.checks import check_params
-from gradtx.core.errors import said
+from gradtx.core.errors import place, said
 from gradtx.core.transformation import TransformationLike
 
 Params = Any
@@ -45,7 +45,7 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
     ...         return g / jnp.abs(g) / 2, slots
     >>> gx.check_laws(half_sign())
     Traceback (most recent call last):
-    ValueError: half_sign: law not satisfied: at zero gradients, the updates are finite: the update '0/b' is not...
+    ValueError: half_sign: law not satisfied: at zero gradients, the updates are finite: updates['b'] in...
     """
     tx = Transformation.coerce("check_laws: tx", tx)
     if params is None:
@@ -97,18 +97,26 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
         gradients, tree = jax.tree.flatten(several[0])
         update(tree.unflatten([None, *gradients[1:]]), tx.init(params), params)
 
+    def zero() -> None:
+        for i, u in enumerate(loop(params, zeros)["updates"]):
+            for path, x in leaves_by_path(u).items():
+                _finite(f"{place('updates', path)} in step {i}", x)
+
     def slopes(slope: Any, several: Any) -> None:
         def parts(tx: Any) -> Any:
             out = loop(params, several, tx)["updates"]
             return jax.tree.map(lambda u: jnp.stack([u.real, u.imag]) if jnp.iscomplexobj(u) else u, out)
 
-        _finite("derivative (update/leaf/hyperparameter)", slope(parts)(tx))
+        for i, tree in enumerate(slope(parts)(tx)):
+            for path, derivatives in leaves_by_path(tree, lambda x: isinstance(x, Transformation)).items():
+                for name, x in leaves_by_path(derivatives).items():
+                    _finite(f"the derivative of {place('updates', path)} with respect to {name!r} in step {i}", x)
 
     laws = {
         "compiled in a scan, it computes the same as operation by operation": scanned,
         "under vmap, it computes the same as alone": vmapped,
         "it runs if the gradient of one leaf is None": without,
-        "at zero gradients, the updates are finite": lambda: _finite("update", loop(params, zeros)["updates"]),
+        "at zero gradients, the updates are finite": zero,
     }
     if jax.tree.leaves(tx):
         for way, slope in (("forward-mode", jax.jacfwd), ("reverse-mode", jax.jacrev)):
@@ -121,10 +129,10 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
             raise ValueError(f"{type(tx).__name__}: law not satisfied: {law}: {error}") from error
 
 
-def _finite(kind: str, tree: Any) -> None:
-    for path, x in leaves_by_path(tree).items():
-        if not np.isfinite(x).all():
-            raise ValueError(f"the {kind} {path!r} is not finite: guard divisions and square roots with jnp.where")
+def _finite(what: str, x: Any) -> None:
+    if not np.isfinite(x).all():
+        how = "jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)"
+        raise ValueError(f"{what} is not finite: guard square roots and divisions with jnp.where, as in {how}")
 
 
 def _near(have: Any, need: Any, bound: float) -> None:

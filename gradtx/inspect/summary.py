@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
     piece: str
     hyperparameters: str
-    remembers: str
+    state: str
     bytes: int
 
 

@@ -41,7 +41,7 @@ def _quotient(a: "Tex", b: "Tex") -> "Tex":
 
 
 def _power(a: "Tex", b: "Tex") -> "Tex":
-    if b.number == 2 and a.root:
+    if b.number == 2 and a.root is not None:
         return a.root
     if b.number == 1:
         return a
@@ -79,6 +79,9 @@ class Tex:
     def __neg__(self) -> "Tex":
         minus, level = not self.minus and self.number != 0, max(self.level, PRODUCT)
         return dataclasses.replace(self, text=self.within(PRODUCT), level=level, minus=minus, number=-self.number)
+
+    def __bool__(self) -> bool:
+        raise TypeError("an expression is neither true nor false: multiply by a bracket, as in (g > 0) * g")
 
     def __str__(self) -> str:
         return "-" * self.minus + self.text

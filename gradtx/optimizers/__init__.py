@@ -18,6 +18,8 @@ chain(
 )
 """
 
+from typing import TYPE_CHECKING
+
 from gradtx.optimizers.adagrad import adadelta, adagrad, rmsprop
 from gradtx.optimizers.adam import (
     acprop,
@@ -146,3 +148,11 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the module
+
+    def __getattr__(name):
+        from gradtx.core.errors import public
+
+        raise AttributeError(public("gradtx.optimizers", name, __all__))

@@ -264,8 +264,8 @@ class rectify(PerLeaf):
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> tx = gx.rectify(0.9)
-    >>> sizes, start = jnp.full(7, 0.5), tx.init(jnp.zeros(()))
-    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, sizes)[1].round(1)
+    >>> gradients, start = jnp.full(7, 0.5), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1].round(1)
     Array([1. , 1. , 1. , 1. , 1. , 2. , 1.5], dtype=float32)
     """
 

@@ -78,8 +78,8 @@ class adabound_clip(PerLeaf):
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> tx = gx.adabound_clip(1.0, speed=1.0)
-    >>> sizes, start = jnp.array([9.0, 9.0, 9.0, 0.1]), tx.init(jnp.zeros(()))
-    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, sizes)[1]
+    >>> gradients, start = jnp.array([9.0, 9.0, 9.0, 0.1]), tx.init(jnp.zeros(()))
+    >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1]
     Array([2.       , 1.5      , 1.3333334, 0.8      ], dtype=float32)
     """
 

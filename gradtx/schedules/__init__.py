@@ -19,6 +19,8 @@ boundary is not an integer or is out of range, or if boundaries do not increase.
 integer or is below 0; a traced step below 0 is taken as 0.
 """
 
+from typing import TYPE_CHECKING
+
 from gradtx.schedules.compose import cycle, join, piecewise_constant, piecewise_interpolated
 from gradtx.schedules.cyclic import cosine_restarts, cyclic, linear_restarts
 from gradtx.schedules.decay import (
@@ -59,3 +61,11 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the module
+
+    def __getattr__(name):
+        from gradtx.core.errors import public
+
+        raise AttributeError(public("gradtx.schedules", name, __all__))

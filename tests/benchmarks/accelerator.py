@@ -110,7 +110,7 @@ class Step:
 
 
 def kernels(text: str) -> int:
-    """About how many kernels a program launches: the operations of its entry computation that compute something."""
+    """An estimate of the kernels that a program launches: the operations of its entry computation that compute."""
     entry = re.search(r"^ENTRY .*?\{(.*?)^\}", text, re.M | re.S)
     operations = re.findall(r"^\s*(?:ROOT )?\S+ = .*? ([a-z][\w-]*)\(", entry[1] if entry else "", re.M)
     free = {"parameter", "tuple", "get-tuple-element", "bitcast", "constant", "partition-id", "replica-id"}
@@ -298,7 +298,7 @@ COLUMNS = (
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as a table in Markdown, without columns that none has."""
+    """The rows as a table in Markdown, without empty columns."""
     columns = [c for c in COLUMNS if any(c in row for row in rows)]
 
     def cell(x: Any) -> str:

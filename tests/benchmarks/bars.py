@@ -66,7 +66,7 @@ def compiled(tx: Any, size: int) -> Any:
 
 
 def accesses() -> None:
-    """What XLA says that a compiled Adam reads, writes and needs, for each parameter and beside them."""
+    """The bytes that a compiled Adam reads, writes and needs according to XLA, per parameter and in total."""
     for name, tx in {"gradtx": gx.adam(1e-3), "optax": optax.adam(1e-3)}.items():
         small, large = (compiled(tx, size) for size in (10**6, 2 * 10**6))
         a, b = (c.cost_analysis()["bytes accessed"] for c in (small, large))
@@ -90,7 +90,7 @@ def branches(rounds: int = 48) -> None:
     def million(value: float) -> Any:
         return jax.block_until_ready({f"w{i}": jnp.full(10**6, value) for i in range(20)})
 
-    # XLA gives what is made the memory of what was given in the order of the arguments: emitted updates, that of g.
+    # XLA gives results the memory of arguments, in the order of the arguments: the updates get that of g.
     def step(name: str, g: Any, state: Any, params: Any) -> Any:
         updates, state = ways[name].update(g, state, params)
         return jax.tree.map(jnp.add, params, updates), state
@@ -110,7 +110,7 @@ def branches(rounds: int = 48) -> None:
             steps[name, as_one] = jitted.lower(*ordered((name, as_one), million(1e-3))).compile()
     order, times = Random(0), {key: [] for key in steps}
     for _ in range(rounds):
-        for key in order.sample([*steps], len(steps)):  # what runs before it decides how memory is laid out
+        for key in order.sample([*steps], len(steps)):  # the previous step decides how memory is laid out
             given = ordered(key, million(1e-3))
             start = time.perf_counter()
             carry[key] = jax.block_until_ready(steps[key](*given))
@@ -139,7 +139,7 @@ def branches(rounds: int = 48) -> None:
 
 
 def imports() -> None:
-    """What `import gradtx` adds to `import jax`, over fresh processes."""
+    """The time that `import gradtx` adds to `import jax`, over fresh processes."""
     code = "import time; a = time.perf_counter(); import jax; b = time.perf_counter(); import gradtx; "
     code += "print(b - a, time.perf_counter() - b)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -182,7 +182,7 @@ def sweep() -> None:
         "in sequence": lambda: gx.sweep(train, gx.grid(gx.adam, learning_rate=rates), at_once=1).results,
     }
     took, results = {}, {}
-    for name, way in ways.items():  # compiling included: it is what costs
+    for name, way in ways.items():  # compilation included, which dominates
         start = time.perf_counter()
         results[name] = jnp.stack(jax.block_until_ready(list(way())))
         took[name] = time.perf_counter() - start

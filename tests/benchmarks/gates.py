@@ -60,7 +60,7 @@ def theirs():
 
 
 def panels_of(makes: Any) -> Any:
-    """A panel of a few, made alike by both libraries."""
+    """The optimizers that both libraries define alike."""
     return {
         "gradtx": [(name, make(gx), {}, False) for name, make in makes.items()],
         "optax": [(name, optax.with_extra_args_support(make(optax)), {}, False) for name, make in makes.items()],
@@ -97,7 +97,7 @@ def jitted(tx, given):
 
 
 def p1(tx, given):
-    """State and updates of another type after a step, or an error, for parameters and gradients in two dtypes."""
+    """The state and updates change their type in a step, or it raises, for parameters and gradients in two dtypes."""
     wrong = 0
     for a, b in (("float32",) * 2, ("bfloat16",) * 2, ("bfloat16", "float32"), ("float32", "bfloat16")):
         params, g = params_of(a), params_of(b)
@@ -161,7 +161,7 @@ def sharded(axis_type, tx, given):
 
 
 def p6(tx, given):
-    """Leaves of the state shaped as a parameter that `jit(init)` lays out otherwise."""
+    """Leaves of the state with the shape of a parameter to which `jit(init)` gives another layout."""
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
     with jax.set_mesh(mesh):
         spec = NamedSharding(mesh, PartitionSpec("x"))
@@ -206,7 +206,7 @@ FORMATS = {
 
 
 def p8(tx, given):
-    """Two updates after what was saved, against two that go on."""
+    """Two updates after restoring a state, against two without saving."""
     params, several = params_of(), list(stream(params_of(), 4))
     update, state, worst = jitted(tx, given), tx.init(params), 0.0
     for g in several[:2]:

@@ -73,7 +73,7 @@ def embedding(rows=78_125, width=128, batch=256):
 def measured(model, rounds):
     """The median time of a step, in milliseconds, by way.
 
-    Each goes on from the same arrays, in a random order: where they lie in memory, and what ran before, decides more.
+    Each continues from the same arrays, in a random order: their place in memory, and the previous step, matter more.
     """
     params, loss, batch, calls = model()
     theirs: Any = optax.adamw(1e-3)

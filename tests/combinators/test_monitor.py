@@ -15,7 +15,7 @@ def flat(tree):
     return np.concatenate([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(tree)])
 
 
-def test_what_passes_is_what_came_and_the_numbers_are_numpys():
+def test_updates_pass_unchanged_and_measures_equal_numpy():
     plain = gx.adam(0.1)
     tx = gx.chain(
         gx.monitor("gradient", gx.global_norm),
@@ -51,7 +51,7 @@ def test_what_passes_is_what_came_and_the_numbers_are_numpys():
         last = now
 
 
-def test_measurements_are_read_inside_a_scan_and_in_many_at_once():
+def test_measurements_are_readable_inside_scan_and_vmap():
     params = params_of()
     tx = gx.chain(gx.monitor("gradient", gx.global_norm), gx.sgd(0.1))
     gradients = jax.tree.map(lambda *x: jnp.stack(x), *stream(params))
@@ -67,7 +67,7 @@ def test_measurements_are_read_inside_a_scan_and_in_many_at_once():
     np.testing.assert_allclose(many["gradient"], norms, rtol=1e-6)
 
 
-def test_two_of_one_name_are_told_apart_by_their_paths():
+def test_monitors_of_one_name_are_distinguished_by_path():
     params = params_of()
     tx = gx.partition(
         {"b": gx.monitor("norm", gx.global_norm)},
@@ -102,7 +102,7 @@ BAD_MEASURES = {
     "a vector": lambda u: u["w"],
     "a complex number": lambda u: jnp.sum(u["w"]) * 1j,
     "nothing": lambda u: None,
-    "a text": lambda u: "norm",
+    "a string": lambda u: "norm",
 }
 
 

@@ -32,13 +32,13 @@ def paths(tree):
 
 
 def factors(tx, params=params):
-    """What is done to each parameter, where all that is done is to scale."""
+    """The factor of each parameter's update, for pieces that only scale."""
     u, _ = tx.update(params, tx.init(params), params)
     return {path: float(x.ravel()[0]) for path, x in leaves_by_path(u).items()}
 
 
 class reads_extra(gx.PerLeaf):
-    """Remembers what it was given."""
+    """Checks the shapes of its parameters and of an extra argument."""
 
     needs = ("curvature", "value")
 
@@ -77,7 +77,7 @@ def test_elementwise_in_both_groups_is_the_plain_transformation(tx):
     chex.assert_trees_all_equal(got, plain)
 
 
-def test_a_norm_is_the_groups():
+def test_a_norm_is_over_the_group_alone():
     tx = partition({"**/bias": gx.clip_by_global_norm(1.0)}, default=gx.identity())
     u, _ = tx.update(params, tx.init(params))
     assert_near(u["layers"][0]["bias"], jnp.full(4, 1 / jnp.sqrt(6)))
@@ -111,7 +111,7 @@ def test_first_match_wins():
         (lambda path, leaf: np.bool_(leaf.shape == (2,)), {"layers/1/bias"}),
     ],
 )
-def test_what_a_rule_chooses(pattern, chosen):
+def test_which_parameters_a_rule_chooses(pattern, chosen):
     for tx in (
         partition({pattern: gx.scale(2)}, default=gx.scale(0)),
         masked(gx.scale(2), pattern, otherwise="zero"),
@@ -127,6 +127,51 @@ def test_labels_may_stand_for_branches_and_leave_the_rest_to_the_default():
     assert factors(whole) == expected
     part = partition(rules, gx.scale(9), labels={"embed": None, "layers": ["a", {"w": "b"}]})
     assert factors(part) == expected | {"embed": 9, "layers/1/bias": 9}
+
+
+# Names that are prefixes or ends of other names.
+alike = {
+    "w": jnp.ones(1),
+    "w2": jnp.ones(2),
+    "layer": {"kernel": jnp.ones(3), "mykernel": jnp.ones(4)},
+    "layer2": {"kernel": jnp.ones(5)},
+    "mylayer": {"kernel": jnp.ones(6)},
+}
+
+
+@pytest.mark.parametrize(
+    "pattern, chosen",
+    [
+        ("**/kernel", {"layer/kernel", "layer2/kernel", "mylayer/kernel"}),
+        ("**/layer/**", {"layer/kernel", "layer/mykernel"}),
+        ("layer/**", {"layer/kernel", "layer/mykernel"}),
+        ("*/kernel", {"layer/kernel", "layer2/kernel", "mylayer/kernel"}),
+        ("**/w", {"w"}),
+        ("w/**", {"w"}),
+        ("w", {"w"}),
+    ],
+)
+def test_a_pattern_matches_whole_names(pattern, chosen):
+    for tx in (
+        partition({pattern: gx.scale(2)}, default=gx.scale(0)),
+        masked(gx.scale(2), pattern, otherwise="zero"),
+        gx.add_weight_decay(1.0, where=pattern),
+    ):
+        assert {path for path, factor in factors(tx, alike).items() if factor == 2} == chosen
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_trees_of_labels_and_booleans_match_whole_names(flip):
+    first, last = ("a", "b") if flip else ("b", "a")
+    labels = {"w": first, "w2": last, "layer": first, "layer2": last, "mylayer": first}
+    booleans = jax.tree.map(lambda label: label == "b", labels)
+    expected = {path: 2.0 if labels[path.split("/")[0]] == "b" else 0.0 for path in paths(alike)}
+    for tx in (
+        partition({"a": gx.scale(0), "b": gx.scale(2)}, labels=labels),
+        masked(gx.scale(2), booleans, otherwise="zero"),
+        gx.chain(gx.add_weight_decay(1.0, where=booleans), gx.add_constant(-1.0), gx.scale(2)),
+    ):
+        assert factors(tx, alike) == expected
 
 
 def test_an_optional_rule_may_choose_nothing():
@@ -203,7 +248,7 @@ def test_optaxs_transformations_as_members():
     assert_near(got, follow(masking, params, gradients)[0])
 
 
-# ---------------------------------------------------------------- what a member is given
+# ---------------------------------------------------------------- the arguments of a member
 def test_extra_arguments_shaped_like_the_parameters_are_cut():
     curvature = jax.tree.map(lambda x: 2 * x, params)
     tx = gx.chain(partition({"**/bias": reads_extra()}, default=gx.scale(3)), freeze("embed"))
@@ -243,7 +288,7 @@ def test_groups_within_groups():
     inner = partition({"**/bias": gx.scale(2), "**/w": gx.scale(3)})
     tx = partition({"layers/1/w": gx.scale(1), "layers/**": inner, "*": freeze()})
     assert factors(tx) == {"embed": 0, "layers/0/w": 3, "layers/0/bias": 2, "layers/1/w": 1, "layers/1/bias": 2}
-    # a pattern may choose what another group has; one that is nowhere is refused still
+    # a pattern may match leaves of another group; one that matches no leaf at all is still refused
     tx = partition({"**/bias": masked(gx.scale(2), "embed", otherwise="zero")}, default=gx.scale(1))
     assert factors(tx)["layers/0/bias"] == 0
     with pytest.raises(ValueError, match="where='embedding' chooses no parameter"):
@@ -447,7 +492,7 @@ def test_a_record_prints_as_its_call_and_equal_ones_are_alike(tx):
     assert jax.tree.map(lambda x: x, tx) == tx
 
 
-def test_the_text_of_a_partition():
+def test_a_partition_prints_its_rules():
     assert repr(partition({"b": gx.scale(1), gx.is_matrix: freeze()}, gx.scale(3), optional="b")) == (
         "partition(\n    {'b': scale(1.0), is_matrix: freeze()},\n    default=scale(3.0),\n    optional=('b',),\n)"
     )
@@ -484,8 +529,8 @@ not floating = identity()"""
     )
 
 
-def test_explain_says_what_runs():
-    """The transformation that is said to run on a leaf, run on it alone, gives its update."""
+def test_explain_names_the_transformation_that_runs():
+    """The transformation that `explain` names for a leaf gives the leaf's update when it runs alone."""
     inner = partition({"**/bias": gx.momentum(0.8)}, default=masked(gx.rms(0.9), "*/0/*", otherwise="identity"))
     tx = gx.precondition(gx.add(inner, freeze(gx.is_matrix)), by=gx.rms(), eps=0.1)
     gradients = list(stream(params))
@@ -523,6 +568,31 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         r"^partition: labels\['layers/2'\] matches no parameter; there are embed, ",
     ),
+    "labels of the beginning of a name": (
+        lambda: partition({"a": adam}, default=sgd, labels={"layer": "a", "laye": "a"}).init(alike),
+        ValueError,
+        r"^partition: labels\['laye'\] matches no parameter; there are layer/kernel, ",
+    ),
+    "booleans of the beginning of a name": (
+        lambda: masked(adam, {"laye": True} | dict.fromkeys(alike, True), "zero").init(alike),
+        ValueError,
+        r"^masked: where=.*\['laye'\] matches no parameter; there are layer/kernel, ",
+    ),
+    "booleans of more than a name": (
+        lambda: masked(adam, {"w22": True} | dict.fromkeys(alike, True), "zero").init(alike),
+        ValueError,
+        r"^masked: where=.*\['w22'\] matches no parameter; there are layer/kernel, ",
+    ),
+    "a mask without a name that begins like another": (
+        lambda: masked(adam, {"w": True, "layer": True, "layer2": True, "mylayer": True}, "zero").init(alike),
+        ValueError,
+        "has no entry for the parameter 'w2'",
+    ),
+    "labels without a name that begins like another": (
+        lambda: partition({"a": adam}, labels={"w": "a", "layer": "a", "mylayer": "a", "layer2": "a"}).init(alike),
+        ValueError,
+        "^partition: no rule chooses w2: pass a default",
+    ),
     "labels that lack a leaf": (
         lambda: partition({"a": adam}, labels={"embed": "a", "layers": ["a", {"w": "a"}]}).init(params),
         ValueError,
@@ -558,7 +628,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         AttributeError,
         "chosen by path and shape: a leaf has shape, ndim and size, not 'dtype'",
     ),
-    "a rule that is no rule": (
+    "a rule of the wrong type": (
         lambda: partition({3: adam}),
         TypeError,
         "^partition: a rule must be a pattern, a function, or a label, got 3",
@@ -570,19 +640,23 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     ),
     "pairs": (lambda: partition([("*", adam)]), TypeError, "^partition: rules must be a dict of transformations, got"),  # pyright: ignore[reportArgumentType]
     "a number": (lambda: partition(3), TypeError, "^partition: rules must be a dict of transformations, got 3"),  # pyright: ignore[reportArgumentType]
-    "a member that is none": (
+    "a member that is not a transformation": (
         lambda: partition({"*/b": 0.1}),  # pyright: ignore[reportArgumentType]
         TypeError,
         r"^partition: rules\['\*/b'\] must be a transformation",
     ),
-    "a default that is none": (lambda: partition({}, 0.1), TypeError, "^partition: default must be a transformation"),  # pyright: ignore[reportArgumentType]
+    "a default that is not a transformation": (
+        lambda: partition({}, 0.1),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "^partition: default must be a transformation",
+    ),
     "otherwise": (
         lambda: masked(adam, "w", "keep"),  # pyright: ignore[reportArgumentType]
         ValueError,
         "^masked: otherwise must be 'identity' or 'zero', got 'keep'",
     ),
     "no otherwise": (lambda: masked(adam, "w"), TypeError, "masked needs the argument 'otherwise'"),  # pyright: ignore
-    "a mask that is no mask": (
+    "a mask of the wrong type": (
         lambda: masked(adam, {"w": 1}, "zero"),
         TypeError,
         "^masked: where must be .*a tree of booleans, got {'w': 1}",
@@ -602,7 +676,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         "^freeze: where='gate' chooses no parameter; there are embed, ",
     ),
-    "explain: what is no transformation": (
+    "explain: a number for a transformation": (
         lambda: explain(3, params),  # pyright: ignore[reportArgumentType]
         TypeError,
         "^explain: tx must be a transformation",

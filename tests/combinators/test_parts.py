@@ -1,4 +1,4 @@
-"""A user's combinator of a tuple of transformations works everywhere that gradtx goes through the parts of one."""
+"""A user's combinator of a tuple of transformations works everywhere that gradtx walks through parts."""
 
 import jax
 import pytest
@@ -47,7 +47,7 @@ def test_hyperparameters_are_read_and_set():
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_eval_params_are_those_of_the_part_that_has_some(first):
+def test_eval_params_come_from_the_part_that_has_them(first):
     averaged, plain = gx.lookahead(gx.sgd(1.0), every_k=4), gx.sgd(1.0)
     tx = mean_of((averaged, plain) if first else (plain, averaged))
     state = tx.init(PARAMS)

@@ -1,4 +1,4 @@
-"""Transformations that run on fewer numbers than there are coordinates: what comes out, what is held, and errors."""
+"""Transformations that run on fewer numbers than there are coordinates: updates, state and errors."""
 # pyright: reportArgumentType=false
 
 import jax
@@ -19,7 +19,7 @@ def emitted(tx, g):
     return tx.update(g, tx.init(g))[0]
 
 
-# ---------------------------------------------------------------- what comes out
+# ---------------------------------------------------------------- updates
 @pytest.mark.parametrize(
     "options, expected",
     [
@@ -34,7 +34,7 @@ def emitted(tx, g):
         ({"over": ()}, x),
     ],
 )
-def test_each_block_gets_its_number(options, expected):
+def test_each_block_has_one_number(options, expected):
     assert_near(emitted(gx.reduced(gx.identity(), **options), x), expected)
 
 
@@ -73,7 +73,7 @@ def test_where_an_axis_is_of_size_one_factoring_changes_nothing(shape):
         assert_near(emitted(gx.factored(gx.running_sum(), min_size), g), g, 1e-6)
 
 
-# ---------------------------------------------------------------- what is held
+# ---------------------------------------------------------------- state
 @pytest.mark.parametrize(
     "tx, shapes",
     [
@@ -103,7 +103,7 @@ def test_the_slots_have_the_reduced_shapes(tx, shapes):
         (gx.adam(), 2 * (300 * 500 + 500)),
     ],
 )
-def test_the_bytes_of_the_state_are_those_promised(tx, numbers):
+def test_the_state_has_the_documented_number_of_bytes(tx, numbers):
     params = {"kernel": jax.ShapeDtypeStruct((300, 500), "bfloat16"), "bias": jax.ShapeDtypeStruct((500,), "bfloat16")}
     assert gx.summary(tx, params).bytes == 4 * numbers + 4  # and the step
 
@@ -116,7 +116,7 @@ def test_the_bytes_of_the_state_are_those_promised(tx, numbers):
     ids=["adafactor", "came", "sm3", "novograd", "adam_mini", "adam_mini in blocks"],
 )
 def test_reduced_slots_on_a_mesh(tx, axis_type, spec):
-    """Those with the sharded axis are sharded, if the mesh says so explicitly; the updates are those of one device."""
+    """On an explicit mesh, slots with the sharded axis are sharded; the updates equal those of one device."""
     params = {"w": jnp.arange(1024.0).reshape(16, 64) / 64, "b": jnp.ones(3)}
     gradients = list(stream(params, 3))
     single, _ = follow(tx, params, gradients)

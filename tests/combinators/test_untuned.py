@@ -1,4 +1,4 @@
-"""Distances, models of the loss, and leaves by themselves."""
+"""Distances, models of the loss, and `leafwise`."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ each = pytest.mark.parametrize("tx", MEASURING.values(), ids=MEASURING)
 
 
 def moving(tx, params, gradients):
-    """The updates, of parameters that they move."""
+    """The updates along a run in which they move the parameters."""
     state, out = tx.init(params), []
     for g in gradients:
         u, state = tx.update(g, state, params, **extra(tx))
@@ -46,8 +46,8 @@ def test_a_leaf_without_gradients_is_not_counted(tx):
 
 @each
 @pytest.mark.parametrize("size", [1e-30, 1e30])
-def test_the_size_of_the_gradients_is_no_matter(tx, size):
-    """With a loss that is as large, and sizes that are no squares, which would be out of range."""
+def test_the_scale_of_the_gradients_does_not_matter(tx, size):
+    """With a loss of the same scale, and denominators that are not squares, which would overflow."""
     by = {"by": gx.abs()} if hasattr(tx, "by") else {}
     tx, params = dataclasses.replace(tx, **by), params_of()
     zeros = jax.tree.map(jnp.zeros_like, params)
@@ -90,7 +90,7 @@ def test_each_leaf_by_itself():
     assert_near(follow(gx.leafwise(gx.adam()), one, [one])[0], follow(gx.adam(), one, [one])[0])
 
 
-def test_what_sees_something_else_refuses_a_function_of_all_parameters():
+def test_pieces_that_need_functions_of_all_parameters_are_refused():
     class newton(gx.PerLeaf):
         needs = ("hvp",)
 
@@ -100,7 +100,7 @@ def test_what_sees_something_else_refuses_a_function_of_all_parameters():
 
 
 def test_a_model_of_the_loss_averages_losses_as_gradients(x64):
-    """Of any linear direction; a quadratic loss is above its tangents, so that the model is below it."""
+    """For any linear direction. A quadratic loss is above its tangents, so the model is below it."""
     w, direction = jnp.array([1.0, -2.0]), gx.chain(gx.add_momentum(0.5), gx.scale(0.5))
     tx = gx.momo_step(direction, max_rate=1e9)
     state = tx.init(w)
@@ -132,14 +132,14 @@ def test_the_loss_is_one_number(tx, extra, words):
 
 
 def test_dadapt_adam_of_signs(x64):
-    """The case in which Optax's is the same, here against the paper's."""
+    """The case in which Optax's definition is the same, against the paper's."""
     noise = np.sign(gradient_stream(200, seed=1))
     steps = jax.jit(steps_of)(gx.dadapt_adam(0.1, b2=0.0), noise)
     assert worst_error(steps, reference_steps(reference_of("dadapt_adam"), noise, learning_rate=0.1, b2=0.0)) <= 1e-12
 
 
 def test_the_distances_are_found(x64):
-    """Of |w − 3| from 0, 3, within a factor of 4, and without a step back."""
+    """For |w − 3| from 0 the distance is 3: found within a factor of 4, without ever shrinking."""
     for tx in (gx.prodigy(b2=0.99), gx.dadapt_adam(b2=0.99)):
         w, state = jnp.zeros(()), tx.init(jnp.zeros(()))
 

@@ -1,4 +1,4 @@
-"""Bad input, as a table: what is done, and the type of the error with the words of its message, or what comes of it.
+"""Bad input, as a table: a call, and the type and message of its error, or its result.
 
 No message of JAX, NumPy or Python's binding of arguments may reach a user: each error is raised by a `raise` of gradtx.
 """
@@ -39,7 +39,7 @@ def update(updates=params, state=state, params=params, tx=tx, **extra):
 
 
 class forgetful(gx.PerLeaf):
-    """Returns other slots than it began with."""
+    """Returns slots with another name than its `init_leaf`."""
 
     def init_leaf(self, param):
         return {"mean": param}
@@ -53,7 +53,7 @@ class ruleless(gx.PerLeaf):
 
 
 def of_leaf(init=lambda p: {"n": p}, update=lambda g, slots: (g, slots)):
-    """The update by a piece that is made of these functions."""
+    """The update of a piece made of these functions."""
 
     class own(gx.PerLeaf):
         def init_leaf(self, param):
@@ -174,6 +174,28 @@ BAD = {
         ValueError,
         r"updates\['layer/b'\] is missing, and params has it: pass None",
     ),
+    "updates and parameters swapped": (
+        lambda: gx.sgd().update(params, gx.sgd().init(params), with_leaf("b", None)),
+        ValueError,
+        r"^updates\['layer/b'\] has no parameter: params has 'layer/w': were updates and params swapped",
+    ),
+    "apply in the order of update": (
+        lambda: tx.apply(with_leaf("b", None), state, params),
+        ValueError,
+        r"^updates\['layer/b'\] has no parameter: .*: were updates and params swapped",
+    ),
+    "a float0 for a parameter": (
+        lambda: gx.sgd().apply(
+            {"n": np.zeros(2, jax.dtypes.float0)}, gx.sgd().init({"n": jnp.ones(2, int)}), {"n": jnp.ones(2, int)}
+        ),
+        TypeError,
+        r"^params\['n'\] is float0, a gradient: were updates and params swapped",
+    ),
+    "None for a name that begins like another": (
+        lambda: adam.update({"w": None}, adam.init({"w": weights, "w2": weights}), {"w": weights, "w2": weights}),
+        ValueError,
+        r"^updates\['w2'\] is missing, and params has it",
+    ),
     "a leaf too many": (update(with_leaf("c", jnp.ones(1))), ValueError, r"updates\['layer/c'\] has no parameter"),
     "None in params only": (update(params=with_leaf("b", None)), ValueError, r"updates\['layer/b'\] has no parameter"),
     "integer updates": (update(with_leaf("b", jnp.ones(4, int))), TypeError, r"updates\['layer/b'\] must be floating"),
@@ -188,8 +210,8 @@ BAD = {
         TypeError,
         r"updates\['layer/b'\] is complex64, its parameter float32",
     ),
-    "a text": (update(with_leaf("b", "text")), TypeError, r"updates\['layer/b'\] is 'text': keep arrays"),
-    "a text in init": (
+    "a string": (update(with_leaf("b", "text")), TypeError, r"updates\['layer/b'\] is 'text': keep arrays"),
+    "a string in init": (
         lambda: tx.init(with_leaf("b", "text")),
         TypeError,
         r"params\['layer/b'\] is 'text': keep arrays",
@@ -286,7 +308,7 @@ BAD = {
         ValueError,
         "has no entry for the parameter 'layer/b'",
     ),
-    # pieces of one's own
+    # a user's pieces
     "an update of another shape": (
         of_leaf(update=lambda g, slots: (jnp.sum(g), slots)),
         ValueError,
@@ -297,7 +319,7 @@ BAD = {
         TypeError,
         r"^own: update_leaf: the update of 'layer/b' must be an array of shape \(4,\), got None",
     ),
-    "an update that is a text": (
+    "an update that is a string": (
         of_leaf(update=lambda g, slots: ("a", slots)),
         TypeError,
         "^own: update_leaf: the update of 'layer/b' must be an array .* got 'a'",
@@ -325,7 +347,7 @@ BAD = {
     "slots of some leaves only": (
         of_leaf(init=lambda p: {"n": p} if p.ndim == 1 else {}),
         ValueError,
-        "^own: init_leaf must name the same slots for all, got 'n' for 'layer/b', no slots for 'layer/w': for other",
+        "^own: init_leaf must return the same slots for every leaf, got 'n' for 'layer/b' and none for 'layer/w': use ",
     ),
     "a pair's update that is a number": (
         guarded(lambda updates, state, params: (1, state)),
@@ -382,7 +404,7 @@ BAD = {
         TypeError,
         r"^read: names must be a dict of the names that the text may use, got \['a'\]$",
     ),
-    "a share of a mean that is all of it, in a recipe": (
+    "a decay of 1, in a recipe": (
         lambda: gx.mars(gx.adam(), decay=1.0),
         ValueError,
         "^mars: decay must be at least 0 and below 1, got 1.0$",
@@ -394,7 +416,7 @@ BAD = {
         ValueError,
         "^rolling_ball: mass must be a finite number above 0, got 0.0$",
     ),
-    "a rate that is a text, in a recipe": (
+    "a rate that is a string, in a recipe": (
         lambda: gx.asgd("a"),
         TypeError,
         "^asgd: learning_rate must be a number, an array, a schedule or a function of the step, got 'a'$",
@@ -455,7 +477,10 @@ CALLS = {
         "^scale_by_ema has no argument 'deacy': did you mean 'decay'. It takes decay, from_first, before",
     ),
     "an argument like no other": (lambda: gx.scale_by_ema(q=1), "^scale_by_ema has no argument 'q'; it takes decay"),
-    "an argument of what has none": (lambda: gx.square(x=1), "^square has no argument 'x'; it takes no argument"),
+    "an argument of a piece without arguments": (
+        lambda: gx.square(x=1),
+        "^square has no argument 'x'; it takes no argument",
+    ),
     "a value where none goes": (lambda: gx.square(1), r"^square\(\) takes no positional argument, got 1"),
     "a missing argument": (lambda: gx.clip(), "^clip needs the argument 'limit'; it takes limit"),
     "a missing part": (lambda: gx.precondition(gx.momentum()), "^precondition needs the argument 'by'; it takes dir"),
@@ -467,7 +492,7 @@ CALLS = {
         r"^sign_sgd\(\) takes 1 positional argument \(learning_rate\), got 2",
     ),
     "given twice": (lambda: gx.sgd(0.1, learning_rate=1), r"^sgd\(\) got multiple values for argument 'learning_rate'"),
-    "by place what goes by name": (
+    "a keyword argument passed positionally": (
         lambda: gx.partition({"w": gx.sgd()}, gx.sgd(), {"w": "a"}),
         r"^partition\(\) takes 2 positional arguments \(rules, default\), got 3",
     ),
@@ -598,7 +623,7 @@ PARTS = {
         "^scale: factor must be a numb",
     ),
     "a huge integer": (lambda: gx.scale(10**400), ValueError, "^scale: factor must be a finite number, got inf"),
-    "a flag that is text": (
+    "a flag that is a string": (
         lambda: gx.add_momentum(nesterov="no"),
         TypeError,
         "^add_momentum: nesterov must be True or",
@@ -652,7 +677,22 @@ PARTS = {
         "^module 'gradtx' has no attribute 'addam': did you mean 'ad",
     ),  # pyright: ignore
     "a class of PyTorch": (lambda: gx.AdamW, AttributeError, "no attribute 'AdamW': did you mean 'adamw'"),  # pyright: ignore
-    "a scheduler of PyTorch": (lambda: gx.StepLR, AttributeError, r"did you mean 'schedules.exponential\("),  # pyright: ignore
+    "a scheduler of PyTorch": (lambda: gx.StepLR, AttributeError, r"did you mean 'gx.schedules.exponential\("),  # pyright: ignore
+    "a scheduler of PyTorch, among ours": (
+        lambda: gx.schedules.StepLR,  # pyright: ignore[reportAttributeAccessIssue]
+        AttributeError,
+        r"^module 'gradtx.schedules' has no attribute 'StepLR': did you mean 'gx.schedules.exponential\(",
+    ),
+    "a class of PyTorch, among ours": (
+        lambda: gx.optimizers.Adam,  # pyright: ignore[reportAttributeAccessIssue]
+        AttributeError,
+        "^module 'gradtx.optimizers' has no attribute 'Adam': did you mean 'adam'",
+    ),
+    "an unknown schedule": (
+        lambda: gx.schedules.abracadabra,  # pyright: ignore[reportAttributeAccessIssue]
+        AttributeError,
+        r"^module 'gradtx.schedules' has no attribute 'abracadabra'; dir\(gradtx.schedules\) lists the names",
+    ),
     "a decay of Adam": (
         lambda: gx.adam(weight_decay=0.1),  # pyright: ignore[reportCallIssue]
         TypeError,
@@ -665,7 +705,17 @@ PARTS = {
         ValueError,
         "^rprop: learning_rate must be a finite number",
     ),
-    "a rate from YAML": (lambda: gx.adam("3e-4"), TypeError, "^adam: learning_rate must be a number"),  # pyright: ignore
+    "a rate from YAML": (
+        lambda: gx.adam("3e-4"),
+        TypeError,
+        r"^adam: learning_rate must be a number, .*, got '3e-4': write float\('3e-4'\)$",
+    ),
+    "a weight decay from YAML": (
+        lambda: gx.adamw(weight_decay="0.1"),
+        TypeError,
+        r"^adamw: weight_decay must be a number, .*, got '0.1': write float\('0.1'\)$",
+    ),
+    "a word for a rate": (lambda: gx.adam("fast"), TypeError, "^adam: learning_rate must be .*, got 'fast'$"),
     "a float in a piece": (
         lambda: type("own", (gx.PerLeaf,), {"__annotations__": {"a": float}}),
         TypeError,
@@ -692,7 +742,11 @@ PARTS = {
         TypeError,
         "learning_rate at step 0 must be a number, .*None",
     ),
-    "a rate that is text": (with_rate(lambda step: "x"), TypeError, "learning_rate at step 0 must be a number, .*'x'"),
+    "a rate that is a string": (
+        with_rate(lambda step: "x"),
+        TypeError,
+        "learning_rate at step 0 must be a number, .*'x'",
+    ),
     "a rate that is complex": (with_rate(lambda step: 1j), TypeError, "learning_rate at step 0 must be a number, .*1j"),
     "a rate that is a boolean": (with_rate(lambda step: True), TypeError, "learning_rate at step 0 must be a number"),
     "a rate that is two": (with_rate(lambda step: (1.0, 2.0)), TypeError, "learning_rate at step 0 must be a number"),
@@ -751,15 +805,19 @@ PARTS = {
         TypeError,
         "values must be a sequence, got",
     ),
-    "a step that is no integer": (
+    "a step that is not an integer": (
         lambda: schedules.cosine(1.0, 3)(0.5),
         TypeError,
         "^the step must be an integer, got 0",
     ),
     "a step below 0": (lambda: schedules.cosine(1.0, 3)(-1), ValueError, "^the step must be 0 or more .*, got -1"),
-    "a text times a schedule": (lambda: schedules.constant(1.0) * "a", TypeError, "^combined: right must be a number"),
+    "a string times a schedule": (
+        lambda: schedules.constant(1.0) * "a",
+        TypeError,
+        "^combined: right must be a number",
+    ),
     "None and a schedule": (lambda: None + schedules.constant(1.0), TypeError, "^combined: left must be a number"),
-    "at a text": (lambda: tx.at("a"), TypeError, r"^at\(step\) needs an integer, got 'a'"),
+    "at a string": (lambda: tx.at("a"), TypeError, r"^at\(step\) needs an integer, got 'a'"),
     "at a state": (lambda: tx.at(state), TypeError, r"^at\(step\) needs an integer, got State"),
     # groups
     "a predicate of one": (
@@ -794,7 +852,7 @@ PARTS = {
         TypeError,
         "^freeze: where=<lambda> must return True or False for 'layer/b', got",
     ),
-    "masked the wrong way round": (
+    "masked with swapped arguments": (
         lambda: gx.masked("w", tx, otherwise="zero"),
         TypeError,
         "^masked: inner must be a tr",
@@ -835,7 +893,11 @@ PARTS = {
         ValueError,
         r"^partition: labels\['head'\] matches no parameter; there are layer/b, layer/w",
     ),
-    "optional that is no rule": (lambda: gx.partition({"a": tx}, optional="b"), ValueError, "^partition: optional has"),
+    "an optional rule that does not exist": (
+        lambda: gx.partition({"a": tx}, optional="b"),
+        ValueError,
+        "^partition: optional has",
+    ),
     "optional that is a number": (
         lambda: gx.partition({"a": tx}, optional=3),
         TypeError,
@@ -843,7 +905,7 @@ PARTS = {
     ),
 }
 
-# ---------------------------------------------------------------- what init and update are given
+# ---------------------------------------------------------------- the arguments of init and update
 Pair = namedtuple("Pair", "w b")
 adam, momentum = gx.adam(), gx.momentum(0.9)
 
@@ -884,7 +946,7 @@ GIVEN = {
     "keys of several types": (
         lambda: tx.init({1: weights, "a": weights}),
         ValueError,
-        "^chain.init: a dict must have keys of",
+        "^chain.init: in params, a dict must have keys of one type, such as strings$",
     ),
     "a tracer in init": (
         lambda: adam.init(leaked()),
@@ -911,7 +973,7 @@ GIVEN = {
         TypeError,
         "^updates is .*: keep arr",
     ),
-    "a text in update": (lambda: adam.update("g", adam.init(weights)), TypeError, "^updates is 'g': keep arrays"),
+    "a string in update": (lambda: adam.update("g", adam.init(weights)), TypeError, "^updates is 'g': keep arrays"),
     "shapes in update": (
         lambda: adam.update(jax.ShapeDtypeStruct((3,), "f4"), adam.init(weights), weights),
         TypeError,
@@ -1002,13 +1064,13 @@ GIVEN = {
         "^state.step must be one int32, got ",
     ),
     "a step of many": (of_state(step=jnp.ones(3, int)), TypeError, r"^state.step must be one int32, got int32\[3\]"),
-    "a step that is text": (of_state(step="a"), TypeError, "^state.step must be one int32, got 'a'"),
+    "a step that is a string": (of_state(step="a"), TypeError, "^state.step must be one int32, got 'a'"),
     "no slots": (
         of_state(slots=None),
         ValueError,
         "slot 'precondition/.*' is missing. This optimizer keeps .*: make the",
     ),
-    "a slot that is text": (
+    "a slot that is a string": (
         lambda: gx.scale_by_ema(0.9).update(weights, gx.State(jnp.array(0), {"scale_by_ema": {"mean": "a"}}), weights),
         TypeError,
         "^the state's slot 'scale_by_ema/mean' must be an array, got 'a'",
@@ -1042,7 +1104,11 @@ GIVEN = {
     ),
     "values": (stepped(gx.polyak_sgd(), value=weights), ValueError, r"value must be one real number, got float32\[3\]"),
     "a complex value": (stepped(gx.polyak_sgd(), value=1j), ValueError, "value must be one real number, got complex64"),
-    "a value that is text": (stepped(gx.polyak_sgd(), value="a"), TypeError, "value must be one real number, got 'a'"),
+    "a value that is a string": (
+        stepped(gx.polyak_sgd(), value="a"),
+        TypeError,
+        "value must be one real number, got 'a'",
+    ),
     "no key": (stepped(gx.noisy_sgd()), ValueError, "^add_noise needs the argument 'key': call update"),
     "a number as a key": (stepped(gx.noisy_sgd(), key=0), TypeError, "key must be one random key, .*, got "),
     "keys": (
@@ -1079,7 +1145,7 @@ GIVEN = {
     ),
     # apply_updates
     "apply: no params": (lambda: gx.apply_updates(None, params), ValueError, r"^updates\['layer/b'\] has no parameter"),
-    "apply: a text": (lambda: gx.apply_updates(weights, "a"), TypeError, "^updates is 'a': keep arrays"),
+    "apply: a string": (lambda: gx.apply_updates(weights, "a"), TypeError, "^updates is 'a': keep arrays"),
     "apply: updates and state": (
         lambda: gx.apply_updates(params, tx.update(params, state, params)),
         ValueError,
@@ -1088,7 +1154,7 @@ GIVEN = {
     "apply: shapes": (lambda: gx.apply_updates(jax.ShapeDtypeStruct((3,), "f4"), weights), TypeError, "has no values"),
 }
 
-# ---------------------------------------------------------------- what is built on it
+# ---------------------------------------------------------------- training, serialization and other users of the core
 stack2 = gx.stack([gx.scale(1.0), gx.scale(2.0)])
 
 
@@ -1161,7 +1227,7 @@ BUILT = {
         ValueError,
         r"^train_step: the loss must return \(value, aux\), got float32",
     ),
-    "aux that is text": (
+    "aux that is a string": (
         trained(lambda w, x: (loss(w, x), {"a": "b"}), has_aux=True),
         TypeError,
         r"^train_step: aux\['a'\] must be an array, got 'b'",
@@ -1176,13 +1242,13 @@ BUILT = {
         TypeError,
         "^train_step: loss: .* that JAX can trace",
     ),
-    "a batch that is text": (trained(loss, batch="a"), TypeError, "^train_step: batch must be an array, got 'a'"),
+    "a batch that is a string": (trained(loss, batch="a"), TypeError, "^train_step: batch must be an array, got 'a'"),
     "a batch of objects": (
         trained(loss, batch=np.array([None])),
         TypeError,
         r"^train_step: batch must be an array, got o",
     ),
-    "params that are text": (trained(loss, "w"), TypeError, "^train_step: params must be an array, got 'w'"),
+    "params that are a string": (trained(loss, "w"), TypeError, "^train_step: params must be an array, got 'w'"),
     "params that are used": (
         trained(loss, gone()),
         ValueError,
@@ -1206,7 +1272,11 @@ BUILT = {
     "fit: no data": (fitted(data=None), TypeError, "^fit: data must be a tree of arrays, .*, got None"),
     "fit: a file's name": (fitted(data="train.npz"), TypeError, "^fit: data must be a tree of arrays, .*'train.npz'"),
     "fit: texts": (fitted(data=np.array(["a", "b"])), TypeError, "^fit: data must be a tree of arrays, "),
-    "fit: text among arrays": (fitted(data={"x": batch, "y": "a"}), TypeError, "^fit: data must be a tree of arrays, "),
+    "fit: a string among arrays": (
+        fitted(data={"x": batch, "y": "a"}),
+        TypeError,
+        "^fit: data must be a tree of arrays, ",
+    ),
     "fit: unequal rows": (
         fitted(data=(batch, batch[:3])),
         ValueError,
@@ -1219,9 +1289,9 @@ BUILT = {
         r"^fit: data must be a function of key, got <la",
     ),
     "fit: steps below 0": (fitted(steps=-1), ValueError, "^fit: steps must be an integer from 0 to .*, got -1"),
-    "fit: steps as text": (fitted(steps="2"), ValueError, "^fit: steps must be an integer from 0 to .*, got '2'"),
+    "fit: steps as a string": (fitted(steps="2"), ValueError, "^fit: steps must be an integer from 0 to .*, got '2'"),
     "fit: a batch too large": (fitted(batch_size=9), ValueError, "^fit: batch_size must be 'all' or from 1 to 8, .* 9"),
-    "fit: a seed as text": (fitted(seed="a"), ValueError, "^fit: seed must be an integer from 0 to .*, got 'a'"),
+    "fit: a seed as a string": (fitted(seed="a"), ValueError, "^fit: seed must be an integer from 0 to .*, got 'a'"),
     "fit: patience alone": (fitted(patience=2), ValueError, "^fit: patience needs evaluate"),
     "fit: evaluate a number": (fitted(evaluate=3), TypeError, "^fit: evaluate must be a function, got 3"),
     "fit: evaluate of two": (
@@ -1234,7 +1304,7 @@ BUILT = {
         ValueError,
         "^fit: evaluate must return a number .*None",
     ),
-    "fit: evaluate to a text": (
+    "fit: evaluate to a string": (
         fitted(evaluate=lambda p: "a"),
         ValueError,
         "^fit: evaluate must return a number .*'a'",
@@ -1252,7 +1322,7 @@ BUILT = {
     ),
     "fit: a number as a file": (fitted(checkpoint=3), TypeError, "^fit: checkpoint must be a file, got 3"),
     "fit: resume nothing": (fitted(resume=True), ValueError, "^fit: resume needs checkpoint"),
-    "fit: progress as text": (
+    "fit: progress as a string": (
         lambda: gx.fit(weights, tx, loss, batch, 1, progress="no"),
         TypeError,
         "^fit: progress must",
@@ -1264,7 +1334,7 @@ BUILT = {
     ),
     # sweeps
     "sweep: one optimizer": (swept(lambda tx: 0.0, gx.sgd()), ValueError, "^sweep: txs must be a batch of optimizers"),
-    "sweep: the wrong way round": (
+    "sweep: swapped arguments": (
         lambda: gx.sweep(stack2, abs),
         TypeError,
         "^sweep: train must be a function of one arg",
@@ -1275,7 +1345,7 @@ BUILT = {
         r"^sweep: train must be a function of one .*<lambda>\(\)",
     ),
     "sweep: nothing comes": (swept(lambda tx: None), TypeError, "^sweep: train must return arrays, returned None"),
-    "sweep: a text comes": (swept(lambda tx: "a"), TypeError, "^sweep: train must return arrays, returned 'a'"),
+    "sweep: a string comes": (swept(lambda tx: "a"), TypeError, "^sweep: train must return arrays, returned 'a'"),
     "sweep: if": (swept(lambda tx: 1.0 if tx.factor > 0 else 2.0), TypeError, "^sweep: train: .* that JAX can trace"),
     "sweep: none at once": (
         lambda: gx.sweep(abs, stack2, at_once=0),
@@ -1316,7 +1386,7 @@ BUILT = {
         TypeError,
         "^Sweep.best: by must be a function of one argument, got 'result'",
     ),
-    # what an optimizer holds
+    # the values in an optimizer
     "hyperparameters of a recipe": (
         lambda: gx.hyperparameters(gx.adam),
         TypeError,
@@ -1330,10 +1400,10 @@ BUILT = {
     "an unknown hyperparameter": (
         lambda: gx.set_hyperparameters(tx, {"lr": 1}),
         ValueError,
-        "'lr' is unknown: precond",
+        "^there is no hyperparameter 'lr': did you mean 'learning_rate'. There are precond",
     ),
     "one of several": (lambda: gx.set_hyperparameters(tx, {"decay": 0.5}), ValueError, "'decay' is ambiguous: "),
-    "no name": (lambda: gx.set_hyperparameters(tx, {3: 0.5}), ValueError, "the hyperparameter 3 is unknown"),
+    "no name": (lambda: gx.set_hyperparameters(tx, {3: 0.5}), ValueError, "^there is no hyperparameter '3'; there are"),
     "a list of values": (
         lambda: gx.set_hyperparameters(tx, [1]),
         TypeError,
@@ -1349,9 +1419,9 @@ BUILT = {
         TypeError,
         "^summary: tx must be .*function adam: call",
     ),
-    "a summary of a text": (lambda: gx.summary(tx, {"a": "x"}), TypeError, r"^params\['a'\] is 'x': keep arrays"),
+    "a summary of a string": (lambda: gx.summary(tx, {"a": "x"}), TypeError, r"^params\['a'\] is 'x': keep arrays"),
     "a formula by name": (lambda: gx.formula("adam"), TypeError, "^formula: tx must be a transformation .*'adam'"),
-    "explain a text": (lambda: gx.explain(tx, {"a": "x"}), TypeError, r"^params\['a'\] is 'x': keep arrays"),
+    "explain a string": (lambda: gx.explain(tx, {"a": "x"}), TypeError, r"^params\['a'\] is 'x': keep arrays"),
     "as_optax of a recipe": (
         lambda: gx.as_optax(gx.adam),
         TypeError,
@@ -1368,7 +1438,7 @@ BUILT = {
         "not this optimizer's: slot 'lookahead/age' is missing",
     ),
     # measures
-    "the norm of a text": (
+    "the norm of a string": (
         lambda: gx.global_norm({"a": "b"}),
         TypeError,
         r"^global_norm: tree\['a'\] must be an array",
@@ -1403,7 +1473,7 @@ BUILT = {
         ValueError,
         r"^monitor 'a': the measure must return one .*\[3\]",
     ),
-    "a measure to a text": (
+    "a measure to a string": (
         stepped(gx.monitor("a", lambda g: "x")),
         ValueError,
         "^monitor 'a': the measure must return one",
@@ -1412,7 +1482,7 @@ BUILT = {
     "no draws": (draw(draws=0), ValueError, "^random_search: draws must be an integer, at least 1, got 0"),
     "half a draw": (draw(draws=1.5), ValueError, "^random_search: draws must be an integer, at least 1, got 1.5"),
     "draws of a seed": (draw(key=0), TypeError, "^random_search: key must be one random key, .*, got 0"),
-    "draws of a text": (draw(scale="a"), TypeError, "^random_search: scale must be a number, got 'a'"),
+    "draws of a string": (draw(scale="a"), TypeError, "^random_search: scale must be a number, got 'a'"),
     "a slope of nothing": (
         lambda: gx.numeric_gradient(3, weights),
         TypeError,
@@ -1429,7 +1499,7 @@ BUILT = {
         r"params\['a'\] must be an array, got 'b",
     ),
     "a step of 0": (lambda: gx.numeric_gradient(jnp.sum, weights, step=0), ValueError, "step must be above 0, got 0"),
-    "a step as text": (
+    "a step as a string": (
         lambda: gx.numeric_gradient(jnp.sum, weights, step="a"),
         TypeError,
         "step must be a number, got 'a'",
@@ -1467,7 +1537,7 @@ BUILT = {
 
 
 def of_tree(init=lambda p: {"n": jnp.zeros(1)}, update=lambda u, slots: (u, slots), needs=()):
-    """The update by a piece on whole trees that is made of these functions."""
+    """The update of a piece on whole trees made of these functions."""
 
     class own(gx.Transformation):
         def init_tree(self, params):
@@ -1478,6 +1548,39 @@ def of_tree(init=lambda p: {"n": jnp.zeros(1)}, update=lambda u, slots: (u, slot
 
     own.needs = needs
     return lambda: own().update(params, own().init(params), params)
+
+
+def of_context(rule, wrap=lambda tx: tx):
+    """The update, without parameters, of a piece whose rule reads the context."""
+
+    class own(gx.PerLeaf):
+        def update_leaf(self, g, slots, context):
+            return rule(g, context), slots
+
+    return lambda: wrap(own()).update(params, wrap(own()).init(params))
+
+
+def of_init(init, wrap=lambda tx: tx):
+    """The initial state of a `PerLeaf` that defines `init_tree`."""
+
+    class own(gx.PerLeaf):
+        def init_tree(self, params):
+            return init(params)
+
+        def update_leaf(self, g, slots, context):
+            return g, slots
+
+    return lambda: wrap(own()).init(params)
+
+
+class misspelt(gx.PerLeaf):
+    """Reads a slot that it does not have."""
+
+    def init_leaf(self, param):
+        return {"average": param}
+
+    def update_leaf(self, g, slots, context):
+        return slots["mean"], slots
 
 
 class short(gx.PerLeaf):
@@ -1505,7 +1608,7 @@ both = {"a/b": weights, "a": {"b": weights}}
 mixed = {1: weights, "a": weights}
 
 WRITTEN = {
-    # pieces of one's own
+    # a user's pieces
     "an integer slot made a fraction": (
         of_leaf(lambda p: {"n": jnp.zeros((), int)}, lambda g, slots: (g, {"n": jnp.float32(0.5)})),
         TypeError,
@@ -1531,7 +1634,7 @@ WRITTEN = {
         ValueError,
         r"^own: the slot 'n' had shape \(1,\), now \(2,\)",
     ),
-    "a slot that is text": (
+    "a slot that is a string": (
         of_tree(update=lambda u, slots: (u, {"n": "x"})),
         TypeError,
         "'n' must be an array, got 'x'",
@@ -1547,17 +1650,72 @@ WRITTEN = {
         TypeError,
         "^own: update_tree must return",
     ),
-    "slots that are no dict": (
+    "a rule that reads an argument it does not declare": (
+        of_context(lambda g, context: g * context.extra["curvature"]),
+        ValueError,
+        r"^own: its update found no 'curvature': it has no slots; .* declared, needs = \('curvature',\), and passed to",
+    ),
+    "a rule that reads an argument it does not declare, in a chain": (
+        lambda: of_context(lambda g, context: g * context.extra["key"], lambda tx: gx.chain(tx, gx.sgd()))(),
+        ValueError,
+        r"^own: its update found no 'key': it has no slots; .* needs = \('key',\)",
+    ),
+    "a rule that reads a slot of another name": (
+        lambda: misspelt().update(params, misspelt().init(params)),
+        ValueError,
+        "^misspelt: its update found no 'mean': the slots are 'average'; ",
+    ),
+    "a rule that reads parameters that are not given": (
+        of_context(lambda g, context: g * context.params),
+        ValueError,
+        r"^own: its update failed with None for context.params: .* declare needs = \(\"params\",\), and call update\(",
+    ),
+    "a function of parameters that are not given": (
+        of_context(lambda g, context: g * jnp.sqrt(context.params)),
+        ValueError,
+        "^own: its update failed with None for context.params",
+    ),
+    "a method of parameters that are not given": (
+        of_context(lambda g, context: g * context.params.mean()),
+        ValueError,
+        "^own: its update failed with None for context.params",
+    ),
+    "init_tree of one array, by a function": (
+        of_init(lambda p: {"n": jnp.zeros_like(p)}),
+        TypeError,
+        r"^own: init_tree failed on the whole tree of parameters.* define init_leaf\(self, param\)",
+    ),
+    "init_tree of one array, by its shape": (
+        of_init(lambda p: {"n": jnp.zeros(p.shape)}),
+        TypeError,
+        "^own: init_tree failed on the whole tree of parameters",
+    ),
+    "init_tree of one array, in a chain": (
+        of_init(lambda p: {"n": 0 * p}, lambda tx: gx.chain(tx, gx.sgd())),
+        TypeError,
+        "^own: init_tree failed on the whole tree of parameters",
+    ),
+    "init_tree of a number, for a rule on one array": (
+        of_init(lambda p: {"n": jnp.zeros(())}),
+        ValueError,
+        "^own: init_tree must return trees like params, got .* as 'n': for a slot of one array, define init_leaf",
+    ),
+    "init_tree that returns an array, in a chain": (
+        of_init(lambda p: jnp.zeros(3), lambda tx: gx.chain(tx, gx.sgd())),
+        TypeError,
+        r"^own: init_tree must return a dict of slots, got float32\[3\]",
+    ),
+    "init_tree that returns None": (
         of_tree(lambda p: None),
         TypeError,
         "^own: init_tree must return a dict of slots, got None",
     ),
-    "a slot of text": (
+    "a slot of a string": (
         of_tree(lambda p: {"n": {"of": "x"}}),
         TypeError,
         "^own: init_tree: the slot 'n/of' must be an array, got 'x'",
     ),
-    "needs as text": (
+    "needs as a string": (
         of_tree(needs="value"),
         TypeError,
         r"^own: needs must be a tuple of names, got 'value': write \('value',\)",
@@ -1595,7 +1753,7 @@ WRITTEN = {
         TypeError,
         r"^scale_by_learning_rate: learning_rate at step 0: a schedule must return a number, got constant\(0.1\)",
     ),
-    # what goes beside, and numbers
+    # extra arguments, and numbers
     "a pair's update of one": (
         lambda: stepped(gx.pair(lambda p: (), lambda u: u), jnp.ones(3))(),
         TypeError,
@@ -1606,7 +1764,7 @@ WRITTEN = {
         TypeError,
         "^pair: its update needs the argument 'value'; it takes u, s, p, value; it is called with",
     ),
-    "a value of text, of parts": (
+    "a value of a string, of parts": (
         lambda: stepped(gx.accumulate(gx.polyak_sgd(), 2), jnp.ones(3), value="x")(),
         TypeError,
         "^accumulate: value must be one real number, got 'x'",
@@ -1624,19 +1782,23 @@ WRITTEN = {
     # trees
     "two leaves of one path": (lambda: adam.init(both), ValueError, r"^two leaves have the same path, among \['a/b'\]"),
     **{
-        f"keys of several types, {name}": (act, ValueError, f"^{name}: a dict must have keys of one type")
-        for name, act in {
-            "chain.update": lambda: tx.update(mixed, state, params),
-            "chain.apply": lambda: tx.apply(mixed, state, params),
-            "apply_updates": lambda: gx.apply_updates(mixed, mixed),
-            "eval_params": lambda: gx.eval_params(tx, state, mixed),
-            "summary": lambda: gx.summary(tx, mixed),
-            "measurements": lambda: gx.measurements(mixed),
-            "global_norm": lambda: gx.global_norm(mixed),
-            "explain": lambda: gx.explain(tx, mixed),
-            "numeric_gradient": lambda: gx.numeric_gradient(lambda p: 1.0, mixed),
-            "check_laws": lambda: gx.check_laws(tx, mixed),
-            "fit": lambda: gx.fit(mixed, tx, lambda p, b: 1.0, weights, 1),
+        f"keys of several types, {name}": (
+            act,
+            ValueError,
+            f"^{name}: in {argument}, a dict must have keys of one type, such as strings$",
+        )
+        for (name, argument), act in {
+            ("chain.update", "updates"): lambda: tx.update(mixed, state, params),
+            ("chain.apply", "params"): lambda: tx.apply(mixed, state, params),
+            ("apply_updates", "params"): lambda: gx.apply_updates(mixed, mixed),
+            ("eval_params", "params"): lambda: gx.eval_params(tx, state, mixed),
+            ("summary", "params"): lambda: gx.summary(tx, mixed),
+            ("measurements", "state"): lambda: gx.measurements(mixed),
+            ("global_norm", "tree"): lambda: gx.global_norm(mixed),
+            ("explain", "params"): lambda: gx.explain(tx, mixed),
+            ("numeric_gradient", "params"): lambda: gx.numeric_gradient(lambda p: 1.0, mixed),
+            ("check_laws", "params"): lambda: gx.check_laws(tx, mixed),
+            ("fit", "params"): lambda: gx.fit(mixed, tx, lambda p, b: 1.0, weights, 1),
         }.items()
     },
     # the gradient's check
@@ -1645,7 +1807,11 @@ WRITTEN = {
         ValueError,
         r"^the loss must return one floating number, got float32 of shape \(4,\)",
     ),
-    "a loss of text": (lambda: gx.check_gradient(lambda p: "x", params), TypeError, "^the loss must return one .* 'x'"),
+    "a loss of a string": (
+        lambda: gx.check_gradient(lambda p: "x", params),
+        TypeError,
+        "^the loss must return one .* 'x'",
+    ),
     # train_step
     "nothing to train": (
         lambda: gx.fit({"w": 0}, gx.sgd(), lambda p, b: b.sum(), jnp.ones(3), 1),
@@ -1683,9 +1849,13 @@ WRITTEN = {
         r"^train_step: call step\(params, state, batch\): params is a state",
     ),
     # check_laws
-    "a bound of text": (lambda: gx.check_laws(adam, bound="x"), ValueError, "^check_laws: bound must be a fin.* 'x'"),
+    "a bound of a string": (
+        lambda: gx.check_laws(adam, bound="x"),
+        ValueError,
+        "^check_laws: bound must be a fin.* 'x'",
+    ),
     "a bound below 0": (lambda: gx.check_laws(adam, bound=-1), ValueError, "^check_laws: bound must be a finite num"),
-    "laws of text": (lambda: gx.check_laws(adam, "x"), TypeError, "^params is 'x': keep arrays and None only"),
+    "laws of a string": (lambda: gx.check_laws(adam, "x"), TypeError, "^params is 'x': keep arrays and None only"),
     "laws of shapes": (
         lambda: gx.check_laws(adam, jax.ShapeDtypeStruct((2,), "float32")),
         TypeError,
@@ -1729,7 +1899,7 @@ THEIRS = (
 
 
 def refused(act, error, words):
-    """It raises the error, with the words, by a `raise` of gradtx, and with no words of another library."""
+    """Check that the call raises this error and message, by a `raise` of gradtx and in no words of another library."""
     with pytest.raises(error, match=words) as caught:
         act()
     *_, (frame, line) = traceback.walk_tb(caught.value.__traceback__)
@@ -1754,13 +1924,13 @@ UNTRACEABLE = {
 
 
 @pytest.mark.parametrize("act", UNTRACEABLE.values(), ids=UNTRACEABLE)
-def test_a_piece_that_cannot_be_compiled_says_what_to_write(act):
+def test_a_piece_that_cannot_be_traced_raises_with_advice(act):
     refused(act, TypeError, r"^own: its update must be one that JAX can trace: jnp.where\(x > 0, a, b\) for if")
     with jax.disable_jit():
         act()
 
 
-def test_a_schedule_that_cannot_be_compiled_says_what_to_write():
+def test_a_schedule_that_cannot_be_traced_raises_with_advice():
     tx = gx.sgd(lambda step: {0: 0.1}[step])
     start = gx.State(jnp.zeros((), jnp.int32), {})
     refused(lambda: tx.update(weights, start), TypeError, "must be one that JAX can trace: jnp.where")
@@ -1781,7 +1951,7 @@ def test_one_array_in_two_places_is_not_reused():
     kept(shared, kept.tx.init(shared), one)
 
 
-def test_the_table_is_as_long_as_promised():
+def test_the_table_has_at_least_120_entries():
     assert len(TABLE) >= 120
 
 
@@ -1796,7 +1966,7 @@ PUBLIC = {
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_every_public_name_binds_its_arguments_in_our_words(name):
+def test_every_public_function_raises_our_error_for_a_wrong_call(name):
     public = PUBLIC[name]
     words = f"^{public.__name__} (has no argument 'nonsense'|needs the argument '\\w+'; it takes )"
     refused(lambda: public(nonsense=1), TypeError, words)
@@ -1804,7 +1974,7 @@ def test_every_public_name_binds_its_arguments_in_our_words(name):
     assert pickle.loads(pickle.dumps(public)) is public
 
 
-# ---------------------------------------------------------------- what looks bad and has one meaning
+# ---------------------------------------------------------------- odd input with one meaning
 ODD = {
     "no update at all": (lambda: tx.update(None, state, params)[0], None),
     "None for a branch": (lambda: tx.update({"layer": None}, state, params)[0], {"layer": None}),

@@ -1,4 +1,4 @@
-"""What `update` is given beside the gradient: value, key, grad_fn, value_fn and hvp."""
+"""The extra arguments of `update`: value, key, grad_fn, value_fn and hvp."""
 # pyright: reportArgumentType=false
 
 import jax
@@ -67,7 +67,11 @@ BAD = {
         "unexpected argument 'value'; this optimizer takes grad_fn, hvp, key",
     ),
     # value and key
-    "a text for value": (update(plateau, value="low"), TypeError, "^reduce_on_plateau: value must be one real number"),
+    "a string for value": (
+        update(plateau, value="low"),
+        TypeError,
+        "^reduce_on_plateau: value must be one real number",
+    ),
     "a key for value": (update(plateau, value=key), TypeError, "^reduce_on_plateau: value must be one real number"),
     "values": (update(plateau, value=jnp.ones(2)), ValueError, r"one real number, got float32\[2\]"),
     "a complex value": (update(plateau, value=1j), ValueError, "one real number, got ~?complex"),
@@ -137,7 +141,7 @@ def test_bad_extra_arguments(act, error, words):
         act()
 
 
-def test_an_error_of_the_users_own_function_is_as_it_was():
+def test_an_error_in_a_users_function_is_not_changed():
     def broken(params):
         raise KeyError("mine")
 
@@ -145,9 +149,9 @@ def test_an_error_of_the_users_own_function_is_as_it_was():
         update(sam, grad_fn=broken)()
 
 
-# ---------------------------------------------------------------- what the functions see
+# ---------------------------------------------------------------- the arguments of the functions
 def seen_by(tx, params, updates, out=None):
-    """What grad_fn and hvp are called with in one update, and that update; their results in the dtype `out`."""
+    """The arguments of grad_fn and hvp in one update, and the update; the functions return the dtype `out`."""
     seen = {}
 
     def recording(name):
@@ -165,7 +169,7 @@ def seen_by(tx, params, updates, out=None):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "complex64"])
 @pytest.mark.parametrize("out", [None, "float32"])
-def test_a_function_sees_trees_of_the_users_own_dtype(dtype, out):
+def test_a_function_receives_trees_of_the_users_dtype(dtype, out):
     if dtype == "complex64":
         out = None
     mine = {"w": jnp.ones((2, 3), dtype), "rest": [jnp.ones(2, "float32"), None]}
@@ -195,7 +199,7 @@ def test_a_leaf_without_a_gradient_is_the_parameter_for_grad_fn_and_zero_for_hvp
 
 
 @pytest.mark.parametrize("wrap", ["partition", "masked", "partition of one array"])
-def test_inside_groups_the_rest_stays(wrap):
+def test_inside_groups_the_other_parameters_stay(wrap):
     if wrap == "partition of one array":  # whose shape is that of a value
         mine, tx = jnp.array(2.0), gx.partition({"x": sam, "y": plateau}, default=gx.identity(), optional=("x", "y"))
         u, _ = tx.update(mine, tx.init(mine), mine, grad_fn=lambda x: x, value=1.0)

@@ -28,7 +28,7 @@ class both(gx.Transformation):
         return updates, slots
 
 
-def test_the_annotation_says_what_is_a_leaf():
+def test_annotations_decide_which_fields_are_leaves():
     pair: Any = (lambda p: (), lambda u, s, p=None: (u, s))
     tx = both(gx.scale(2), (gx.scale(3), pair), 4, "y")
     assert jax.tree.leaves(tx) == [2.0, 3.0, 4.0] and all(type(x) is float for x in jax.tree.leaves(tx))
@@ -218,7 +218,7 @@ def test_a_function_that_may_be_none_is_checked():
         lambda f: gx.adamc(0.1, f, weight_decay=f),
     ],
 )
-def test_what_a_recipe_computes_with_may_be_a_function_of_the_step(make):
+def test_a_recipe_can_compute_with_functions_of_the_step(make):
     params = params_of()
     gradients = list(stream(params, 2))
     got, _ = follow(make(lambda step: jnp.asarray(0.5)), params, gradients)
@@ -245,7 +245,7 @@ def test_a_hyperparameter_or_a_part_may_be_none():
         maybe(limit=0)
 
 
-def test_a_hyperparameter_that_the_parameters_precision_rounds_out_of_its_range(x64):
+def test_a_hyperparameter_rounded_out_of_its_range_by_the_parameters_dtype(x64):
     tx, words = gx.adam(b2=1 - 1e-9), r"^scale_by_ema: decay, in float32, must be at least 0 and below 1, got 1\.0"
     wide, narrow = jnp.ones(2, jnp.float64), jnp.ones(2, jnp.float32)
     assert jnp.isfinite(tx.update(wide, tx.init(wide))[0]).all()

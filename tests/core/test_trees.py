@@ -29,7 +29,7 @@ def test_patterns(pattern, paths):
     assert choose("where", pattern, tree) == paths
 
 
-def test_a_pattern_is_no_regular_expression():
+def test_a_pattern_is_not_a_regular_expression():
     assert choose("where", "a.b", {"a.b": 1.0, "aXb": 1.0}) == {"a.b"}
 
 
@@ -67,7 +67,7 @@ class Box(NamedTuple):
 @pytest.mark.parametrize(
     "tree, paths",
     [
-        ({"a": {"kernel": Box(1.0)}, "b": [Box(2.0)]}, {"a/kernel", "b/0/value"}),  # as Flax boxes what a dict holds
+        ({"a": {"kernel": Box(1.0)}, "b": [Box(2.0)]}, {"a/kernel", "b/0/value"}),  # as Flax boxes the leaves of a dict
         (Box(1.0), {"value"}),
         ({"value": 1.0}, {"value"}),
         ({"a": {"value": 1.0}}, {"a/value"}),
@@ -75,11 +75,11 @@ class Box(NamedTuple):
         (1.0, {""}),
     ],
 )
-def test_what_a_dict_holds_in_a_box_has_its_name(tree, paths):
+def test_a_boxed_leaf_of_a_dict_has_the_name_of_its_box(tree, paths):
     assert leaves_by_path(tree).keys() == paths
 
 
-def test_what_has_no_update_need_not_be_an_array():
+def test_a_leaf_without_an_update_need_not_be_an_array():
     params = {"w": jnp.ones(2), "activation": jnp.tanh}
     new = gx.apply_updates(params, {"w": jnp.ones(2), "activation": None})
     assert (new["w"] == 2).all() and new["activation"] is jnp.tanh

@@ -19,7 +19,7 @@ MODULES = [import_module(f"families.{module.name}") for module in iter_modules(_
 
 
 def collected(name: str) -> dict[str, Any]:
-    """All entries of this name; a module may have none."""
+    """All entries of this name in the modules, which may have none."""
     return {key: x for module in MODULES for key, x in getattr(module, name, {}).items()}
 
 

@@ -21,7 +21,7 @@ def adahessian(
     hessian_power=1.0,
     diagonal: Any = None,
 ) -> Steps:
-    """The paper's algorithm 1, with the ε of its code; `diagonal` may be an `every`, of which k is read."""
+    """The paper's algorithm 1, with the ε of its code; k is read from `diagonal` if it is an `every`."""
     m, v, h, every_k = 0.0, 0.0, 0.0, getattr(diagonal, "every_k", 1)
     for t, g in zip(count(1), gradients):
         h = hvp(np.ones_like(w)) if t % every_k == 1 % every_k else h
@@ -92,7 +92,7 @@ LAWS = {  # where functions are given, they are those of the loss ½‖θ‖²
     ),
     "the bowl's diagonal is 1": (gx.hessian_diagonal(), gx.chain(gx.scale(0.0), gx.add_constant(1.0))),
     "a half power of squares is the absolute": (gx.chain(gx.square(), gx.power(0.5)), gx.abs()),
-    "a power of 1 changes no size": (gx.chain(gx.square(), gx.power(1.0)), gx.square()),
+    "a power of 1 changes nothing": (gx.chain(gx.square(), gx.power(1.0)), gx.square()),
     "every update is the transformation": (gx.every(gx.adam(rate), 1), gx.adam(rate)),
     "every without a memory repeats": (gx.every(gx.emit_params(), 3), gx.emit_params()),
     "sam without a radius sees the gradient at the parameters": (

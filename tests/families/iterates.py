@@ -48,7 +48,7 @@ def schedule_free_adamw(
 
 
 def swa(gradients: Gradients, inner: Any, start=1, every_k=1) -> Steps:
-    """Before plain descent, of which the rate is read: the average does not move the parameters."""
+    """Around plain descent, whose rate is read: the average does not move the parameters."""
     for g in gradients:
         yield -inner.links[-1].learning_rate * g
 
@@ -105,7 +105,7 @@ CURVED = {"asgd": True, "schedule_free_adamw": True}
 
 # ---------------------------------------------------------------- other libraries
 def of_fast(tx: Any) -> tuple[Any, Any]:
-    """Optax's lookahead, whose parameters are a pair, on the fast ones alone."""
+    """Optax's lookahead, whose parameters are a pair, applied to the fast ones alone."""
 
     def init(params):
         both = optax.LookaheadParams.init_synced(params)
@@ -144,7 +144,7 @@ TORCH = {"asgd": gx.asgd(0.01, start=102)}
 # ---------------------------------------------------------------- laws
 rate = 0.03
 LAWS = {
-    "ranger that keeps its way is RAdam of centralized gradients": (
+    "ranger without lookahead is RAdam of centralized gradients": (
         gx.ranger(rate, eps=1e-8, weight=1.0),
         gx.chain(gx.centralize(), gx.radam(rate, b1=0.95)),
     ),
@@ -156,9 +156,9 @@ LAWS = {
         gx.asgd(rate, weight_decay=0.1, power=0.0),
         gx.chain(gx.add_weight_decay(0.1), gx.sgd(rate)),
     ),
-    "lookahead that goes all the way is its inner": (gx.lookahead(gx.adam(rate), every_k=2, weight=1.0), gx.adam(rate)),
+    "lookahead of weight 1 is its inner": (gx.lookahead(gx.adam(rate), every_k=2, weight=1.0), gx.adam(rate)),
     "lookahead that never pulls is its inner": (gx.lookahead(gx.adam(rate), every_k=100), gx.adam(rate)),
-    "schedule_free of no step is none": (gx.schedule_free(gx.scale(0.0)), gx.scale(0.0)),
+    "schedule_free of zero steps makes none": (gx.schedule_free(gx.scale(0.0)), gx.scale(0.0)),
     "schedule_free_adamw is schedule_free of adamw without momentum": (
         gx.schedule_free_adamw(rate, weight_decay=0.1),
         gx.schedule_free(gx.adamw(rate, b1=0.0, weight_decay=0.1)),

@@ -71,7 +71,7 @@ def fromage(gradients: Gradients, w: ndarray, learning_rate=1e-2) -> Steps:
 
 
 def project_where_orthogonal(step: ndarray, g: ndarray, w: ndarray, delta: float, output_axis: int = -1) -> ndarray:
-    """The step without what is along w, of each channel or of the whole, as in the paper's published code."""
+    """The step without its component along w, per channel or as a whole, as in the paper's published code."""
     if w.ndim < 2:
         return step
     step, g, w = (np.moveaxis(x, output_axis, 0) for x in (step, g, w))
@@ -112,7 +112,7 @@ def adamp(
 
 
 def orthograd(gradients: Gradients, w: ndarray, inner: Any) -> Steps:
-    """Before the heavy ball, of which the rate and the decay are read."""
+    """Around the heavy ball, whose rate and decay are read."""
     v, decay, learning_rate = 0.0, inner.links[0].decay, inner.links[-1].learning_rate
 
     def orthogonal(g, w):
@@ -135,7 +135,7 @@ def adamc(
     weight_decay=1e-2,
     where: Any = 1,
 ) -> Steps:
-    """Of which the rate may be a function of the step, from 0."""
+    """The rate may be a function of the step, from 0."""
     m, v = 0.0, 0.0
     for t, g in zip(count(1), gradients):
         rate: Any = learning_rate(t - 1) if callable(learning_rate) else learning_rate
@@ -211,7 +211,7 @@ OPTAX: dict[str, tuple[Any, Any]] = {
         gx.chain(gx.centralize(output_axis=0), gx.sgd(0.1)),
         optax.chain(optax.centralize(), optax.sgd(0.1)),
     ),
-    "projected onto what is not negative": (
+    "projected onto the nonnegative numbers": (
         gx.projected(gx.sgd(0.1), gx.lower_bound(0.0)),
         optax.chain(optax.sgd(0.1), optax.keep_params_nonnegative()),
     ),

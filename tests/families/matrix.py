@@ -25,7 +25,7 @@ EXPRESS = [
 
 
 def orthogonal(x: ndarray, method="newton_schulz", steps=5) -> ndarray:
-    """The matrix whose singular values are 1, or are where the iteration moves them."""
+    """The matrix with the same singular vectors and singular values of 1, or those that the iteration gives."""
     if method == "svd":
         u, s, vt = np.linalg.svd(x, full_matrices=False)
         return u * (s > 1e-12 * s.max()) @ vt
@@ -54,7 +54,7 @@ def muon(
     axes=(-2, -1),
     method="newton_schulz",
 ) -> Steps:
-    """With the average of PyTorch; `default` is plain descent if given, of which the rate is read."""
+    """With PyTorch's average; `default`, if given, is plain descent, whose rate is read."""
     inputs, outputs = (3, 4) if axes == (-2, -1) else (4, 3)
     factors = {"original": max(1, outputs / inputs) ** 0.5, "adam": 0.2 * sqrt(4), "spectral": sqrt(outputs / inputs)}
     gradients, again = tee(gradients)
@@ -125,7 +125,7 @@ OPTAX = {
         gx.muon(0.02, weight_decay=0.1, corrected=True, default=gx.nadam(0.003, eps=0.0)),
         optax.contrib.muon(0.02, weight_decay=0.1, eps=0.0, adam_learning_rate=0.003),
     ),
-    "muon by the size of adam, without Nesterov's step": (
+    "muon with the rule of adam, without Nesterov's step": (
         gx.muon(0.02, 0.8, nesterov=False, rule="adam", default=gx.adam(0.02, eps=0.0)),
         optax.contrib.muon(0.02, beta=0.8, nesterov=False, consistent_rms=0.2, eps=0.0),
     ),
@@ -173,11 +173,11 @@ LAWS = {
         matrices(gx.orthogonalize("polar_express", steps=9)),
         matrices(gx.orthogonalize("svd")),
     ),
-    "what is orthogonal stays": (
+    "an orthogonal matrix does not change": (
         matrices(gx.orthogonalize("svd"), gx.scale(3.0), gx.orthogonalize("svd")),
         matrices(gx.orthogonalize("svd")),
     ),
-    "by the size of adam is an rms of 0.2": (
+    "the rule of adam is an rms of 0.2": (
         matrices(gx.orthogonalize("svd"), gx.scale_by_shape("adam")),
         matrices(gx.orthogonalize("svd"), gx.unit_rms(), gx.scale(0.2)),
     ),

@@ -178,7 +178,7 @@ CURVED = {"adafactor": True, "came": True}
 
 
 def precise_decay(step: Any, power: Any) -> Any:
-    """As Optax's own, which is computed in float32, and here in the parameters' dtype."""
+    """Optax's decay, which it computes in float32, in the parameters' dtype."""
     return 1 - (step + 1.0) ** -power
 
 
@@ -244,7 +244,7 @@ LAWS = {
         gx.masked(gx.adagrad(rate, eps=0.0), "b", otherwise="zero"),
     ),
     "adam_mini of blocks of one is adam": (gx.adam_mini(rate, over=()), gx.adam(rate)),
-    "adam_mini of one row is that of the leaf": (
+    "adam_mini of one block of rows is that of the leaf": (
         gx.adam_mini(rate, over="rows", blocks=1),
         gx.adam_mini(rate, over="leaf"),
     ),
@@ -267,7 +267,7 @@ LAWS = {
         gx.chain(gx.scale(1e3), gx.clip_by_rms(1.0)),
     ),
     "scale_by_param_rms with a large floor is a scale": (gx.scale_by_param_rms(1e3), gx.scale(1e3)),
-    "sm3_sum of what is the same everywhere is the sum": (
+    "sm3_sum of constant matrices is the sum": (
         gx.chain(gx.square(), gx.reduced(gx.identity()), gx.sm3_sum()),
         gx.chain(gx.square(), gx.reduced(gx.running_sum())),
     ),

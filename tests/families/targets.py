@@ -1,4 +1,4 @@
-"""The oracles of gradtx/optimizers/targets.py."""
+"""References of MARS, dual averaging (MadGrad, FTRL), noisy SGD and variants of Adam."""
 
 from itertools import count
 from typing import Any
@@ -18,7 +18,7 @@ SHAPES = {"bias": (5,), "kernel": (3, 4)}
 
 
 def mars(gradients: Gradients, inner: Any, decay=0.95, gain=0.025) -> Steps:
-    """Before plain descent, of which the rate is read."""
+    """Around plain descent, whose rate is read."""
     last, learning_rate = None, inner.links[-1].learning_rate
     for g in gradients:
         c = g + gain * decay / (1 - decay) * (g - (g if last is None else last))
@@ -59,7 +59,7 @@ def ftrl(gradients: Gradients, w: ndarray, learning_rate=1e-3, l1=0.0, l2=0.0, p
 
 
 def noisy_sgd(gradients: Gradients, learning_rate=1e-3, variance=1e-2, power=0.55) -> Steps:
-    """The formula is the paper's; the normal numbers are drawn as gradtx says that it draws them."""
+    """The paper's formula; the normal numbers are drawn as gradtx documents."""
     for t, g in zip(count(1), gradients):
         keys = (jax.random.fold_in(jax.random.fold_in(jax.random.key(0), t), crc32(p.encode())) for p in LEAVES)
         noise = [jax.random.normal(key, SHAPES[p], jnp.float64) for key, p in zip(keys, LEAVES)]
@@ -89,7 +89,7 @@ def diffgrad(gradients: Gradients, learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-
 def adabound(
     gradients: Gradients, learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-8, final_size=1e-2, speed=1e-3
 ) -> Steps:
-    """In rates, as in the paper, with its published code's bounds of them."""
+    """In terms of rates, as in the paper, with the bounds of its published code."""
     m, v, final = 0.0, 0.0, learning_rate / final_size
     for t, g in zip(count(1), gradients):
         m = b1 * m + (1 - b1) * g
@@ -200,7 +200,7 @@ LAWS = {
         gx.mars(gx.adam(rate), gain=0.0),
         gx.chain(gx.clip_by_norm(1.0), gx.adam(rate)),
     ),
-    "madgrad with momentum goes a share of the way": (
+    "madgrad with momentum goes a fraction of the way": (
         gx.madgrad(rate, 0.9),
         gx.chain(gx.madgrad(rate, 0.0), gx.scale(1 - 0.9)),
     ),
@@ -214,7 +214,7 @@ LAWS = {
     ),
     "noisy_sgd without noise is SGD": (gx.noisy_sgd(rate, variance=0.0), gx.sgd(rate)),
     "padam with the root is amsgrad": (gx.padam(rate, exponent=0.5), gx.amsgrad(rate)),
-    "padam without a size is momentum": (
+    "padam without a denominator is momentum": (
         gx.padam(rate, eps=0.0, exponent=0.0),
         gx.chain(gx.momentum(), gx.scale_by_learning_rate(rate)),
     ),
@@ -232,7 +232,7 @@ LAWS = {
         gx.pid(rate, 0.0, integral=0.0, derivative=0.5),
         gx.optimistic_sgd(rate, 0.5),
     ),
-    "acprop that foresees all has only ε for a size": (
+    "acprop with an exact average has only ε for a denominator": (
         gx.acprop(rate, b1=0.0, eps=1.0, eps_in_average=1.0),
         gx.sgd(rate / 2),
     ),
@@ -244,7 +244,7 @@ LAWS = {
     "a power of ½ is the root": (gx.power(0.5), gx.sqrt()),
     "a power of 0 is 1": (gx.power(0.0), gx.chain(gx.scale(0.0), gx.add_constant(1.0))),
     "steps to the power 0 are not counted": (gx.scale_by_step(0.0), gx.identity()),
-    "the norm of one leaf is clipped as that of all": (
+    "clip_by_norm of one leaf is clip_by_global_norm": (
         gx.partition({"w": gx.clip_by_norm(0.5)}, default=gx.sgd(rate)),
         gx.partition({"w": gx.clip_by_global_norm(0.5)}, default=gx.sgd(rate)),
     ),

@@ -123,7 +123,7 @@ def momo_adam(
     eps=1e-8,
     lowest=0.0,
 ) -> Steps:
-    """The paper's algorithm 2: the averages start at 0, and what corrects them is in the step."""
+    """The paper's algorithm 2: the averages start at 0, and their correction is in the step."""
     m, v, f, product = 0.0, 0.0, 0.0, 0.0
     for t, g in zip(count(1), gradients):
         m = b1 * m + (1 - b1) * g
@@ -136,7 +136,7 @@ def momo_adam(
 
 
 def cocob(gradients: Gradients, w: ndarray, alpha=100.0) -> Steps:
-    """The paper's algorithm 2: what it says of w − w₀ is measured."""
+    """The paper's algorithm 2; w − w₀ is measured."""
     first = w.copy()
     largest, total, reward, theta = 0.0, 0.0, 0.0, 0.0
     for g in gradients:
@@ -298,8 +298,8 @@ LAWS = {
     "momo with a low bound is momentum": (gx.momo(rate, 0.0, -1e9), gx.sgd(rate)),
     "momo without momentum is Polyak's step": (gx.momo(10.0, 0.0), gx.polyak_sgd(10.0)),
     "momo_adam with a low bound is adam": (gx.momo_adam(rate, lowest=-1e9), gx.adam(rate)),
-    "leafwise changes nothing of what sees one coordinate": (gx.leafwise(gx.adam(rate)), gx.adam(rate)),
-    "a size of one divides by nothing": (
+    "leafwise does not change an elementwise optimizer": (gx.leafwise(gx.adam(rate)), gx.adam(rate)),
+    "a denominator of one changes nothing": (
         gx.precondition(gx.momentum(0.9), by=gx.ones(), eps=0.0),
         gx.momentum(0.9),
     ),

@@ -1,4 +1,4 @@
-"""`check_laws` refuses a piece for each law that it breaks, and none of those that keep them."""
+"""`check_laws` refuses a piece for each law that it breaks, and accepts pieces that satisfy all of them."""
 
 import jax
 import jax.numpy as jnp
@@ -101,9 +101,17 @@ class backward(gx.PerLeaf):
         (triples(), "under vmap", "'updates/0/b' is .* off, more than"),
         (calls_out(), "under vmap", "pure_callback"),
         (fills(), "gradient of one leaf is None", r"fills: the update of 'b' must be None, got float32\[4\]"),
-        (divides(), "at zero gradients, the updates are finite", "the update '0/b' is not"),
-        (roots(), "at zero gradients, the forward-mode derivatives are finite", "'0/b/share' is not"),
-        (steepens(), "at zero gradients, the reverse-mode derivatives are finite", "'0/b/power' is not"),
+        (divides(), "at zero gradients, the updates are finite", r"updates\['b'\] in step 0 is not finite"),
+        (
+            roots(),
+            "at zero gradients, the forward-mode derivatives are finite",
+            r"the derivative of updates\['b'\] with respect to 'share' in step 0 is not finite: guard square roots",
+        ),
+        (
+            steepens(),
+            "at zero gradients, the reverse-mode derivatives are finite",
+            r"the derivative of updates\['b'\] with respect to 'power' in step 0 is not finite",
+        ),
         (searches(), "reverse-mode derivatives are finite", "Reverse-mode"),
         (backward(), "forward-mode derivatives are finite", "custom_vjp"),
     ],
@@ -113,23 +121,25 @@ def test_a_piece_that_breaks_a_law_is_refused_by_it(tx, law, why):
         gx.check_laws(tx)
 
 
-def test_derivatives_are_asked_for_away_from_zero_too():
-    with pytest.raises(ValueError, match=r"^splits: .*: the forward-mode derivatives are finite: .* '0/b/share' is"):
+def test_derivatives_are_checked_away_from_zero_too():
+    with pytest.raises(
+        ValueError, match=r"^splits: .*: the forward-mode derivatives are finite: .* respect to 'share'"
+    ):
         gx.check_laws(splits())
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "polyak_sgd", "noisy_sgd", "skip_nonfinite", "partition"])
-def test_the_pieces_of_gradtx_keep_them(name):
+def test_the_pieces_of_gradtx_satisfy_the_laws(name):
     tx = CASES[name][0].tx
     gx.check_laws(tx, **extra(tx))
 
 
-def test_on_parameters_of_ones_own():
+def test_laws_on_given_parameters():
     gx.check_laws(gx.adam(), {"w": jnp.ones((2, 3)), "n": jnp.arange(3), "z": jnp.ones(2, complex)})
     gx.check_laws(gx.scale(2.0), np.ones(3, np.float32))
 
 
-def test_a_bound_of_ones_own():
+def test_a_given_bound():
     gx.check_laws(triples(), bound=0.6)
     with pytest.raises(ValueError, match="off, more than"):
         gx.check_laws(triples(), bound=0.4)

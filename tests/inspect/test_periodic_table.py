@@ -1,4 +1,4 @@
-"""The periodic table: every cell trains, and every name is that of the recipe that does the same."""
+"""The periodic table: every cell trains, and every name is of the recipe that computes the same."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ BY_RATE = [gx.periodic_table(rate) for rate in RATES]
 
 @jax.jit
 def last_losses(batches: Any) -> Any:
-    """The losses of each batch of optimizers after 150 steps on ½·Σ cᵢ·wᵢ² from wᵢ = 1, as shares of the first."""
+    """The losses of each batch of optimizers after 150 steps on ½·Σ cᵢ·wᵢ² from wᵢ = 1, as fractions of the first."""
 
     def of(tx):
         def step(carry, _):
@@ -68,7 +68,7 @@ def test_every_cell_trains(direction):
     assert {place: loss for place, loss in best.items() if not loss < 0.02} == {}
 
 
-def test_every_name_is_of_the_recipe_that_does_the_same():
+def test_every_name_is_of_the_recipe_with_the_same_updates():
     named = {cell.name: cell.tx for cell in TABLE if cell.name}
     assert named.keys() == RECIPES.keys() and len(named) == sum(bool(cell.name) for cell in TABLE)
     params = params_of()

@@ -99,7 +99,7 @@ def haiku_with_batch_norm():
 
 
 class Library(NamedTuple):
-    """What the tests do with an example of the README, whose names are `r`."""
+    """How the tests use an example of the README, whose names are `r`."""
 
     module: str
     weights: str
@@ -178,7 +178,7 @@ def test_example_learns(library):
 
 @each_library
 def test_example_is_optax(library):
-    """Of SGD, for Optax's Adam rounds its bias correction: by 1e-5 at b2 = 0.999."""
+    """For SGD: Optax's Adam rounds its bias correction, by 1e-5 at b2 = 0.999."""
     decay = optax.add_decayed_weights(0.01, mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params))
     theirs = example(library, 40, optax.chain(decay, optax.sgd(0.1, momentum=0.9)))
     own = example(library, 40, gx.chain(gx.add_weight_decay(0.01, where=gx.is_matrix), gx.sgd(0.1, momentum=0.9)))
@@ -186,7 +186,7 @@ def test_example_is_optax(library):
 
 
 @each_library
-def test_patterns_choose_by_the_librarys_names(library):
+def test_patterns_match_the_librarys_names(library):
     own = LIBRARIES[library]
     by_name, by_shape = (own.params(example(library, 5, gx.adamw(0.02, where=w))) for w in (own.weights, gx.is_matrix))
     assert_near(by_name, by_shape)
@@ -221,7 +221,7 @@ def test_fit_and_train_step_with_batch_norm(library):
     assert any((x != y).any() for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(model_state)))
 
 
-def test_nnx_hands_on_what_a_piece_needs():
+def test_nnx_passes_on_extra_arguments():
     nnx = need("flax.nnx")
     model = nnx.Linear(2, 1, rngs=nnx.Rngs(1))
     optimizer = nnx.Optimizer(model, gx.sam(gx.sgd(0.1), radius=0.05), wrt=nnx.Param)
@@ -241,7 +241,7 @@ def test_nnx_hands_on_what_a_piece_needs():
     assert loss(nnx.state(model)) < before / 2
 
 
-def test_linen_hands_on_nothing():
+def test_linen_passes_on_no_extra_arguments():
     need("flax.linen")
     with pytest.raises(ValueError, match="sam needs the argument 'grad_fn'"):
         example("linen", 1, gx.sam(gx.sgd(0.1)))

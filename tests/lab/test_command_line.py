@@ -254,7 +254,7 @@ def test_list_and_show_need_no_extra():
         assert done.returncode == 0 and "√ŝ" in done.stdout, done.stderr
 
 
-def test_a_reader_that_leaves_early_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     command = subprocess.Popen([sys.executable, "-m", "gradtx", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert command.stdout and command.stderr
     command.stdout.close()

@@ -64,13 +64,13 @@ def test_examples_that_fill_no_batch_are_left_out():
 
 
 @pytest.mark.parametrize("epochs", [1, 7, 41, 60])
-def test_the_epochs_are_those_asked_for(epochs):
+def test_the_number_of_epochs_can_be_set(epochs):
     (result,) = race(recording(10), only("sgd"), epochs=epochs, batch_size="all")
     assert result.steps == epochs == len(result.losses) and result.batch_size == 10
     np.testing.assert_allclose(result.losses, 4.5)
 
 
-def test_rprop_takes_all_examples_unless_told():
+def test_rprop_takes_all_examples_by_default():
     results = by_name(race(recording(10), only("rprop", "sgd"), epochs=2))
     assert (results["rprop"].batch_size, results["sgd"].batch_size) == (10, 1)
     assert race(recording(10), only("rprop"), epochs=2, batch_size=5)[0].steps == 4
@@ -129,7 +129,7 @@ def test_progress_rises_to_one():
     assert {name for name, share in seen if share < 0.5} == {"sgd"}
 
 
-def test_an_optimizer_of_ones_own_takes_part():
+def test_a_users_optimizer_takes_part():
     own = Entry(lambda rate: gx.chain(gx.sign(), gx.scale_by_learning_rate(rate)), 0.01, "the size")
     (result,) = race(line(), {"sign": own}, epochs=5)
     assert result.optimizer == "sign" and result.losses[-1] < result.losses[0]

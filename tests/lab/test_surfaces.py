@@ -37,7 +37,7 @@ def test_saddle_has_a_saddle_and_the_shallow_minimum_is_one():
 
 
 @pytest.mark.parametrize("tx", [gx.sgd(0.02), gx.adam(0.1)], ids=["sgd", "adam"])
-def test_the_way_is_that_of_a_plain_loop(tx):
+def test_the_path_equals_a_plain_loop(tx):
     surface = SURFACES["saddle"]
     w = jnp.asarray(surface.start)
     state, way = tx.init(w), [w]
@@ -49,7 +49,7 @@ def test_the_way_is_that_of_a_plain_loop(tx):
 
 
 class told(gx.Transformation):
-    """Newton's step, if all that it is given is right; else NaN."""
+    """Newton's step if all extra arguments are right; else NaN."""
 
     needs = ("params", "value", "key", "grad_fn", "hvp")
 
@@ -67,7 +67,7 @@ def quadratic(w):
     return (w[0] ** 2 + 3 * w[1] ** 2) / 2
 
 
-def test_a_piece_is_given_what_it_needs_of_the_noisy_loss():
+def test_a_piece_receives_the_functions_of_the_noisy_loss():
     surface = Surface(quadratic, ((0, 0),), (1.0, 1.0), (-2, 2), (-2, 2), "own", noise=0.0)
     np.testing.assert_allclose(descend(surface, told(), 1)[1], 0, atol=1e-6)
     way = descend(surface._replace(noise=1.0), told(), 50)
@@ -81,14 +81,14 @@ class value_times(gx.PerLeaf):
         return -g * context.extra["value"], slots
 
 
-def test_the_value_is_the_loss_before_the_step_and_a_pair_gets_what_it_takes():
+def test_the_value_is_the_loss_before_the_step_and_a_pair_receives_its_arguments():
     surface = Surface(quadratic, ((0, 0),), (1.0, 0.0), (-2, 2), (-2, 2), "own")
     assert descend(surface, value_times(), 1)[1].tolist() == [0.5, 0.0]
     other = (lambda params: (), lambda g, state, params, value: (-g * value, state))
     assert descend(surface, other, 1)[1].tolist() == [0.5, 0.0]
 
 
-def test_noise_is_of_its_size_and_of_its_key():
+def test_noise_has_its_scale_and_depends_on_its_key():
     flat = Surface(lambda w: 0.0 * w.sum(), (), (0.0, 0.0), (-1, 1), (-1, 1), "flat", noise=2.0)
     steps = np.diff(descend(flat, gx.sgd(1.0), 2000), axis=0)
     assert steps.std(axis=0) == pytest.approx([2, 2], rel=0.1) and abs(steps.mean()) < 0.2

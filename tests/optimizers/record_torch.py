@@ -1,4 +1,4 @@
-"""Records what PyTorch's optimizers do in float64, for test_torch.py, which does without PyTorch.
+"""Records the steps of PyTorch's optimizers in float64 for test_torch.py, which runs without PyTorch.
 
 python -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.13.0 numpy && /tmp/torch/bin/python record_torch.py
 """

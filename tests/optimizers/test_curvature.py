@@ -1,4 +1,4 @@
-"""AdaHessian and Sophia where the Hessian is more than a constant 0, and Sophia against Optax's."""
+"""AdaHessian and Sophia on a loss whose Hessian is not 0, and Sophia against Optax's."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def test_sophia_of_optaxs_conventions_is_optaxs(x64):
 
 
 def test_newtons_method_at_once():
-    """On a quadratic bowl of any axes, Hutchinson's diagonal is not noisy, and a whole step finds the minimum."""
+    """On a quadratic bowl along the axes Hutchinson's diagonal has no noise, and one step finds the minimum."""
     tx = gx.adahessian(1.0, b1=0.0, b2=0.0, eps=0.0)
     w, curvature = jnp.array([3.0, -2.0, 0.5]), jnp.array([1e-4, 1.0, 1e4])
     step, _ = tx.update(curvature * w, tx.init(w), w, hvp=lambda v: curvature * v, key=jax.random.key(3))

@@ -1,4 +1,4 @@
-"""The recipes against Optax, live, in float64, within 1e-12 of the size of each step.
+"""The recipes against Optax, live, in float64, within 1e-12 of each step's largest coordinate.
 
 DIFFERENT holds those of which Optax has another definition, with the cause: each does differ. Beside them:
 
@@ -10,9 +10,9 @@ DIFFERENT holds those of which Optax has another definition, with the cause: eac
 | adagrad | adagrad | only the form with ε in the root |
 | nadam | nadam(warmup=True) | Optax does not warm β₁ up |
 | yogi | yogi | Optax starts the average of gradients at 1e-6 too, so that it moves where no gradient ever came |
-| dowg | dowg | Optax adds an ε to the size by default |
+| dowg | dowg | Optax adds an ε to the denominator by default |
 | prodigy | prodigy | Optax corrects the averages, by a factor of the rate, and multiplies ε by the new d |
-| dadapt_adamw | dadapt_adam | the same factor; Optax estimates d with the size of the step before: the same for signs |
+| dadapt_adamw | dadapt_adam | the same factor; Optax estimates d with the previous denominator: the same for signs |
 | mechanize | mechanic | Optax finds its way again of θ − θ₀, over the scale plus ε: the same for ε → 0 |
 | momo, momo_adam (weight_decay, adapt_lower_bound) | momo, momo_adam | not offered |
 | polyak_sgd(variant="sps") | polyak_sgd | Optax steps back where the loss is below its lowest: "sps+" is the same |
@@ -135,7 +135,7 @@ DIFFERENT: dict[str, tuple[gx.Transformation, Any, str]] = {
         optax.contrib.muon(0.1, eps=1e-3),
         "Optax adds ε to the norm before it orthogonalizes, here 0 stays 0 without one; and its other defaults",
     ),
-    "dowg": (gx.dowg(), optax.contrib.dowg(), "Optax adds an ε to the size by default"),
+    "dowg": (gx.dowg(), optax.contrib.dowg(), "Optax adds an ε to the denominator by default"),
     "prodigy": (
         gx.prodigy(),
         optax.contrib.prodigy(),
@@ -144,7 +144,7 @@ DIFFERENT: dict[str, tuple[gx.Transformation, Any, str]] = {
     "dadapt_adam": (
         gx.dadapt_adam(),
         optax.contrib.dadapt_adamw(),
-        "Optax corrects the averages, by a factor of the rate, and estimates d with the size of the step before",
+        "Optax corrects the averages, by a factor of the rate, and estimates d with the previous denominator",
     ),
     "mechanic": (
         gx.mechanic(gx.sgd(0.1)),
@@ -160,7 +160,7 @@ DIFFERENT: dict[str, tuple[gx.Transformation, Any, str]] = {
     "acprop": (
         gx.acprop(0.01),
         optax.contrib.acprop(0.01),
-        "Optax takes the average before this gradient for what the size is a distance from",
+        "Optax measures the distance from the average before this gradient",
     ),
     "madgrad": (
         gx.madgrad(0.01),
@@ -180,7 +180,7 @@ def test_recipe_is_optaxs(tx: gx.Transformation, theirs: Any):
 
 @pytest.mark.parametrize(("tx", "theirs", "cause"), DIFFERENT.values(), ids=DIFFERENT)
 @pytest.mark.promotes("Optax's arithmetic")
-def test_optaxs_definition_is_another(tx: gx.Transformation, theirs: Any, cause: str):
+def test_optax_has_another_definition(tx: gx.Transformation, theirs: Any, cause: str):
     ours, other = np.asarray(run(tx, NOISE)), np.asarray(run(theirs, NOISE))
     assert cause and np.max(np.abs(ours - other)) > 1e-6 * np.max(np.abs(other))
 

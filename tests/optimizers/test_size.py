@@ -1,4 +1,4 @@
-"""How long the catalogue is: a recipe is one expression of pieces."""
+"""The length of the catalogue: a recipe is one expression of pieces."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The recipes against what PyTorch 2.13 did in float64 (record_torch.py), within 1e-12 of the size of each step.
+"""The recipes against PyTorch 2.13 in float64 (record_torch.py), within 1e-12 of each step's largest coordinate.
 
 Where PyTorch has no recipe of the same definition:
 

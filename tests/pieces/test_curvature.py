@@ -1,4 +1,4 @@
-"""Hutchinson's estimate: right in the mean, by a vector of signs for each step and leaf."""
+"""Hutchinson's estimate: unbiased, with a vector of signs for each step and leaf."""
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def test_a_convolutions_kernel_has_one_curvature_over_its_spatial_axes(shape, fi
 
 
 @pytest.mark.parametrize("spatial", ["middle", 0, True, ("first",)])
-def test_a_bad_place(spatial):
+def test_a_bad_position(spatial):
     with pytest.raises(ValueError, match=r"^hessian_diagonal: spatial must be 'first' or 'last', got"):
         gx.hessian_diagonal(spatial)  # pyright: ignore[reportArgumentType]
 

@@ -1,4 +1,4 @@
-"""What orthogonalize makes of matrices of any shape, scale, rank, layout and precision."""
+"""`orthogonalize` on matrices of any shape, scale, rank, layout and precision."""
 
 from itertools import pairwise
 
@@ -38,7 +38,7 @@ BANDS = [  # the least singular value of g/‖g‖, and where they come in float
 
 
 @pytest.mark.parametrize("method, steps, floor, band, rough_band", BANDS)
-def test_the_singular_values_come_into_the_band(method, steps, floor, band, rough_band):
+def test_the_singular_values_reach_the_band(method, steps, floor, band, rough_band):
     matrices = {}
     for shape in SHAPES:
         values = np.geomspace(1, floor, min(shape[-2:]))
@@ -56,7 +56,7 @@ def test_the_singular_values_come_into_the_band(method, steps, floor, band, roug
 
 @pytest.mark.parametrize("steps", range(1, 9))
 def test_each_step_of_polar_express_is_the_best_after_those_before(steps):
-    """Of 1e-3 … 1, the farthest from 1 on either side are equally far: a digit that is wrong would tell."""
+    """Of the singular values from 1e-3 to 1, the farthest from 1 on either side are equally far."""
     x = np.geomspace(1e-3, 1, 1_000_001)
     for a, b, c in POLAR_EXPRESS[:steps]:
         x = a * x + b * x**3 + c * x**5
@@ -75,7 +75,7 @@ def test_it_is_the_nearest_orthogonal_matrix(shape, x64):
 
 
 @pytest.mark.parametrize("method", ["newton_schulz", "polar_express", "svd"])
-def test_what_is_zero_stays_zero(method):
+def test_zero_stays_zero(method):
     tx, random = gx.orthogonalize(method, steps=8), np.random.default_rng(2)
     low = (random.standard_normal((6, 2)) @ random.standard_normal((2, 9))).astype(np.float32)
     out = apply(tx, {"zero": jnp.zeros((6, 9)), "low": jnp.asarray(low), "empty": jnp.zeros((0, 9))})
@@ -90,7 +90,7 @@ def test_what_is_zero_stays_zero(method):
 
 
 @pytest.mark.parametrize("method", ["newton_schulz", "svd"])
-def test_what_is_not_finite_is_nan(method):
+def test_a_matrix_with_a_non_finite_entry_becomes_nan(method):
     for bad in (jnp.nan, jnp.inf):
         out = apply(gx.orthogonalize(method), {"a": jnp.ones((3, 4)).at[1, 2].set(bad), "b": jnp.eye(3, 4)})
         assert jnp.isnan(out["a"]).all() and jnp.isfinite(out["b"]).all()
@@ -156,7 +156,7 @@ def test_matrices_of_equal_shape_are_one_batch_on_their_longer_side():
     assert_near(apply(tx, tree), jax.tree.map(lambda g: apply(tx, g), tree), 1e-5)
 
 
-def test_products_are_of_the_dtype_that_is_asked_for(x64):
+def test_products_have_the_requested_dtype(x64):
     for dtype, working, of in ((None, "float32", "float32"), ("bfloat16", "float32", "bfloat16")):
         for e in products(gx.orthogonalize(dtype=dtype), jnp.ones((3, 4), working)):
             assert {x.aval.dtype.name for x in e.invars} == {of} and e.outvars[0].aval.dtype == jnp.float32
@@ -235,8 +235,8 @@ def test_complex_numbers_are_refused(tx):
         tx.init({"w": jnp.ones((2, 2), complex)})
 
 
-# ---------------------------------------------------------------- who gets what
-def test_muon_tells_which_parameter_goes_by_what():
+# ---------------------------------------------------------------- the groups of muon and scion
+def test_explain_shows_the_groups_of_muon():
     params = {
         "embed": jnp.ones((9, 4)),
         "layers": [{"w": jnp.ones((4, 4)), "b": jnp.ones(4)}],

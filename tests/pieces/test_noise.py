@@ -1,4 +1,4 @@
-"""The noise: its distribution, what it depends on, and what it refuses."""
+"""The noise: its distribution, its dependence on the key, and errors."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ KEY = jax.random.key(3)
 
 
 def noise_of(steps, variance=0.25, power=1.0, key=KEY, size=20_000):
-    """What is added to zeros: for two leaves, a row a step."""
+    """The noise added to zeros: for two leaves, one row per step."""
     tx = gx.add_noise(variance, power)
     zeros = {"a": jnp.zeros(size), "b": jnp.zeros(size)}
     state, rows = tx.init(zeros), []

@@ -1,4 +1,4 @@
-"""Pieces that set the length of a leaf's update, and those that take a direction out of it."""
+"""Pieces that set the norm of a leaf's update, and pieces that remove a direction from it."""
 # pyright: reportArgumentType=false
 
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def length(x):
 
 @pytest.mark.parametrize("of_g", [1e-37, 1e-30, 1.0, 1e30, 1e37])
 @pytest.mark.parametrize("of_param", [1e-30, 1.0, 1e30])
-def test_lengths_are_right_at_any_size(of_g, of_param):
+def test_norms_are_exact_at_any_scale(of_g, of_param):
     g, params = jnp.array([3.0, -2.0, 1.0]) * of_g, jnp.array([[0.5, 1.0, 2.0]])[0] * of_param
     for tx, expected in (
         (gx.normalize(), 1.0),
@@ -33,7 +33,7 @@ def test_lengths_are_right_at_any_size(of_g, of_param):
         assert abs(length(once(tx, g, params)) / expected - 1) < 1e-6, tx
 
 
-def test_the_ratio_is_1_where_a_length_is_0():
+def test_the_ratio_is_1_where_a_norm_is_0():
     g = jnp.array([3.0, 4.0])
     tx = gx.trust_ratio(0.1, eps=0.5)
     assert (once(tx, g) == g).all()
@@ -43,7 +43,7 @@ def test_the_ratio_is_1_where_a_length_is_0():
 
 
 @pytest.mark.parametrize("of_param, reckoned", [(0.5, 2.0), (2.5, 2.5), (50.0, 3.0)])
-def test_bounds_are_of_the_parameters_length(of_param, reckoned):
+def test_bounds_apply_to_the_norm_of_the_parameter(of_param, reckoned):
     u = once(gx.trust_ratio(0.1, bounds=(2.0, 3.0)), jnp.array([3.0, 4.0]), jnp.array([of_param, 0.0]))
     assert abs(length(u) - 0.1 * reckoned) < 1e-6
 
@@ -56,7 +56,7 @@ def test_lars_and_optax_weigh_the_decay_differently():
     assert np.allclose(theirs.update(g, theirs.init(params), params)[0], (g + params / 2) * 8 / 3)
 
 
-def test_shrink_keeps_the_length_and_does_not_cancel():
+def test_fromage_rescale_keeps_the_norm_and_does_not_cancel():
     w, c = np.array([3.0, 4.0]), np.float32(1e-3)
     u = once(gx.fromage_rescale(1e-3), jnp.array([-4.0, 3.0]) * c, jnp.asarray(w, jnp.float32))
     exact = (w + np.array([-4.0, 3.0]) * np.float64(c)) / np.sqrt(1 + np.float64(c) ** 2) - w
@@ -67,7 +67,7 @@ def test_shrink_keeps_the_length_and_does_not_cancel():
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 4), (2, 3, 4), ()])
-def test_what_is_left_is_orthogonal(shape):
+def test_the_remainder_is_orthogonal(shape):
     rng = np.random.default_rng(0)
     g, params = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(2))
     for tx in (gx.project_out(), gx.project_out(keep_norm=True)):

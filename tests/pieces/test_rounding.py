@@ -1,4 +1,4 @@
-"""Parameters of low precision: what each way of adding to them gives, against NumPy in float64, and how it behaves."""
+"""Parameters of low precision: each method of adding to them, against NumPy in float64."""
 
 import io
 from typing import Any
@@ -48,7 +48,7 @@ def test_nearest_is_numpys_conversion(dtype):
 
 # ---------------------------------------------------------------- at random
 def landed(p, g, dtype, draws):
-    """Where each p lands with its update g: a row of draws each."""
+    """The values to which p + g rounds: a row of draws for each."""
     params = jnp.broadcast_to(jnp.asarray(p, dtype)[:, None], (len(p), draws))
     tx = gx.stochastic_rounding()
     u, _ = tx.update(jnp.broadcast_to(jnp.asarray(g)[:, None], params.shape), tx.init(params), params, key=KEY)
@@ -56,8 +56,8 @@ def landed(p, g, dtype, draws):
 
 
 @low
-def test_it_lands_on_the_two_neighbours_and_is_right_in_the_mean(dtype):
-    """Within 4 standard errors, where to the nearest would be off by 10 and more; at powers of 2 too."""
+def test_it_rounds_to_the_two_neighbours_and_is_unbiased(dtype):
+    """Within 4 standard errors, where rounding to nearest is off by 10 or more; at powers of 2 too."""
     with np.errstate(invalid="ignore"):
         grid = np.arange(1 << 16, dtype=np.uint16).view(jnp.dtype(dtype)).astype(np.float64)
     grid = np.unique(grid[np.isfinite(grid)])
@@ -78,7 +78,7 @@ def test_it_lands_on_the_two_neighbours_and_is_right_in_the_mean(dtype):
 
 
 @low
-def test_no_update_never_moves_a_parameter_and_a_whole_one_always_does(dtype):
+def test_a_zero_update_never_moves_a_parameter_and_a_whole_one_always_does(dtype):
     p = jnp.asarray(np.random.default_rng(0).standard_normal(50_000), dtype)
     tx = gx.stochastic_rounding()
     for q in (p, jnp.nextafter(p, jnp.asarray(9, dtype))):
@@ -87,14 +87,14 @@ def test_no_update_never_moves_a_parameter_and_a_whole_one_always_does(dtype):
         assert (gx.apply_updates(p, u) == q).all()
 
 
-def test_an_update_that_float32_would_lose_still_counts():
+def test_an_update_below_the_precision_of_float32_still_counts():
     """1 + 2⁻²⁵ is 1 in float32; of 2²² parameters of float16 about 128 move to 1 + 2⁻¹⁰."""
     got = landed([1.0], [2.0**-25], "float16", 2**22)
     assert abs(np.sum(got == 1 + 2.0**-10) - 128) < 4 * 128**0.5
     assert np.sum(got == 1) == got.size - np.sum(got > 1)
 
 
-def test_draws_of_leaves_steps_and_keys_are_independent_and_not_those_of_add_noise():
+def test_draws_of_leaves_steps_and_keys_are_independent_and_differ_from_add_noise():
     tx = gx.stochastic_rounding()
     params = {"a": jnp.ones(20_000, "bfloat16"), "b": jnp.ones(20_000, "bfloat16")}
     g = jax.tree.map(lambda p: jnp.full(p.shape, 2.0**-8), params)  # half the distance
@@ -120,11 +120,11 @@ def test_it_needs_a_key_and_the_parameters():
             tx.update(p, tx.init(p))
 
 
-# ---------------------------------------------------------------- with what was lost
+# ---------------------------------------------------------------- Kahan summation
 @low
 @pytest.mark.parametrize("same", [True, False])
-def test_a_parameter_and_what_it_lost_are_the_sum_of_all_updates(dtype, same):
-    """Through zero too, where an update of the parameter's dtype cannot say each step: what is off, is in c."""
+def test_a_parameter_and_its_compensation_are_the_sum_of_all_updates(dtype, same):
+    """Through zero too, where an update in the parameter's dtype cannot hold each step: c holds the rest."""
     random, steps, size = np.random.default_rng(0), 2000, 64
     start = np.asarray(rounded(random.standard_normal(size), dtype))
     gradients = rounded(random.standard_normal((steps, size)) * 0.02 - 0.003 * np.sign(start), dtype)
@@ -149,8 +149,8 @@ def test_a_parameter_and_what_it_lost_are_the_sum_of_all_updates(dtype, same):
 
 # ---------------------------------------------------------------- all three
 @each_way
-def test_the_state_holds_what_low_precision_needs_and_no_more(tx):
-    """Of float32 parameters nothing; of others 4 bytes a master, 2 what was lost, 0."""
+def test_only_low_precision_parameters_have_a_state(tx):
+    """0 bytes for float32; otherwise 4 with master weights, 2 with Kahan summation, 0 with stochastic rounding."""
     params = {"f": jnp.ones(8), "b": jnp.ones(8, "bfloat16"), "h": jnp.ones(8, "float16"), "n": None}
     params |= {"i": jnp.arange(8), "e": jnp.ones((0, 2), "bfloat16")}
     held = gx.summary(tx, params).bytes - gx.summary(INNER, params).bytes
@@ -162,7 +162,7 @@ def test_the_state_holds_what_low_precision_needs_and_no_more(tx):
 
 @each_way
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_of_parameters_of_float32_and_float64_each_is_what_it_is_put_on(tx, dtype, x64):
+def test_float32_and_float64_parameters_are_unaffected(tx, dtype, x64):
     params = params_of(dtype)
     gradients = list(stream(params))
     got, state = follow(tx, params, gradients)
@@ -185,7 +185,7 @@ def walk_through(tx, params, gradients, update=None):
 @each_way
 @low
 @pytest.mark.parametrize("same", [True, False])
-def test_in_low_precision_too_all_ways_to_run_agree(tx, dtype, same):
+def test_all_ways_to_run_agree_in_low_precision(tx, dtype, same):
     """Bit by bit: eager, jitted, scanned, donated, resumed, and one of many in vmap."""
     params = params_of(dtype)
     gradients = list(stream(params if same else params_of()))
@@ -223,7 +223,7 @@ def test_in_low_precision_too_all_ways_to_run_agree(tx, dtype, same):
 
 @each_way
 @pytest.mark.usefixtures("eager")
-def test_a_leaf_without_a_gradient_and_what_is_kept_of_it_stay_as_they_are(tx):
+def test_a_leaf_without_a_gradient_and_its_slots_do_not_change(tx):
     params = params_of("bfloat16")
     first, second = stream(params, 2)
     (moved,), state = walk_through(tx, params, [first])
@@ -265,7 +265,7 @@ def test_groups_each_see_their_own_parameters(tx):
     assert_near([p["w"] for p in got], [p["w"] for p in alone], 0)
 
 
-def test_the_derivative_of_what_is_trained_is_that_without_rounding():
+def test_the_derivative_of_training_ignores_the_rounding():
     params = params_of("bfloat16")
     gradients = list(stream(params_of()))
 

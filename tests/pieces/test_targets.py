@@ -1,4 +1,4 @@
-"""The pieces that step to a target, and those that came with them: special cases, sizes, errors."""
+"""Pieces of dual averaging, norms per leaf, and noise: special cases, scales and errors."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def test_a_coordinate_stays_exactly_zero_while_its_gradients_sum_to_less_than_th
 
 @pytest.mark.promotes("its models, as users write them")
 def test_without_penalties_it_keeps_all_digits():
-    """In float32, after many small steps: the form whose state grows loses them."""
+    """In float32, after many small steps: a form with a growing state loses them."""
     g = jnp.sin(jnp.arange(5000.0))[:, None] + jnp.array([0.3, -1.0])
 
     def walk(tx):
@@ -37,7 +37,7 @@ def test_without_penalties_it_keeps_all_digits():
     assert jnp.max(jnp.abs(steps / expected - 1)) < 1e-5
 
 
-def test_what_a_start_needs():
+def test_pieces_that_keep_the_start_need_the_parameters():
     tx, w = gx.madgrad(), jnp.ones(2)
     with pytest.raises(ValueError, match="from_start needs the parameters"):
         tx.update(w, tx.init(w))
@@ -48,7 +48,7 @@ def test_what_a_start_needs():
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
-def test_each_leaf_is_clipped_by_its_own_norm_at_any_size(size):
+def test_each_leaf_is_clipped_by_its_own_norm_at_any_scale(size):
     tree = {"a": jnp.full(4, 3 * size), "b": jnp.full((2, 2), 0.1 * size), "c": None, "d": jnp.zeros(0)}
     tx = gx.clip_by_norm(size)
     u, _ = tx.update(tree, tx.init(tree))
@@ -67,7 +67,7 @@ def test_each_leaf_is_clipped_by_its_own_norm_at_any_size(size):
         (lambda: gx.noisy_sgd(variance=-1.0), "noisy_sgd: variance must be"),
     ],
 )
-def test_what_is_out_of_range_is_refused(make, message):
+def test_values_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

@@ -18,7 +18,7 @@ GOOD = np.geomspace(2, 0.1, 50)
 
 @pytest.mark.parametrize("log", [True, False])
 @pytest.mark.parametrize("steps", [1, 2, 39, 1760, 100_000])
-def test_smooth_means_cover_every_step_once(steps, log):
+def test_smoothing_covers_every_step_once(steps, log):
     losses = np.random.default_rng(0).exponential(size=(2, steps))
     ends, means = smooth(losses, 40, log)
     assert ends[-1] == steps and len(ends) <= 40 and np.all(np.diff(ends) > 0)
@@ -44,7 +44,7 @@ def bands(axes):
         yield at, *([f(y[x == one]) for one in at] for f in (np.min, np.max))
 
 
-def test_what_is_drawn_is_the_median_and_the_quartiles():
+def test_the_median_and_the_quartiles_are_drawn():
     rng = np.random.default_rng(0)
     seeds = rng.exponential(size=(5, 30)) + 0.1
     axes = curves({"adam": seeds, "sgd": GOOD[:30]}, log="")
@@ -70,7 +70,7 @@ def test_points_are_means_of_stretches_and_x_is_their_end():
     assert axes.get_xlabel() == "time (s)"
 
 
-def test_each_has_its_own_times_and_the_axes_are_what_is_asked():
+def test_each_curve_has_its_own_times_and_the_axes_follow_the_arguments():
     times = {"adam": np.arange(1, 51) * 0.1, "sgd": np.arange(1, 31) * 0.05}
     own = Figure().subplots()
     axes = curves({"adam": GOOD, "sgd": GOOD[:30]}, times, own, log="xy", labels={"adam": "Adam 0.1"}, title="mine")
@@ -100,7 +100,7 @@ def pixels(path, colour):
     return int(np.all(np.abs(picture - to_rgb(colour)) < 0.01, axis=-1).sum())
 
 
-def test_every_curve_shows_also_where_curves_coincide(tmp_path):
+def test_coinciding_curves_are_all_visible(tmp_path):
     losses = np.geomspace(2.0, 1e-3, 500)
     names = ("sgd", "heavy_ball", "nesterov")
     axes = panels({"a panel": dict.fromkeys(names, losses), "another": {"adam": losses / 2}}, title="a title")

@@ -20,14 +20,14 @@ TWO = {"sgd": gx.sgd(0.1), "adam": gx.adam(0.1)}
 
 
 def ways(axes):
-    """What is drawn of each optimizer: the line, and the marker at the end."""
+    """The line and the end marker of each optimizer."""
     names = [text.get_text().split("  ")[0] for text in axes.get_legend().get_texts()]
     lines = {line.get_label(): line for line in axes.lines}
     heads = [line for line in axes.lines if line.get_markeredgecolor() == "white"]
     return {name: (lines[name], head) for name, head in zip([n for n in names if n not in STARS], heads)}
 
 
-def test_the_ways_the_start_the_minima_and_the_losses_are_drawn():
+def test_the_paths_the_start_the_minima_and_the_losses_are_drawn():
     axes = paths(VALLEYS, TWO, 12)
     for name, (line, head) in ways(axes).items():
         expected = descend(VALLEYS, TWO[name], 12)
@@ -62,7 +62,7 @@ def test_axes_start_key_and_no_legend():
     np.testing.assert_allclose(drawn, descend(noisy, TWO["sgd"], 5, (1.0, 1.0), key))
 
 
-def test_what_diverges_is_said_to():
+def test_a_path_that_diverges_is_labelled():
     axes = paths(BOWL, {"wild": gx.sgd(1e4)}, 100)
     assert axes.get_legend().get_texts()[0].get_text() == "wild  diverged"
     line, head = ways(axes)["wild"]

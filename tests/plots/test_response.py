@@ -21,7 +21,7 @@ def ema(signal, decay):
 
 
 @pytest.mark.parametrize("at", [1, 7])
-def test_what_is_drawn_is_what_is_emitted(at):
+def test_the_drawn_lines_are_the_input_and_the_updates(at):
     key = jax.random.key(3)
     own = Figure().subplots(3)
     several = response(

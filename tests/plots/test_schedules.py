@@ -44,7 +44,7 @@ def test_every_kind_of_schedule_is_here():
 
 
 @each
-def test_the_curve_is_the_schedule_over_all_that_it_does(schedule, steps):
+def test_the_curve_covers_the_whole_schedule(schedule, steps):
     assert horizon(schedule) == steps
     axes = draw(schedule)
     (line,) = axes.lines

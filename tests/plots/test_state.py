@@ -40,7 +40,7 @@ def test_without_parameters_a_leaf_is_a_panel_and_one_array_needs_none():
     assert bars(axes)["parameters"][0].sum() == 120
 
 
-def test_what_cannot_be_drawn_is_counted_and_numbers_are_left_out():
+def test_entries_that_cannot_be_drawn_are_counted_and_numbers_are_left_out():
     kept = gx.State(jnp.zeros((), int), {"a": {"mean": jnp.array([1.0, jnp.nan, jnp.inf, 0.0]), "count": jnp.ones(())}})
     (axes,) = state(kept)
     assert axes.get_xlabel() == "value (50% are 0, 2 not finite)" and bars(axes)["parameters"][0].sum() == 1

@@ -37,7 +37,7 @@ def nearest(colours, eye):
 
 
 @pytest.mark.parametrize("eye", EYES)
-def test_colours_are_apart_in_every_eye_more_than_those_commonly_advised(eye):
+def test_colours_differ_under_every_colour_vision_more_than_common_palettes(eye):
     assert nearest(COLOURS, EYES[eye]) > max(0.11, nearest(OKABE_ITO, EYES[eye]))
 
 
@@ -77,7 +77,7 @@ def test_the_textbooks_families_differ_in_colour():
         assert len({style.color for style in styles(names).values()}) == len(names)
 
 
-def test_other_names_have_a_style_that_stays_and_is_not_taken():
+def test_other_names_have_a_stable_distinct_style():
     assert styles(["mine"]) == styles(["mine"]) and styles(["adam", "mine"])["adam"] == styles(["adam"])["adam"]
     for names in (["adam", "mine", "yours", "theirs"], [str(i) for i in range(8)]):
         assert len({style.color for style in styles(names).values()}) == len(names)
@@ -95,7 +95,7 @@ def test_spread_keeps_the_gap_the_order_and_the_range(heights):
             assert not (low < high and mine >= other)
 
 
-def test_spread_leaves_alone_what_is_apart():
+def test_spread_keeps_labels_that_do_not_overlap():
     np.testing.assert_allclose(spread([0.9, 0.1, 0.5], gap=0.3), [0.9, 0.1, 0.5])
 
 
@@ -114,7 +114,7 @@ def pictures() -> Any:
     yield plots.table()
 
 
-def test_every_picture_can_be_drawn_and_leaves_matplotlib_as_it_was():
+def test_every_plot_leaves_matplotlibs_settings_unchanged():
     before, pyplot = dict(matplotlib.rcParams), "matplotlib.pyplot" in sys.modules
     for axes in pictures():
         axes.figure.draw_without_rendering()

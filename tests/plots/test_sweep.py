@@ -39,7 +39,7 @@ def test_axes_are_linear_where_nothing_spans_a_decade():
     assert (axes.get_xscale(), axes.get_yscale(), axes.get_title(loc="left")) == ("linear", "linear", "mine")
 
 
-def test_what_diverged_stands_above_and_what_is_far_above_leaves_the_picture():
+def test_diverged_results_are_drawn_at_the_top_and_outliers_are_cut_off():
     axes = sweep(found_of([1.0, 0.1, 2.0, 1e20, np.nan, np.inf], rate=np.geomspace(0.01, 1000, 6)))
     crosses = next(line for line in axes.lines if line.get_marker() == "x")
     np.testing.assert_allclose(crosses.get_xdata(), [100, 1000])

@@ -16,7 +16,7 @@ ADAM = ("momentum", "rms", "Adam", 2015)
 
 
 def cells(axes):
-    """What stands in each coloured cell: the texts, and the colour."""
+    """The texts and the colour of each cell."""
     found = []
     for patch in axes.patches:
         (x, y), width, height = patch.get_xy(), patch.get_width(), patch.get_height()
@@ -27,7 +27,7 @@ def cells(axes):
 
 
 def heading_of(axes, text):
-    """The direction and the size that a text stands under, as drawn."""
+    """The direction and the size of the cell of a text, as drawn."""
     (here,) = (t.get_position() for t in axes.texts if text in t.get_text().split("\n"))
     bold = [t for t in axes.texts if t.get_fontweight() == "bold"]
     direction = [t.get_text() for t in bold if t.get_position()[1] == here[1]]
@@ -47,14 +47,14 @@ def test_each_optimizer_stands_in_its_row_and_column_and_colour():
 
 
 @pytest.mark.parametrize("entry", TEXTBOOK, ids=[entry.name for entry in TEXTBOOK])
-def test_years_are_those_of_the_recipes_sources(entry):
+def test_years_equal_those_of_the_recipes_sources(entry):
     name = "heavy_ball" if entry.name == "momentum" else entry.name.lower()
     source = (getdoc(getattr(gx, name)) or "").partition("Source: ")[2]
     year = re.search(r"\d{4}", source)
     assert year and int(year[0]) == entry.year
 
 
-def test_any_rows_will_do():
+def test_rows_can_be_given():
     own = Figure().subplots()
     rows = [["gradient", "1", "SGD"], ADAM, ("momentum", "rms", "LaProp"), ("a very long direction", "1", "other")]
     axes = table(iter(rows), own, title="mine")

@@ -1,4 +1,4 @@
-"""Records what PyTorch's schedulers do in float64, for test_schedules.py and test_plateau.py, which do without PyTorch.
+"""Records PyTorch's schedulers in float64 for test_schedules.py and test_plateau.py, which run without PyTorch.
 
 python -m venv /tmp/torch && /tmp/torch/bin/pip install torch==2.13.0 numpy && /tmp/torch/bin/python record_torch.py
 """

@@ -1,4 +1,4 @@
-"""`reduce_on_plateau` against PyTorch (recorded) and Optax, and what a NaN, a missing value and a bad one do.
+"""`reduce_on_plateau` against PyTorch (recorded) and Optax, and with NaN, missing and bad values.
 
 | theirs | gradtx | difference |
 |---|---|---|
@@ -49,7 +49,7 @@ AGAINST_OPTAX = {
 
 
 def scales(tx: Any, losses: Any) -> jax.Array:
-    """What the updates are multiplied by, in one compiled loop."""
+    """The factors of the updates, in one compiled loop."""
 
     def step(state, loss):
         u, state = tx.update(jnp.ones(()), state, value=loss)
@@ -88,7 +88,7 @@ def test_nan_is_ignored(every: int):
     assert np.all(scales(tx, np.full(30, np.nan)) == 1)
 
 
-def test_infinity_is_no_better_and_is_forgotten():
+def test_an_infinite_loss_is_not_an_improvement():
     assert list(scales(reduce_on_plateau(0.5, patience=1), [np.inf, np.inf, 3.0, 2.0])) == [1, 0.5, 0.5, 0.5]
     assert list(scales(reduce_on_plateau(0.5, patience=0, every_k=2), [np.inf, 1.0, 3.0, 2.0])) == [1, 0.5, 0.5, 0.5]
 

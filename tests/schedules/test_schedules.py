@@ -1,11 +1,11 @@
-"""Every schedule against another's values, at every step, boundaries included; and what holds for all of them.
+"""Every schedule against independent values at every step, boundaries included; and the laws of all schedules.
 
 Optax and PyTorch (what PyTorch 2.13 did in float64, record_torch.py) where they define the same curve, else NumPy.
 Where they count or parametrise otherwise:
 
 | theirs | gradtx | difference |
 |---|---|---|
-| optax.cosine_decay_schedule(alpha, exponent) | cosine(floor) | alpha is a share of the peak; no exponent |
+| optax.cosine_decay_schedule(alpha, exponent) | cosine(floor) | alpha is a fraction of the peak; no exponent |
 | optax.warmup_cosine_decay_schedule(decay_steps) | warmup(then=cosine) | theirs includes the warm-up |
 | optax.piecewise_…(boundaries_and_scales) | piecewise_…(values, boundaries) | their scales multiply up |
 | optax.…_onecycle_schedule(pct_start) | one_cycle(rise) | a count of steps, not a share of them |
@@ -218,7 +218,7 @@ def values(row: Row) -> np.ndarray:
 
 
 def worst_error(ours: Any, theirs: Any) -> float:
-    """The largest difference, as a share of the largest value."""
+    """The largest difference, as a fraction of the largest value."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape
     return float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))
@@ -349,7 +349,7 @@ BIG: dict[str, tuple[Any, Callable[[int], float]]] = {
 
 @pytest.mark.parametrize("schedule, formula", BIG.values(), ids=BIG)
 def test_large_steps_are_exact(schedule: Any, formula: Callable[[int], float]):
-    """Relative to each value itself, so that a step from the start, a boundary or the end is told from the next."""
+    """Relative to each value, so that neighbouring steps near the start, a boundary or the end differ."""
     expected = np.array([formula(t) for t in FAR])
     for got in (
         np.array([schedule(t) for t in FAR]),
@@ -358,7 +358,7 @@ def test_large_steps_are_exact(schedule: Any, formula: Callable[[int], float]):
         assert np.all(np.abs(got - expected) <= 1e-6 * np.abs(expected))
 
 
-def test_neighbours_are_told_apart():
+def test_neighbouring_steps_have_different_values():
     end = jnp.array([LAST - 3, LAST - 2, LAST - 1, LAST], jnp.int32)
     for schedule in (cosine(1.0, LAST), linear(1.0, 0.0, LAST), rex(1.0, LAST), wsd(1.0, 0, 0, LAST, shape="1-sqrt")):
         assert jnp.all(jnp.diff(at_each(schedule, end)) < 0)
@@ -573,7 +573,7 @@ def test_bad_input(act: Callable[[], Any], error: type[Exception], words: str):
     assert str(raised.value).startswith(words) and type(raised.value) is error
 
 
-def test_every_schedule_refuses_something():
+def test_every_schedule_has_an_entry_of_bad_input():
     assert {words.split(":")[0] for _, _, words in BAD if ":" in words} == set(ROWS)
 
 

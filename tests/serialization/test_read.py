@@ -1,4 +1,4 @@
-"""Printed optimizers read back: what may be said, what is refused, and that nothing is run.
+"""Printed optimizers are read back: accepted and refused strings, and that no code runs.
 
 That every transformation and schedule is read as it prints, test_contract and test_schedules test.
 """
@@ -25,7 +25,7 @@ def halving(step):
 
 
 class twice(gx.PerLeaf):
-    """A piece of one's own."""
+    """A user's piece."""
 
     factor: gx.Scalar = 2.0
 
@@ -56,12 +56,15 @@ RIGHT: dict[str, tuple[str, Any]] = {
         gx.partition({gx.is_matrix: gx.monitor("size", gx.global_norm)}, default=gx.freeze(), optional=gx.is_matrix),
     ),
     "an infinite bound": (repr(gx.trust_ratio(bounds=(0.0, float("inf")))), gx.trust_ratio(bounds=(0.0, float("inf")))),
-    "one's own": ("chain(twice(3), fast(lr), sgd(of_step(halving)))", gx.chain(twice(3), fast(0.5), gx.sgd(halving))),
+    "a user's names": (
+        "chain(twice(3), fast(lr), sgd(of_step(halving)))",
+        gx.chain(twice(3), fast(0.5), gx.sgd(halving)),
+    ),
 }
 
 
 @pytest.mark.parametrize("text, expected", RIGHT.values(), ids=RIGHT)
-def test_what_is_read(text, expected):
+def test_reads(text, expected):
     made = gx.read(text, OWN)
     assert expected is None or made == expected
     assert gx.read(repr(made), OWN) == made
@@ -87,7 +90,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a call of an attribute": ("chain().init(open('trap', 'w'))", "'chain.*init' may not be called"),
     "a call of a call": ("chain()()", r"'chain\(\)' may not be called"),
     "a call of a string": ("'chain'()", "may not be called"),
-    "a function that is no recipe": ("chain(global_norm({}))", "'global_norm' may not be called"),
+    "a function that is not a recipe": ("chain(global_norm({}))", "'global_norm' may not be called"),
     "another function of gradtx": ("fit()", "'fit' is not a name of gradtx"),
     "a base class": ("PerLeaf()", "'PerLeaf' is not a name"),
     "dunder names": ("__builtins__", "is not a name of gradtx"),
@@ -127,12 +130,12 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a large number in base 16": (f"scale(0x{'f' * 100_000})", "is refused"),
     "a large count": (f"chain(linear(0, 1, 0x{'f' * 100_000}))", "is refused"),
     "infinity": ("scale(1e999)", "must be a finite number, got inf"),
-    "what a piece refuses": (
+    "a value that a piece refuses": (
         "chain(\n  scale_by_ema(2.0))",
         "line 2, column 3: .*decay must be at least 0 and below 1",
     ),
     "an unknown argument": ("scale(facto=1)", "is refused: .*'facto'"),
-    "what a formula would say": ('reduced(scale(1), over=\'[open("trap", "w")]\')', "over must be 'leaf', 'rows'"),
+    "code that a formula would run": ('reduced(scale(1), over=\'[open("trap", "w")]\')', "over must be 'leaf', 'rows'"),
     "and how": ('reduced(scale(1), how=\'mean(open("trap", "w"))\')', "how must be 'mean', 'sum' or 'max'"),
     "brackets": ("(" * DEEP + ")" * DEEP, "is not how a transformation prints"),
     "open brackets": ("[" * DEEP, "is not how a transformation prints"),
@@ -145,7 +148,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("text, message", REFUSED.values(), ids=REFUSED)
-def test_all_else_is_refused(text, message, tmp_path, monkeypatch):
+def test_everything_else_is_refused(text, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"^read: ") as error:
         gx.read(text)
@@ -153,14 +156,14 @@ def test_all_else_is_refused(text, message, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_text_is_a_string():
+def test_a_string_is_read_as_a_string():
     read: Any = gx.read
     with pytest.raises(TypeError, match="the text must be a string"):
         read(gx.sgd())
 
 
-def test_a_formula_is_code_and_no_data():
-    """It is evaluated. One is made of what the record holds, which is one of a few words, or whole numbers: above."""
+def test_formulas_are_class_attributes_and_not_fields():
+    """A formula is evaluated, so it must not come from data that is read."""
     for name in CASES:
         thing = getattr(gx, name)
         if isinstance(thing, type):
@@ -173,7 +176,7 @@ import sys
 import gradtx as gx
 from test_read import REFUSED, RIGHT, OWN
 
-for text, _ in RIGHT.values():  # what is imported when first used
+for text, _ in RIGHT.values():  # imports at first use
     gx.read(text, OWN)
 ALLOWED = {"compile", "builtins.id"}  # of ast.parse, and of inspect, which asks for a signature and for no more
 SIGNATURE = {"__code__", "__defaults__", "__kwdefaults__"}
@@ -201,11 +204,11 @@ assert [event for event, _ in seen] == ["exec"], seen
 
 
 def python(code):
-    """What a new interpreter says; it must end well."""
+    """The output of a new interpreter, which must exit with 0."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
 
 
-def test_nothing_is_run_opened_or_imported():
+def test_reading_runs_opens_and_imports_nothing():
     """Python's own audit events, of which `exec`, `open`, `import`, `os.system` and `pickle.find_class` are some."""
     path = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n"
     ended = python(path + WATCHED)

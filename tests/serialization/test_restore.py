@@ -29,7 +29,7 @@ def by_pickle(states, path):
 
 
 def by_npz(states, path):
-    """One file; a state is what its paths begin with."""
+    """One file; the paths begin with the name of each state."""
     np.savez(path / "states.npz", **leaves_by_path(states))
     out: dict[str, Any] = {}
     with np.load(path / "states.npz", allow_pickle=False) as file:
@@ -147,7 +147,7 @@ def test_within_a_compiled_function(traced):
     assert bits(state) == bits(saved)
 
 
-def test_it_lies_where_init_places_it_and_shares_no_memory():
+def test_it_is_placed_as_by_init_and_shares_no_memory():
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
     params = {"w": jax.device_put(jnp.ones((8, 2)), NamedSharding(mesh, PartitionSpec("x"))), "b": jnp.ones(2)}
     tx = gx.sgd(0.1, momentum=0.9)
@@ -179,7 +179,7 @@ SAME = {
 
 @pytest.mark.parametrize("old, new", SAME.values(), ids=SAME)
 @pytest.mark.usefixtures("eager")
-def test_what_keeps_its_names_goes_over_as_it_is(old, new):
+def test_slots_that_keep_their_names_are_kept_bit_for_bit(old, new):
     params = params_of()
     saved = of_any_bits(old.init(params))
     state, report = gx.restore(new, params, saved)
@@ -236,7 +236,7 @@ CHANGES: dict[str, Any] = {  # old, its parameters, new, its parameters, renamed
 
 @pytest.mark.parametrize("old, theirs, new, params, renamed, fresh, dropped", CHANGES.values(), ids=CHANGES)
 @pytest.mark.usefixtures("eager")
-def test_a_change_says_what_is_fresh_and_dropped(old, theirs, new, params, renamed, fresh, dropped):
+def test_the_report_lists_fresh_and_dropped_slots(old, theirs, new, params, renamed, fresh, dropped):
     saved = of_any_bits(old.init(theirs))
     have, start = leaves_by_path(saved), leaves_by_path(new.init(params))
     state, report = gx.restore(new, params, saved, renamed=renamed, strict=False)
@@ -290,7 +290,7 @@ WRONG: dict[str, Any] = {  # saved, more arguments, what the message says
     ),
     "a dtype": ({**FLAT, f"{VELOCITY}/w": np.ones(3)}, {}, r"velocity/w'.* is float64\[3\], not float32\[3\]"),
     "objects": ({**FLAT, f"{VELOCITY}/w": np.array([None] * 3)}, {}, r"is object\[3\], not float32\[3\]"),
-    "a step that is no integer": ({**FLAT, "step": np.float32(1)}, {}, r"'step'.* is float32\[\], not int32\[\]"),
+    "a step that is not an integer": ({**FLAT, "step": np.float32(1)}, {}, r"'step'.* is float32\[\], not int32\[\]"),
     "no array": ({**FLAT, "step": "1"}, {}, "an array must be saved as 'step', got '1'"),
     "shapes alone": (jax.eval_shape(SGD.init, SMALL), {}, "an array must be saved as 'step'"),
     "a name that is nowhere": (STATE, {"renamed": {"velocty": "mean"}}, "'velocty', which is in no saved path; there"),
@@ -302,13 +302,13 @@ WRONG: dict[str, Any] = {  # saved, more arguments, what the message says
 
 
 @pytest.mark.parametrize("saved, arguments, message", WRONG.values(), ids=WRONG)
-def test_what_does_not_fit_is_refused_by_its_path(saved, arguments, message):
+def test_an_error_names_the_path_that_does_not_fit(saved, arguments, message):
     with pytest.raises(ValueError, match=r"^restore: ") as error:
         gx.restore(SGD, SMALL, saved, **arguments)
     assert error.match(message)
 
 
-def test_what_is_no_optimizer_is_refused():
+def test_a_value_that_is_not_an_optimizer_is_refused():
     with pytest.raises(TypeError, match="restore: tx must be a transformation"):
         gx.restore(SMALL, SGD, STATE)
     with pytest.raises(TypeError, match="renamed must be of paths"):
@@ -350,7 +350,7 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     assert not trap.exists()
 
 
-def test_no_bytes_of_a_checkpoint_end_in_an_error_of_others(tmp_path):
+def test_corrupt_checkpoints_raise_our_errors(tmp_path):
     path, random = tmp_path / "run.npz", np.random.default_rng(0)
     run(path)
     good = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What earlier versions saved is restored, and continues as it did; `states/record.py` recorded it."""
+"""States that earlier versions saved are restored and continue identically; `states/record.py` recorded them."""
 
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ SAVED = [(version, name) for version, file in FILES.items() for name in file["ca
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("version", FILES)
-def test_every_state_is_still_of_what_printed_so(version):
+def test_every_recorded_state_restores_into_its_repr(version):
     for name, case in FILES[version]["cases"].items():
         _, report = gx.restore(gx.read(case["printed"]), FILES[version]["params"], case["state"])
         assert not report.fresh and not report.dropped, name
@@ -30,7 +30,7 @@ def test_every_state_is_still_of_what_printed_so(version):
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("version, name", SAVED, ids=[f"{version}-{name}" for version, name in SAVED])
-def test_it_continues_as_it_did(version, name):
+def test_it_continues_as_recorded(version, name):
     file = jax.tree.map(jax.numpy.asarray, {**FILES[version], "cases": None})
     case, params = FILES[version]["cases"][name], file["params"]
     tx = gx.read(case["printed"])

@@ -1,4 +1,4 @@
-"""Records a state of every transformation of the registry, as this version saves it, and what it does next.
+"""Records a state of every transformation of the registry, as this version saves it, and its next updates.
 
 PYTHONPATH=tests python tests/states/record.py
 
@@ -26,7 +26,7 @@ def main() -> None:
     with jax.disable_jit():
         for name, case in ALL:
             if any(isinstance(piece, gx.pair) for piece in walk(case.tx)):
-                continue  # what another library remembers is not ours to keep
+                continue  # the state of another library is not ours to keep
             _, saved = follow(case.tx, params, gradients[:BEFORE])
             updates, state = [], saved
             for g in gradients[BEFORE:]:

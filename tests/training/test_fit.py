@@ -31,7 +31,7 @@ def loss(params, batch):
 
 
 def telling(params, batch):
-    """A loss that tells which rows it saw."""
+    """A loss that shows which rows it saw."""
     return loss(params, batch), {"row": batch[2][0], "several": batch[0]}
 
 
@@ -79,7 +79,7 @@ def test_the_readmes_loop():
 
 
 @pytest.mark.parametrize("steps_per_call", [None, 3, 50])
-def test_batches_of_a_list_are_those_of_the_plain_loop(steps_per_call):
+def test_batches_of_a_list_equal_a_plain_loop(steps_per_call):
     run = quiet(PARAMS, gx.adam(0.1), loss, LIST, 10, steps_per_call=steps_per_call)
     assert_near(of(run), plain(gx.adam(0.1), PARAMS, [LIST[i % 4] for i in range(10)]), 1e-5)
 
@@ -115,21 +115,21 @@ def test_data_that_ends_ends_the_run():
 
 
 class Again:
-    """What can be gone through again, as a data loader, with a shorter batch at its end."""
+    """An iterable that can be iterated again, such as a data loader, with a shorter batch at its end."""
 
     def __iter__(self):
         return iter([LIST[0], tuple(x[:1] for x in DATA)])
 
 
-def test_what_can_begin_again_does():
+def test_data_that_can_be_iterated_again_is_repeated():
     run = quiet(PARAMS, gx.sgd(0.1), loss, Again(), 4)
     assert run.stopped == "steps"
     assert_near(of(run), plain(gx.sgd(0.1), PARAMS, [*Again(), *Again()]), 1e-5)
 
 
-# ---------------------------------------------------------------- what it keeps and tells
+# ---------------------------------------------------------------- arguments, options and callbacks
 @pytest.mark.promotes("its models, as users write them")
-def test_what_is_handed_in_stays_and_may_be_numbers():
+def test_arguments_are_not_donated_and_may_be_numbers():
     for params in (
         PARAMS,
         {"w": np.ones(3), "b": 0.0},
@@ -181,7 +181,7 @@ def test_another_learning_rate_or_length_does_not_compile_again():
 
 
 # ---------------------------------------------------------------- how it ends
-def test_patience_ends_it_and_the_best_is_kept():
+def test_patience_ends_the_run_and_the_best_is_kept():
     values = iter([3.0, 1.0, np.nan, 2.0, 0.5])
     seen = []
 
@@ -210,7 +210,7 @@ def test_callbacks_see_the_run_and_can_stop_it():
 
 
 @pytest.mark.parametrize("true", [np.bool_, jnp.bool_])
-def test_a_callback_answers_in_numpy_or_jax_too(true):
+def test_a_callback_may_return_a_numpy_or_jax_boolean(true):
     go = partial(quiet, PARAMS, gx.sgd(0.1), loss, DATA, 21, eval_every=7)
     run = go(callbacks=[lambda run: true(len(run.history["loss"]) > 7)])
     assert (run.stopped, len(run.history["loss"])) == ("callback", 14)
@@ -221,14 +221,14 @@ def test_a_callback_answers_in_numpy_or_jax_too(true):
 
 @pytest.fixture
 def interruptible():
-    """As in a terminal; what is started in the background may ignore SIGINT."""
+    """As in a terminal: a background process may ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("how", ["signal", "exception", "signal twice"])
-def test_ctrl_c_keeps_what_there_is(interruptible, how, tmp_path):
+def test_ctrl_c_returns_the_run_so_far(interruptible, how, tmp_path):
     def callback(run):
         if len(run.history["loss"]) == 12:
             if how == "exception":
@@ -292,7 +292,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.promotes("its models, as users write them")
-def test_a_run_that_is_killed_goes_on(tmp_path):
+def test_a_killed_run_resumes(tmp_path):
     path = tmp_path / "run.npz"
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(path)])
     until = time.monotonic() + 120
@@ -308,7 +308,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path):
     assert_same(of(go(done + 33, checkpoint=path, resume=True)), of(go(done + 33)))
 
 
-def test_it_goes_on_from_a_state():
+def test_a_run_continues_from_a_state():
     first = quiet(PARAMS, gx.adam(0.1), loss, DATA, 4)
     again = quiet(first.params, gx.adam(0.1), loss, DATA, 3, state=first.state)
     whole = quiet(PARAMS, gx.adam(0.1), loss, DATA, 7)
@@ -376,7 +376,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(name, saved, tmp_path):
         quiet(**arguments | {"checkpoint": path})
 
 
-# ---------------------------------------------------------------- what is shown
+# ---------------------------------------------------------------- progress
 def test_progress_is_shown_by_tqdm_or_by_lines(capsys, monkeypatch):
     go = partial(gx.fit, PARAMS, gx.sgd(gx.schedules.linear(0.1, 0.0, steps=8)), loss, DATA, 5)
     go()

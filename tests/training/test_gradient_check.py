@@ -33,7 +33,7 @@ def test_random_search_improves_with_draws():
     assert few > more > many
 
 
-def test_random_search_passes_over_nan():
+def test_random_search_ignores_nan():
     cliff = lambda w: jnp.where(w[0] < 0, jnp.nan, jnp.sum(w))  # noqa: E731
     found = gx.random_search(cliff, jnp.zeros(3), KEY, draws=100)
     assert found.params[0] >= 0 and found.loss == jnp.sum(found.params)
@@ -77,7 +77,7 @@ def test_numeric_gradient_at_its_default_step(x64, method, accuracy):
     assert abs(numeric / np.e - 1) < accuracy
 
 
-def test_numeric_gradient_is_that_of_the_parameters_dtype():
+def test_numeric_gradient_has_the_parameters_dtype():
     numeric = gx.numeric_gradient(waves, nested(), 1e-2, "central")
     assert jax.tree.structure(numeric) == jax.tree.structure(nested())
     for n, a in zip(jax.tree.leaves(numeric), jax.tree.leaves(jax.grad(waves)(nested()))):

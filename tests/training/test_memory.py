@@ -1,4 +1,4 @@
-"""Nothing of a user's outlives its last use: losses, data and the arrays that they close over."""
+"""No object of a user outlives its last use: losses, data and the arrays that they close over."""
 
 import gc
 import weakref
@@ -17,7 +17,7 @@ STATM = Path("/proc/self/statm")
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """The resident memory of this process, in bytes."""
     if not STATM.exists():
         pytest.skip("declared: this system does not tell a process's memory in /proc")
     return int(STATM.read_text().split()[1]) * 4096
@@ -97,7 +97,7 @@ a_loss = loss_of(np.ones(2))
 
 
 def test_the_same_loss_is_traced_once():
-    """A function, and a method, which is another object at each look."""
+    """A function, and a method, which is a new object at each access."""
     model, other = Model(), Model()
     whole = partial(model.loss)
     for use in (lambda: a_step(model.loss), lambda: a_fit(model.loss), lambda: a_step(whole), lambda: a_fit(whole)):
@@ -121,7 +121,7 @@ def test_thousands_of_losses_fits_and_records_keep_no_memory():
             tx.init(w)
         gc.collect()
 
-    use(20)  # what JAX keeps for all that follow
+    use(20)  # fills caches that JAX keeps
     before = resident()
     use(1000)
     assert resident() - before < 200 * MIB  # the losses held 1,000 MiB

@@ -24,7 +24,7 @@ def loss(params, batch):
 
 
 def with_more(params, batch, *more, returns=()):
-    """A loss that takes and returns more: a model state that counts examples, noise of the key, predictions as aux."""
+    """A loss with a model state that counts examples, noise from the key, and predictions as aux."""
     more, x = list(more), batch[0]
     count = more.pop(0) if "model_state" in returns else None
     value = loss(params, batch) + (jax.random.normal(more.pop()) * params["b"] if more else 0)
@@ -75,7 +75,7 @@ SEVERAL = {
 
 
 @pytest.mark.parametrize("name", SEVERAL)
-def test_a_step_is_that_of_the_plain_loop(name):
+def test_a_step_equals_a_plain_loop(name):
     tx = SEVERAL[name]
     key = {"key": KEY} if "key" in extra(tx) else {}
     assert_near(stepped(gx.train_step(loss, tx), PARAMS, BATCH, 3, **key), plain(tx, PARAMS, BATCH, 3), 1e-5)
@@ -105,11 +105,11 @@ def test_integers_among_the_parameters_stay():
     assert params["n"].tolist() == [0, 1, 2] and params["n"].dtype == jnp.int32
 
 
-# ---------------------------------------------------------------- what the loss takes and returns
+# ---------------------------------------------------------------- the arguments and results of the loss
 @pytest.mark.parametrize("micro_batches", [1, 4])
 @pytest.mark.parametrize("has_key", [False, True])
 @pytest.mark.parametrize("returns", [(), ("aux",), ("model_state",), ("model_state", "aux")])
-def test_what_the_loss_takes_and_returns(returns, has_key, micro_batches):
+def test_the_arguments_and_results_of_the_loss(returns, has_key, micro_batches):
     asked = {f"has_{name}": True for name in returns} | {"has_key": has_key, "micro_batches": micro_batches}
     step = gx.train_step(partial(with_more, returns=returns), gx.sgd(0.1), **asked)
     given = ({"key": KEY} if has_key else {}) | ({"model_state": 5} if "model_state" in returns else {})
@@ -135,7 +135,7 @@ def test_micro_batches_are_summed_in_float32():
 
 
 @pytest.mark.parametrize("name", ["grad_fn", "hvp and key"])
-def test_micro_batches_reach_what_pieces_ask(name):
+def test_pieces_with_functions_compute_the_same_over_micro_batches(name):
     steps = (gx.train_step(loss, SEVERAL[name], micro_batches=n) for n in (1, 4))
     key = {"key": KEY} if "key" in extra(SEVERAL[name]) else {}
     one, four = (stepped(step, PARAMS, BATCH, 2, **key) for step in steps)
@@ -155,7 +155,7 @@ def test_a_batch_that_is_not_finite_changes_nothing():
 
 # ---------------------------------------------------------------- memory and compiling
 @pytest.mark.parametrize("donate", [True, False])
-def test_memory_is_reused_if_asked(donate):
+def test_memory_is_reused_if_donated(donate):
     step, params = gx.train_step(loss, gx.adam(), donate=donate), copy(PARAMS)
     state = step.tx.init(params)
     step(params, state, BATCH)
@@ -191,7 +191,7 @@ def test_a_vmapped_step_takes_no_memory(several):
     assert_near(jax.tree.map(lambda x: x[1], got), expected)
 
 
-def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
+def test_an_option_unknown_to_the_compiler_is_left_out(monkeypatch):
     assert (step_module.compiler_options() is None) == (jax.default_backend() != "cpu")
     step_module.compiler_options.cache_clear()
     monkeypatch.setattr(step_module, "WIDE", {"xla_cpu_no_such_option": 1})
@@ -199,7 +199,7 @@ def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
     step_module.compiler_options.cache_clear()
 
 
-def test_within_scan_and_vmap_it_is_a_plain_function():
+def test_inside_scan_and_vmap_a_step_is_a_plain_function():
     step, rates = gx.train_step(loss, gx.adam(0.1)), jnp.array([0.01, 0.1])
 
     @jax.jit

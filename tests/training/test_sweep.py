@@ -1,4 +1,4 @@
-"""Many optimizers as one record: each does what it does alone, in one compile."""
+"""Many optimizers as one record: each computes the same as alone, in one compilation."""
 
 import functools
 import itertools
@@ -69,7 +69,7 @@ def test_a_sweep_is_a_loop(at_once):
 
 
 @pytest.mark.parametrize("at_once, turns", [(None, None), (1, 6), (2, 3)])
-def test_so_many_run_at_once(at_once, turns):
+def test_at_once_sets_the_batches(at_once, turns):
     txs = gx.grid(gx.scale, factor=np.arange(1.0, 7.0))
     program = str(jax.make_jaxpr(lambda txs: _run(lambda tx: tx.factor**2, at_once, txs))(txs))
     assert f"length={turns}" in program if turns else "scan" not in program
@@ -87,7 +87,7 @@ def test_a_sweep_compiles_once_and_not_again_for_other_values():
     assert len(traces) == 1
 
 
-def test_what_is_swept_may_be_within_a_schedule():
+def test_a_number_inside_a_schedule_can_be_swept():
     schedules = [gx.schedules.warmup(peak, steps=5, then=gx.schedules.cosine(peak, 10)) for peak in RATES]
     found = gx.sweep(train, [gx.adamw(schedule) for schedule in schedules])
     assert list(found.hyperparameters) == ["learning_rate.peak", "then.peak"]
@@ -95,7 +95,7 @@ def test_what_is_swept_may_be_within_a_schedule():
         assert_near(found.results["loss"][i], train(gx.adamw(schedule))["loss"], 2e-6)
 
 
-def test_the_table_names_what_varies():
+def test_the_table_has_a_column_for_each_number_that_varies():
     txs = gx.grid(gx.adam, learning_rate=[0.5, 0.25], b2=[0.5, 0.75])
     found = gx.sweep(lambda tx: {"loss": tx.links[1].learning_rate, "path": jnp.zeros((3, 2))}, txs)
     assert str(found) == (

@@ -1,4 +1,4 @@
-"""Updates in k parts: the mean's update at the last of them, nothing before, by the clock of what ran."""
+"""Updates in k parts: the update of the mean at the last part, nothing before it, and the inner clock."""
 
 from functools import partial
 from typing import Any
@@ -39,7 +39,7 @@ def reduced(gradients, k, how=np.mean):
 @pytest.mark.parametrize("mean", [True, False])
 @pytest.mark.parametrize("k", [1, 2, 4])
 @pytest.mark.parametrize("name", INNER)
-def test_it_is_the_inner_one_on_the_mean_of_k(name, k, mean):
+def test_accumulate_is_the_inner_optimizer_on_the_mean_of_k(name, k, mean):
     gradients = list(stream(params, 9))
     expected, state = follow(INNER[name], params, reduced(gradients, k, np.mean if mean else np.sum))
     functions = {"grad_fn"} & extra(INNER[name]).keys()
@@ -86,7 +86,7 @@ def test_clocks_nest():
     assert tx.at(12) == gx.chain(three, gx.add_constant(1200.0))
 
 
-def test_nothing_is_kept_that_is_not_needed():
+def test_only_the_needed_slots_are_kept():
     assert gx.accumulate(gx.scale(2.0), 1).init(params).slots["accumulate"].keys() == {"step", "count"}
     kept = gx.accumulate(gx.scale(2.0), 2).init(params).slots["accumulate"]
     assert kept.keys() == {"step", "count", "sum"}
@@ -95,10 +95,10 @@ def test_nothing_is_kept_that_is_not_needed():
     assert kept.keys() == {"step", "count", "sum", "value"}
 
 
-# ---------------------------------------------------------------- what is not finite
+# ---------------------------------------------------------------- non-finite gradients
 @pytest.mark.parametrize("name", ["adam", "schedules", "a schedule in a group"])
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_a_guard_within_loses_the_k_and_a_guard_around_loses_the_part(name, bad):
+def test_an_inner_guard_skips_all_k_and_an_outer_guard_skips_one_part(name, bad):
     gradients = list(stream(params, 9))
     a, b, c, d, e, f, *rest = gradients
     spoilt = {**e, "b": e["b"].at[0].set(bad)}
@@ -118,7 +118,7 @@ def test_a_guard_within_loses_the_k_and_a_guard_around_loses_the_part(name, bad)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_without_a_guard_a_nan_is_in_its_k_alone_where_nothing_is_remembered(place):
+def test_without_a_guard_a_nan_affects_its_k_alone_if_the_inner_is_stateless(place):
     gradients = [jnp.ones(2)] * 6
     gradients[place] = jnp.array([1.0, jnp.nan])
     got, state = follow(gx.accumulate(gx.scale(2.0), 3), jnp.ones(2), gradients)
@@ -126,9 +126,9 @@ def test_without_a_guard_a_nan_is_in_its_k_alone_where_nothing_is_remembered(pla
     assert jnp.isfinite(state.slots["accumulate"]["sum"]).all()
 
 
-# ---------------------------------------------------------------- what the inner one is given
+# ---------------------------------------------------------------- the arguments of the inner one
 class told(gx.Transformation):
-    """Emits the loss that it is told."""
+    """Emits the loss that it receives."""
 
     needs = ("value",)
 
@@ -137,7 +137,7 @@ class told(gx.Transformation):
 
 
 @pytest.mark.parametrize("mean, expected", [(True, [2.0, 5.0]), (False, [6.0, 15.0])])
-def test_the_loss_is_that_of_the_whole(mean, expected):
+def test_the_loss_is_over_the_whole_batch(mean, expected):
     tx = gx.accumulate(told(), 3, mean=mean)
     state, got = tx.init(jnp.zeros(2)), []
     for value in (1.0, jnp.float32(2), 3, 4.0, 5.0, 6.0):
@@ -147,7 +147,7 @@ def test_the_loss_is_that_of_the_whole(mean, expected):
 
 
 @pytest.mark.promotes("its models, as users write them")
-def test_functions_are_those_of_the_last_part_and_not_called_before():
+def test_functions_of_the_last_part_are_used_and_no_other_is_called():
     calls = []
 
     def grad_fn(x, scale):
@@ -182,7 +182,7 @@ def test_a_leaf_without_a_gradient_adds_nothing_and_the_next_k_is_clean():
     assert emitted(1.0, None, None, 4.0) == [0, None, None, 4]
 
 
-def test_many_at_once_have_a_clock_each():
+def test_under_vmap_each_has_its_own_clock():
     tx = gx.accumulate(gx.adam(falling), 2)
     gradients = list(stream(params, 4))
     _, odd = follow(tx, params, gradients[:3])
@@ -196,13 +196,13 @@ def test_many_at_once_have_a_clock_each():
 
 # ---------------------------------------------------------------- errors
 @pytest.mark.parametrize("every", [0, -1, 2**31])
-def test_a_bad_number(every):
+def test_a_bad_every_k(every):
     with pytest.raises(ValueError, match=r"^accumulate: every_k must be"):
         gx.accumulate(gx.sgd(), every)
 
 
 @pytest.mark.parametrize("every", [1.5, True, None, "2"])
-def test_no_number(every):
+def test_a_missing_every_k(every):
     with pytest.raises(TypeError, match=r"^accumulate: every_k must be an integer, 1 or more, got"):
         gx.accumulate(gx.sgd(), every)
 

@@ -1,4 +1,4 @@
-"""`apply`, the update and what it does to the parameters as one: the same, but where nothing is emitted."""
+"""`apply`, the update and its addition as one: equal to both, except where nothing is emitted."""
 
 from collections import OrderedDict
 
@@ -37,8 +37,8 @@ def separately(tx, g, state, params, **given):
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-def test_it_is_the_update_added(name):
-    """Of gradients too that are not finite, the first and the last of a window among them."""
+def test_apply_adds_the_update(name):
+    """For non-finite gradients too, the first and the last of a window among them."""
     tx, gradients = WRAPPED[name], list(stream(params, 8))
     if "skip_nonfinite" in repr(tx):
         for i, bad in ((1, jnp.nan), (4, jnp.inf), (5, jnp.nan)):
@@ -53,7 +53,7 @@ def test_it_is_the_update_added(name):
 
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("tx", [WRAPPED[name] for name in ("a guard", "parts", "parts, guarded", "last of a chain")])
-def test_parameters_are_bit_for_bit_as_they_were_where_nothing_is_emitted(tx, eager):
+def test_parameters_are_unchanged_bit_for_bit_where_nothing_is_emitted(tx, eager):
     theta = {
         "zeros": jnp.array([-0.0, 0.0]),
         "odd": jnp.array([jnp.nan, jnp.inf, 1e-45]),
@@ -77,7 +77,7 @@ def test_parameters_are_bit_for_bit_as_they_were_where_nothing_is_emitted(tx, ea
 
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("name", ["a guard", "parts, guarded", "guarded parts", "last of a chain", "a function"])
-def test_on_a_mesh_it_is_as_on_one_device(name, axis_type):
+def test_a_mesh_equals_one_device(name, axis_type):
     tx, w = WRAPPED[name], jnp.arange(64.0) / 64
     theta = {"w": w.reshape(16, 4), "b": 1 - w}
     gradients = [jax.tree.map(lambda x, i=i: x - i, theta) for i in range(4)]
@@ -99,15 +99,15 @@ def test_on_a_mesh_it_is_as_on_one_device(name, axis_type):
     assert_near(got, expected, 1e-6)
 
 
-def test_one_leaf_without_a_gradient_is_left_alone():
-    """None is the whole tree there, and not the same as nothing emitted."""
+def test_one_leaf_without_a_gradient_does_not_change():
+    """The tree is None there, which differs from emitting nothing."""
     for tx in (gx.adam(0.1), gx.skip_nonfinite(gx.adam(0.1)), gx.accumulate(gx.adam(0.1), 1)):
         w, state = tx.apply(jnp.ones(2), tx.init(jnp.ones(2)), None)
         assert w.tolist() == [1, 1] and state.step == 1
 
 
 def test_hypergradients_pass_through_branches():
-    """As they do where there is none: two parts of a batch, each the whole of it."""
+    """Equal to those without a branch: two equal parts are the whole batch."""
 
     def loss_after(rate, wrap, steps):
         tx = wrap(gx.adam(rate))
@@ -175,7 +175,7 @@ class remembers(gx.Transformation):
         (remembers(), TypeError, "^remembers: an update must return the slots that it began with"),
     ],
 )
-def test_what_a_piece_returns_is_refused_by_its_name(tx, error, message, wrap, as_one):
+def test_an_error_about_a_pieces_result_names_the_piece(tx, error, message, wrap, as_one):
     tx, params = wrap(tx), {"w": jnp.ones(2)}
     with pytest.raises(error, match=message):
         (tx.apply if as_one else tx.update)(params, tx.init(params), params)

@@ -1,4 +1,4 @@
-"""The parameters to evaluate: against NumPy after each of many steps, and found in any composition."""
+"""`eval_params`: against NumPy after each of many steps, and in any composition."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ def descent():
 
 
 def averaged(decay: Any, start=1, every=1):
-    """The weighted mean as it is defined: of all taken so far, each by the product of the decays after it."""
+    """The weighted mean by definition: each iterate weighs the product of the later decays."""
     taken, weights = [], []
     for t, w in enumerate(descent(), 1):
         if t >= start and (t - start) % every == 0:
@@ -52,7 +52,7 @@ def averaged(decay: Any, start=1, every=1):
 
 
 def as_in_pytorch(lambd, alpha, t0):
-    """ASGD of PyTorch, whose mean is kept by a share μ that the step before sets."""
+    """PyTorch's ASGD, whose average has a weight μ that the step before sets."""
     w, mean, eta, mu = START, 0 * START, RATE, 1.0
     for t, noise in enumerate(NOISE, 1):
         g = CURVATURE * w + noise
@@ -79,7 +79,7 @@ def slow_and_fast(every, share):
 
 
 def free(b1: Any, weight: Any = lambda step: 1.0, b2: Any = None):
-    """The paper's three sequences, all of them held; with b2, of Adam without momentum."""
+    """The paper's three sequences, all kept; with b2, for Adam without momentum."""
     x = z = y = START
     total, v = 0.0, 0.0
     for step, noise in enumerate(NOISE):
@@ -119,7 +119,7 @@ ORACLES = {
 
 @pytest.mark.parametrize(("tx", "expected"), ORACLES.values(), ids=ORACLES)
 @pytest.mark.promotes("functions of the step, as users write them")
-def test_they_are_numpys_after_every_step(x64, tx, expected):
+def test_eval_params_equal_numpy(x64, tx, expected):
     params, evaluated = both(tx)
     trained, averages = map(np.array, zip(*expected))
     assert_near(params, trained, 1e-12)
@@ -127,7 +127,7 @@ def test_they_are_numpys_after_every_step(x64, tx, expected):
 
 
 @pytest.mark.promotes("Optax's arithmetic")
-def test_an_average_with_decay_is_optaxs_of_the_parameters(x64):
+def test_an_average_with_decay_equals_optax(x64):
     _, evaluated = both(gx.average_params(gx.sgd(RATE), 0.9))
     ema = optax.ema(0.9, debias=True)
     state, theirs = ema.init(jnp.asarray(START)), []
@@ -137,7 +137,7 @@ def test_an_average_with_decay_is_optaxs_of_the_parameters(x64):
     assert_near(evaluated, jnp.stack(theirs), 1e-12)
 
 
-def test_schedule_free_is_optaxs_to_evaluate(x64):
+def test_the_eval_params_of_schedule_free_equal_optax(x64):
     _, evaluated = both(gx.schedule_free(gx.sgd(RATE), 0.8))
     theirs = optax.contrib.schedule_free(optax.sgd(RATE), RATE, 0.8)
     params = jnp.asarray(START)
@@ -179,8 +179,8 @@ def test_schedule_free_in_float32():
 @pytest.mark.parametrize(
     "tx", [gx.lookahead(gx.sgd(1.0), every_k=2), gx.average_params(gx.sgd(1.0), start=2, every_k=2)]
 )
-def test_a_nan_between_is_not_seen(tx):
-    """The updates that are not counted are not multiplied by 0."""
+def test_a_nan_between_the_steps_that_count_is_ignored(tx):
+    """Updates between the counted ones are not multiplied by 0."""
     params, gradients = jnp.zeros(2), [jnp.array([x, 1.0]) for x in (1.0, 2.0, jnp.nan, 3.0)]
     clean = [jnp.nan_to_num(g) for g in gradients]
     (_, state), (_, expected) = (follow(tx, params, stream) for stream in (gradients, clean))
@@ -188,8 +188,8 @@ def test_a_nan_between_is_not_seen(tx):
     assert_near(gx.eval_params(tx, state, params), gx.eval_params(tx, expected, params), 0)
 
 
-def test_an_average_follows_what_bfloat16_cannot():
-    """Steps of 1e-3 from 1 are lost in bfloat16, and the base of schedule_free takes them all the same."""
+def test_an_average_keeps_changes_that_bfloat16_loses():
+    """Steps of 1e-3 from 1 are lost in bfloat16 parameters, but not in the base of schedule_free."""
     for tx in (gx.schedule_free(gx.sgd(1e-3), 0.5), gx.average_params(gx.sgd(1e-3), 1.0)):
         params = jnp.ones(3, jnp.bfloat16)
         state = tx.init(params)
@@ -208,7 +208,10 @@ SAME = {
     "in a chain in a chain": (gx.chain(gx.scale(1.0), gx.chain(average, gx.identity())), average),
     "the last of a chain": (gx.chain(gx.average_params(gx.scale(1.0), 0.9), average), average),
     "the outermost": (gx.lookahead(average, 2), ahead),
-    "and the other way about": (gx.average_params(ahead, 0.5), gx.average_params(gx.lookahead(gx.sgd(RATE), 2), 0.5)),
+    "average_params around lookahead": (
+        gx.average_params(ahead, 0.5),
+        gx.average_params(gx.lookahead(gx.sgd(RATE), 2), 0.5),
+    ),
     "in every group": (gx.partition({"**": average}), average),
     "in a group's chain": (gx.masked(gx.chain(gx.identity(), average), None, otherwise="zero"), average),
     "among labels": (gx.partition({"a": average}, labels={"w": "a", "b": "a"}), average),
@@ -238,7 +241,7 @@ def run(tx, steps=3):
 
 
 @pytest.mark.parametrize(("tx", "same"), SAME.values(), ids=SAME)
-def test_they_are_found_where_they_are(tx, same):
+def test_eval_params_are_found_at_any_depth(tx, same):
     params, state = run(tx)
     own, own_state = run(same)
     assert_near(gx.eval_params(tx, state, params), gx.eval_params(same, own_state, own))
@@ -246,7 +249,7 @@ def test_they_are_found_where_they_are(tx, same):
     assert moved == {"w": True, "b": True}
 
 
-def test_each_group_has_its_own_and_all_others_are_the_same_objects():
+def test_each_group_has_its_own_eval_params_and_the_others_are_the_same_objects():
     tx = gx.partition({"w": average}, default=gx.adam())
     params, state = run(tx)
     evaluated = gx.eval_params(tx, state, params)
@@ -259,7 +262,7 @@ def test_each_group_has_its_own_and_all_others_are_the_same_objects():
 
 
 class remembered(gx.Transformation):
-    """A wrapper of one's own: it evaluates half the parameters."""
+    """A user's wrapper, which evaluates half the parameters."""
 
     inner: gx.Transformation
 
@@ -273,7 +276,7 @@ class remembered(gx.Transformation):
         return jax.tree.map(lambda p: slots["share"] * p, params)
 
 
-def test_a_wrapper_of_ones_own():
+def test_a_users_wrapper():
     tx = gx.chain(gx.scale(1.0), remembered(gx.identity()))
     params, state = run(tx)
     assert_near(gx.eval_params(tx, state, params), jax.tree.map(lambda p: p / 2, params))
@@ -290,7 +293,7 @@ each = pytest.mark.parametrize("tx", EACH.values(), ids=EACH)
 
 
 @each
-def test_structure_and_dtypes_are_those_of_the_parameters(tx):
+def test_eval_params_have_the_structure_and_dtypes_of_the_parameters(tx):
     params = {
         "low": jnp.ones(3, jnp.bfloat16),
         "pair": (jnp.full((2,), 1 + 2j, jnp.complex64), None),
@@ -316,7 +319,7 @@ def test_structure_and_dtypes_are_those_of_the_parameters(tx):
 
 
 @each
-def test_before_the_first_update_they_are_the_parameters(tx):
+def test_before_the_first_update_eval_params_are_the_parameters(tx):
     for dtype in ("float32", "bfloat16"):
         params = params_of(dtype)
         evaluated = gx.eval_params(tx, tx.init(params), params)
@@ -326,7 +329,7 @@ def test_before_the_first_update_they_are_the_parameters(tx):
 
 
 @each
-def test_a_parameter_that_never_has_a_gradient_is_itself(tx):
+def test_eval_params_of_a_parameter_without_gradients_are_the_parameter(tx):
     params = params_of()
     still, state = params["b"], tx.init(params)
     for g in stream(params, 4):
@@ -346,8 +349,8 @@ def test_many_at_once():
         assert_near((params[i], evaluated[i]), alone)
 
 
-# ---------------------------------------------------------------- what is refused
-def test_what_is_refused():
+# ---------------------------------------------------------------- errors
+def test_bad_wrapper_input():
     p: Any = gx
     tx, params = p.average_params(p.sgd(RATE)), params_of()
     state, plain = tx.init(params), p.sgd(RATE).init(params)

@@ -1,4 +1,4 @@
-"""A transformation that runs at some updates: when, on what, by which clock."""
+"""`every`: when the inner transformation runs, on which updates, and by which clock."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ INNER = {
 
 @pytest.mark.parametrize("interval", [1, 2, 3, 7])
 @pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
-def test_it_is_the_inner_one_on_every_kth_update(inner, interval):
+def test_every_runs_the_inner_one_on_every_kth_update(inner, interval):
     gradients = list(stream(params, 8))
     expected, state = follow(inner, params, gradients[::interval])
     got, held = follow(gx.chain(gx.every(inner, interval)), params, gradients)
@@ -46,15 +46,15 @@ def test_clocks_nest_and_are_the_inner_ones_alone():
     }
 
 
-def test_an_average_is_corrected_for_what_it_has_seen():
+def test_an_average_is_corrected_by_the_inner_clock():
     got, _ = follow(gx.every(gx.momentum(0.99), 4), jnp.zeros(()), [jnp.array(3.0)] * 9)
     for u in got:
         assert_near(u, jnp.array(3.0))
 
 
 @pytest.mark.parametrize("interval, runs", [(1, 20), (3, 7), (10, 2), (50, 1)])
-def test_what_is_held_is_not_computed(interval, runs):
-    """A branch of the compiled program, the functions that update is given included."""
+def test_held_updates_are_not_computed(interval, runs):
+    """They are a branch of the compiled program, including the functions passed to update."""
     calls = []
 
     def hvp(v):
@@ -71,14 +71,14 @@ def test_what_is_held_is_not_computed(interval, runs):
     assert len(calls) == runs
 
 
-def test_nothing_is_kept_that_is_not_needed():
+def test_only_the_needed_slots_are_kept():
     assert gx.every(gx.scale(2.0), 1).init(params).slots["every"].keys() == {"step", "count"}
     kept = gx.every(gx.scale(2.0), 2).init(params).slots["every"]
     assert kept.keys() == {"step", "count", "last"}
     assert_near(kept["last"], jax.tree.map(jnp.zeros_like, params))
 
 
-def test_a_leaf_that_had_no_gradient_when_it_ran_emits_what_it_last_did():
+def test_a_leaf_without_a_gradient_at_a_run_emits_its_last_update():
     tx, gradients = gx.every(gx.running_sum(), 2), list(stream(params, 4))
     w, b = (gradients[0][name] for name in ("w", "b"))
     seen = [gradients[0], gradients[1], {**gradients[2], "b": None}, {**gradients[3], "w": None}]
@@ -92,7 +92,7 @@ def test_a_leaf_that_had_no_gradient_when_it_ran_emits_what_it_last_did():
     assert not first_none[1]["b"].any()
 
 
-def test_a_nan_between_is_not_seen_and_one_at_a_run_is_held():
+def test_a_nan_between_runs_is_ignored_and_one_at_a_run_is_held():
     bad, good = jnp.array(jnp.nan), jnp.array(2.0)
     got, _ = follow(gx.every(gx.identity(), 2), good, [good, bad, bad, good, good])
     assert [str(float(u)) for u in got] == ["2.0", "2.0", "nan", "nan", "2.0"]

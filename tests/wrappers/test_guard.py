@@ -1,4 +1,4 @@
-"""The guard: what is not finite changes nothing but its counts, and what comes after is as if it had not been."""
+"""The guard: a non-finite step changes only the counts, and later steps are unaffected."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def spoilt(g, bad=jnp.nan):
 
 
 def walked(tx, gradients, jit=True):
-    """The parameters on the way, and the last state."""
+    """The parameters after each step, and the last state."""
     theta, state, way = params, tx.init(params), []
     functions = {"grad_fn", "hvp"} & extra(tx).keys()
     update = jax.jit(tx.update, static_argnames=tuple(functions)) if jit else tx.update
@@ -59,7 +59,7 @@ def counts(state):
 # ---------------------------------------------------------------- the three sentences
 @pytest.mark.parametrize("name", INNER)
 @pytest.mark.promotes("Optax's arithmetic")
-def test_without_a_guard_what_is_not_finite_propagates(name):
+def test_without_a_guard_non_finite_gradients_propagate(name):
     if name == "guarded":
         pytest.skip("declared: it has a guard")
     way, _ = walked(INNER[name], [spoilt(g) for g in stream(params, 2)], jit=False)
@@ -82,7 +82,7 @@ def test_a_guarded_step_changes_nothing_but_its_counts(name, bad):
 
 @pytest.mark.parametrize("name", INNER)
 @pytest.mark.promotes("Optax's arithmetic")
-def test_after_guarded_steps_the_next_is_one_without_an_incident(name):
+def test_the_step_after_skipped_steps_is_unaffected(name):
     gradients = list(stream(params, 5))
     tx = gx.skip_nonfinite(INNER[name])
     clean, expected = walked(tx, gradients)
@@ -95,16 +95,16 @@ def test_after_guarded_steps_the_next_is_one_without_an_incident(name):
         assert_near(clean, walked(INNER[name], gradients)[0], 1e-6)
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- refused steps
 @pytest.mark.parametrize("inner, g", [(gx.scale(1e30), 1e30), (gx.momentum(0.9), jnp.inf), (gx.sgd(1e30), -1e30)])
-def test_what_comes_out_is_checked(inner, g):
+def test_updates_are_checked(inner, g):
     tx = gx.skip_nonfinite(inner)
     u, state = tx.update(jnp.array([1.0, g]), tx.init(jnp.zeros(2)))
     assert u.tolist() == [0, 0] and counts(state) == [1, 1]
 
 
 @pytest.mark.parametrize("inner, g", [(gx.scale(1e30), 1e30), (gx.momentum(0.9), jnp.inf), (gx.sgd(1e30), -1e30)])
-def test_what_comes_out_is_not_checked_if_it_is_not_asked(inner, g):
+def test_updates_are_not_checked_without_outgoing(inner, g):
     tx, bad = gx.skip_nonfinite(inner, outgoing=False), not jnp.isfinite(g)
     u, state = tx.update(jnp.array([1.0, g]), tx.init(jnp.zeros(2)))
     assert jnp.isfinite(u).tolist() == [True, bad] and counts(state) == [bad, bad]
@@ -114,7 +114,7 @@ def test_what_comes_out_is_not_checked_if_it_is_not_asked(inner, g):
 
 
 @pytest.mark.parametrize("name", ["adam", "accumulate", "grad_fn"])
-def test_what_comes_in_alone_is_looked_at_as_well_as_with_what_comes_out(name):
+def test_a_guard_without_outgoing_skips_the_same_steps(name):
     a, b, c = stream(params, 3)
     one, two = (
         walked(gx.skip_nonfinite(INNER[name], outgoing=flag), [a, spoilt(a), b, spoilt(b, -jnp.inf), c])
@@ -125,8 +125,8 @@ def test_what_comes_in_alone_is_looked_at_as_well_as_with_what_comes_out(name):
     chex.assert_trees_all_equal(one[0], two[0])
 
 
-def test_what_would_be_remembered_is_checked():
-    """Squares overflow before updates do: Adam would divide by ∞ for ever after."""
+def test_new_slots_are_checked():
+    """Squares overflow before updates do: Adam would divide by ∞ from then on."""
     tx, g = gx.skip_nonfinite(gx.adam(0.1)), jnp.array([1e20])
     u, state = tx.update(g, tx.init(jnp.zeros(1)))
     assert u == 0 and counts(state) == [1, 1]
@@ -135,7 +135,7 @@ def test_what_would_be_remembered_is_checked():
 
 
 class least(gx.Transformation):
-    """Remembers the smallest loss, ∞ before the first."""
+    """Keeps the smallest loss, ∞ before the first."""
 
     needs = ("value",)
 
@@ -146,7 +146,7 @@ class least(gx.Transformation):
         return updates, {"value": jnp.minimum(slots["value"], jnp.nan_to_num(context.extra["value"]))}
 
 
-def test_what_was_infinite_from_the_start_may_stay_so_and_a_bad_loss_is_refused():
+def test_slots_that_start_infinite_may_stay_infinite_and_a_bad_loss_is_refused():
     tx = gx.skip_nonfinite(least())
     u, state = tx.update(jnp.ones(2), tx.init(jnp.ones(2)), value=2.0)
     assert u.all() and inner_of(state)[0] == {"least": {"value": 2.0}}
@@ -157,7 +157,7 @@ def test_what_was_infinite_from_the_start_may_stay_so_and_a_bad_loss_is_refused(
     assert held.update(jnp.ones(2), held.init(jnp.ones(2)), value=2.0)[0].all()
 
 
-def test_it_refuses_for_ever_and_a_loop_can_stop():
+def test_it_skips_without_limit_and_a_loop_can_stop():
     tx, g = gx.skip_nonfinite(gx.adam(0.1)), jnp.array([1.0, jnp.nan])
     start = tx.init(jnp.zeros(2))
 
@@ -175,7 +175,7 @@ def test_it_refuses_for_ever_and_a_loop_can_stop():
     assert counts(state) == [1000, 0]
 
 
-def test_counts_stay_at_their_last():
+def test_counts_saturate():
     tx = gx.skip_nonfinite(gx.scale(2.0))
     last = jnp.array(2**31 - 1, jnp.int32)
     state = jax.tree.map(lambda x: last, tx.init(jnp.ones(1)))
@@ -184,7 +184,7 @@ def test_counts_stay_at_their_last():
         assert counts(after) == expected and inner_of(after)[1] == last
 
 
-def test_a_nan_is_found_wherever_it_is():
+def test_a_nan_is_found_in_any_entry():
     """In the first or last coordinate of leaves of any shape, many at a time or not; integers are finite."""
     for shape in ((), (1,), (31,), (32,), (33,), (64, 3), (3, 64), (997,), (2, 5, 96)):
         x = {"a": jnp.ones(shape), "b": None, "n": jnp.arange(3), "e": jnp.zeros((0, 4))}
@@ -196,7 +196,7 @@ def test_a_nan_is_found_wherever_it_is():
 
 
 # ---------------------------------------------------------------- with everything
-def test_a_guard_in_a_group_refuses_for_its_group_alone():
+def test_a_guard_in_a_group_skips_its_group_alone():
     tx = gx.chain(gx.clip(1e3), gx.partition({"b": gx.skip_nonfinite(gx.adam(falling))}, default=gx.sgd(0.5)))
     (g,) = stream(params, 1)
     u, state = tx.update(spoilt(g), tx.init(params), params)
@@ -210,7 +210,7 @@ def test_a_guard_in_a_group_refuses_for_its_group_alone():
     }
 
 
-def test_within_what_runs_less_often_it_has_its_own_clock():
+def test_a_guard_inside_every_has_its_own_clock():
     tx = gx.every(gx.skip_nonfinite(gx.adam(falling)), 2)
     a, b, c = stream(params, 3)
     clean, expected = follow(tx, params, [a, a, b, b, c])
@@ -222,7 +222,7 @@ def test_within_what_runs_less_often_it_has_its_own_clock():
 
 
 @pytest.mark.promotes("functions of the step, as users write them")
-def test_hyperparameters_are_those_of_the_next_update():
+def test_hyperparameters_inside_a_guard_are_the_values_of_the_next_update():
     tx = gx.chain(
         gx.clip(lambda step: 1.0 + step), gx.skip_nonfinite(gx.accumulate(gx.skip_nonfinite(gx.sgd(falling)), 2))
     )
@@ -241,7 +241,7 @@ def test_hyperparameters_are_those_of_the_next_update():
     )
 
 
-def test_many_at_once_are_refused_one_by_one():
+def test_under_vmap_each_step_is_refused_by_itself():
     def run(tx, bad):
         def step(state, g):
             u, state = tx.update(g, state)
@@ -271,7 +271,7 @@ def test_a_refused_step_has_a_finite_derivative():
     np.testing.assert_allclose(slope, -4.0, rtol=1e-5)  # two steps of two coordinates
 
 
-def test_sharded_leaves_are_gone_through_where_they_are():
+def test_sharded_leaves_are_checked_without_moving_them():
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
     tx = gx.skip_nonfinite(gx.adam())
     for spec in (PartitionSpec("x"), PartitionSpec(None, "x")):
@@ -292,7 +292,7 @@ def test_a_bad_transformation():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
 @pytest.mark.parametrize("shape", [(), (7,), (3, 64)])
-def test_all_that_is_not_finite_is_found_and_nothing_else(dtype, shape):
+def test_exactly_the_non_finite_values_are_found(dtype, shape):
     finite = jnp.asarray(np.random.default_rng(0).standard_normal(shape) * 1e4, dtype)  # a sum of which may overflow
     assert all_finite({"w": finite, "n": jnp.arange(3)}, {"w": -0.0 * finite, "n": jnp.arange(3)}, None)
     parts = (1, 1j) if dtype == "complex64" else (1,)

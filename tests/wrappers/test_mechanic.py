@@ -1,4 +1,4 @@
-"""Mechanic against its algorithm in NumPy, and what it makes of its inner optimizer."""
+"""Mechanic against its algorithm in NumPy, and with several inner optimizers."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ run = jax.jit(steps_of)
 
 
 def reference(gradients, w, learning_rate, tuners=6, initial_value=1e-6, weight_decay=1e-2, eps=1e-8):
-    """With SGD inside; w is w₀ + s·way, whose difference w would round to its own digits."""
+    """With SGD inside; w = w₀ + s·displacement, which w itself would round."""
     betas = 1 - 0.1 ** np.arange(1, tuners + 1)
     way, old = np.zeros_like(w), np.zeros_like(w)
     s, r, m, v = (np.zeros(tuners) for _ in range(4))
@@ -47,7 +47,7 @@ def test_mechanic_is_its_algorithm(x64, arguments):
 
 
 def test_a_scale_of_the_rate_is_undone(x64):
-    """From the same first step; both find the same way."""
+    """From the same first step, both find the same rate."""
     own: dict[str, Any] = {"initial_value": 1e-3, "weight_decay": 0.0, "eps": 1e-8}
     larger: dict[str, Any] = {"initial_value": 1e-3 / 4, "weight_decay": 0.0, "eps": 4e-8}
     steps = run(gx.mechanic(gx.sgd(1.0), **own), NOISE[:100], CURVATURE)

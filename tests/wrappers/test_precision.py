@@ -1,4 +1,4 @@
-"""Masters: where the parameters land, what the inner optimizer sees, and who decides."""
+"""Master weights: the parameters, the inputs of the inner optimizer, and changes from outside."""
 
 import chex
 import jax
@@ -24,7 +24,7 @@ def masters_of(state, dtype):
 @low
 @pytest.mark.parametrize("same", [True, False])
 def test_the_parameters_are_the_masters_rounded_after_each_of_10000_steps(dtype, same):
-    """Bit by bit with updates of float32; with those of the parameter's dtype too, but for steps it cannot say."""
+    """Bit for bit with float32 updates; in the parameter's dtype too, except for steps that it cannot hold."""
     random, steps, size = np.random.default_rng(0), 10_000, 32
     start = rounded(np.exp(random.uniform(-6, 3, size)) * random.choice([-1, 1], size), dtype)
     target, tx = np.roll(start, 7).astype(np.float32), gx.master_weights(gx.sgd(1e-3, 0.9))
@@ -75,7 +75,7 @@ def test_the_inner_optimizer_runs_as_on_parameters_of_float32(inner, dtype):
 
 
 def test_parameters_to_evaluate_are_made_of_the_masters():
-    """x = z + (y − z)/b: of the parameters, their rounding would come back ten times as large."""
+    """x = z + (y − z)/b: from rounded parameters, the rounding error would be ten times as large."""
     params, tx = jnp.ones(64, "bfloat16"), gx.master_weights(gx.schedule_free(gx.sgd(1e-3), b1=0.1))
     state = tx.init(params)
     for _ in range(40):
@@ -97,7 +97,7 @@ def test_the_masters_decide_and_start_where_the_parameters_are():
     chex.assert_trees_all_equal(gx.apply_updates(changed, u), params)
 
 
-def test_a_state_of_other_precision_is_refused():
+def test_a_state_of_another_precision_is_refused():
     tx = gx.master_weights(gx.sgd())
     with pytest.raises(ValueError, match="slot 'master_weights/of_float16/b' is missing"):
         tx.update(params_of(), tx.init(params_of("bfloat16")), params_of("float16"))

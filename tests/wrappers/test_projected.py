@@ -46,7 +46,7 @@ def test_projected_descent_finds_the_nearest_point(projection, nearest):
     ],
 )
 @pytest.mark.parametrize("dtype, bound", [("float32", 2e-7), ("bfloat16", 8e-3)])
-def test_after_each_update_every_leaf_is_in_the_set_but_for_rounding(projection, dtype, bound):
+def test_after_each_update_every_leaf_is_in_the_set_up_to_rounding(projection, dtype, bound):
     tx, params = gx.projected(gx.adam(0.3), projection), params_of(dtype)
     state = tx.init(params)
     for g in stream(params, 5):

@@ -1,4 +1,4 @@
-"""SAM and ASAM against their formulas, and what holds of both."""
+"""SAM and ASAM against their formulas, and their invariances."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def test_wrapper_is_its_formula(x64, wrapper, reference, optimizer, inner, own, 
 
 @pytest.mark.promotes("Optax's arithmetic")
 def test_sam_is_optaxs(x64):
-    """Optax's in its opaque mode, whose perturbation is an optimizer's step, and whose grad_fn has the turn too."""
+    """Optax's opaque mode, whose perturbation is an optimizer's step, and whose grad_fn takes the step number too."""
     adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.3))
     theirs = optax.contrib.sam(optax.adam(0.1), adversary, opaque_mode=True)
 
@@ -97,7 +97,7 @@ def test_a_gradient_of_zero_is_not_perturbed(wrapper):
 
 @both
 @pytest.mark.parametrize("size", [1e-37, 1e-20, 1e20, 1e37])
-def test_a_gradient_of_any_size_has_its_direction_alone(wrapper, size):
+def test_a_gradient_of_any_scale_has_its_direction_alone(wrapper, size):
     w, g = {"w": jnp.array([3.0, -1.0])}, jnp.array([0.6, -0.8])
     tx = wrapper(gx.scale(1.0), radius=1.0)
     expected, got = (tx.update({"w": c * g}, tx.init(w), w, grad_fn=quadratic)[0] for c in (1, size))
@@ -112,7 +112,7 @@ def test_the_radius_has_its_derivative():
 
 
 def test_asam_does_not_see_scales_and_sam_does():
-    """Of one function of w/s: the gradient is 1/s of what it was."""
+    """For one function of w/s, the gradient is divided by s."""
     scales = jnp.array([1e-2, 10.0])
 
     def update(tx, s):
@@ -138,7 +138,7 @@ def test_the_norm_is_over_all_leaves_that_have_a_gradient():
     assert_near(seen[0], {"a": jnp.array([1.6]), "b": jnp.array([[2.8]]), "c": jnp.array([5.0])})
 
 
-def test_a_gradient_that_is_clipped_or_scaled_before_does_not_matter():
+def test_clipping_or_scaling_before_does_not_matter():
     w = {"w": jnp.array([3.0, -1.0])}
     plain, tx = gx.sam(gx.adam()), gx.chain(gx.clip_by_global_norm(1e-3), gx.scale(7.0), gx.sam(gx.adam()))
     expected, got = (x.update(quadratic(w), x.init(w), w, grad_fn=quadratic)[0] for x in (plain, tx))
