@@ -40,6 +40,21 @@ class Fault(NamedTuple):
 FAULTS = [
     # ---------------------------------------------------------------- the root
     Fault(
+        "the age of a piece is the step of the run",
+        "core/root.py",
+        'age = counted(slots["age"]) if jax.tree.leaves(updates) else slots["age"]',
+        "age = context.step",
+        f"{CONTRACT}_fresh_slots_in_an_old_run_give_the_first_updates_of_a_new_one[adam-0]",
+    ),
+    Fault(
+        "a restored clock is the saved step, whatever its unit",
+        "serialization/restore.py",
+        "        if len(governed) == 1:",
+        "        if False:",
+        "tests/serialization/test_restore.py::test_a_wrapper_added_or_taken_away_keeps_the_rate_and_the_averages"
+        "[accumulate 4-adam]",
+    ),
+    Fault(
         "leaves of the same shape share a rule that reads the path",
         "core/root.py",
         "if all(question(path, p) == answer for question, answer in asked):",
@@ -389,29 +404,29 @@ FAULTS = [
     Fault(
         "held updates are computed and multiplied by 0",
         "wrappers/every.py",
-        "jax.lax.cond((context.step - 1) % self.every_k == 0, run, lambda: slots)",
-        "jax.tree.map(lambda x, y: y + ((context.step - 1) % self.every_k == 0) * (x - y), run(), slots)",
+        'jax.lax.cond(slots["count"] == 0, renew, lambda: slots)',
+        'jax.tree.map(lambda x, y: y + (slots["count"] == 0) * (x - y), renew(), slots)',
         "tests/wrappers/test_every.py::test_a_nan_between_runs_is_ignored_and_one_at_a_run_is_held",
     ),
     Fault(
         "the inner clock is the outer one",
         "wrappers/every.py",
-        "step=(context.step - 1) // self.every_k + 1",
-        "step=context.step",
-        "tests/wrappers/test_every.py::test_an_average_is_corrected_by_the_inner_clock",
+        'at_work(self.inner, slots["step"], ',
+        "at_work(self.inner, context.step - 1, ",
+        "tests/wrappers/test_every.py::test_clocks_nest_and_are_the_inner_ones_alone",
     ),
     Fault(
         "the slow weights never move",
         "wrappers/iterates.py",
-        "pull = context.step % self.every_k == 0",
-        "pull = context.step < 0",
+        "pull = context.age % self.every_k == 0",
+        "pull = context.age < 0",
         "tests/wrappers/test_evaluation.py::test_eval_params_equal_numpy[lookahead]",
     ),
     Fault(
         "the slow weights move a step early",
         "wrappers/iterates.py",
-        "pull = context.step % self.every_k == 0",
-        "pull = (context.step + 1) % self.every_k == 0",
+        "pull = context.age % self.every_k == 0",
+        "pull = (context.age + 1) % self.every_k == 0",
         "tests/wrappers/test_evaluation.py::test_eval_params_equal_numpy[lookahead]",
     ),
     Fault(
@@ -516,15 +531,15 @@ FAULTS = [
     Fault(
         "an average from the first begins at the second",
         "pieces/averages.py",
-        "jnp.where(context.step == 1, g, slots",
-        "jnp.where(context.step == 2, g, slots",
+        "jnp.where(context.age == 1, g, slots",
+        "jnp.where(context.age == 2, g, slots",
         "tests/test_laws.py::test_the_notes_average_of_a_series",
     ),
     Fault(
         "the correction is a step behind",
         "pieces/averages.py",
-        "log_product = context.step.astype(self.decay.dtype) *",
-        "log_product = (context.step + 1).astype(self.decay.dtype) *",
+        "    return mean, t * mean",
+        "    return mean, (t + 1) * mean",
         f"{REFERENCE}[adam-0]",
     ),
     Fault(
@@ -775,7 +790,7 @@ FAULTS = [
     Fault(
         "parts are summed for the mean too",
         "wrappers/accumulate.py",
-        "self.every_k if self.mean else 1",
+        "1 / count.astype(dtype) if self.mean else 1",
         "1",
         "tests/wrappers/test_accumulate.py::test_the_mean_is_the_mean",
     ),

@@ -58,17 +58,17 @@ def summary(tx: TransformationLike, params: Any) -> Summary:
 
     >>> import gradtx as gx, jax
     >>> gx.summary(gx.adam(), {"w": jax.ShapeDtypeStruct((1000, 1000), "float32")})
-    piece                                   hyperparameters       state  bytes/parameter      bytes
-    precondition                            eps=1e-08                               0.00          0
-    precondition.direction.scale_by_ema     decay=0.9             mean              4.00  4,000,000
-    precondition.direction.bias_correction  decay=0.9                               0.00          0
-    precondition.by.square                                                          0.00          0
-    precondition.by.scale_by_ema            decay=0.999           mean              4.00  4,000,000
-    precondition.by.bias_correction         decay=0.999                             0.00          0
-    precondition.by.sqrt                                                            0.00          0
-    scale_by_learning_rate                  learning_rate=0.001                     0.00          0
-    step                                                          step              0.00          4
-    all                                     1,000,000 parameters                    8.00  8,000,004
+    piece                                   hyperparameters       state                bytes/parameter      bytes
+    precondition                            eps=1e-08                                             0.00          0
+    precondition.direction.scale_by_ema     decay=0.9             mean                            4.00  4,000,000
+    precondition.direction.bias_correction  decay=0.9             age, mean_log_decay             0.00          8
+    precondition.by.square                                                                        0.00          0
+    precondition.by.scale_by_ema            decay=0.999           mean                            4.00  4,000,000
+    precondition.by.bias_correction         decay=0.999           age, mean_log_decay             0.00          8
+    precondition.by.sqrt                                                                          0.00          0
+    scale_by_learning_rate                  learning_rate=0.001                                   0.00          0
+    step                                                          step                            0.00          4
+    all                                     1,000,000 parameters                                  8.00  8,000,020
     """
     tx = Transformation.coerce("summary: tx", tx)
     for path, p in leaves_by_path(params).items():

@@ -84,10 +84,11 @@ class accumulate(Branching):
         due = jnp.where(flushed, count > 0, count >= self.every_k)
         sums = {name: own[name] for name in ("sum", "value") if name in own}
         own |= jax.tree.map(lambda a: jnp.where(first, 0, a), sums)  # before its use: a later reset would need a copy
-        extra, share = dict(context.extra), count.astype(dtype) if self.mean else 1
+        # Multiplied by 1/n: XLA would keep the quotient of a division in memory.
+        extra, weight = dict(context.extra), 1 / count.astype(dtype) if self.mean else 1
         if "value" in own:
             own["value"] += jnp.where(flushed, 0, value_of(self, context, own["value"].dtype))
-            extra["value"] = own["value"] / share
+            extra["value"] = weight * own["value"]
         total = updates
         if "sum" in own:  # absent if there are no leaves
             own["sum"] = total = jax.tree.map(
@@ -95,7 +96,7 @@ class accumulate(Branching):
             )
 
         def work() -> Any:
-            taken = jax.tree.map(lambda g, a: g if g is None else a / share, updates, total, is_leaf=is_none)
+            taken = jax.tree.map(lambda g, a: g if g is None else weight * a, updates, total, is_leaf=is_none)
             return run(inner, taken, old, ran._replace(extra=extra), released)
 
         return jax.lax.cond(due, work, lambda: end(NOTHING, old, count=count))

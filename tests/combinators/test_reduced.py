@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from streams import assert_near, follow, params_of, stream
 
 import gradtx as gx
+from gradtx.core import leaves_by_path
 
 SHAPES = {"w": (16, 4), "b": (3,), "stack": (2, 4, 6), "one": (), "empty": (0, 2), "thin": (5, 1)}
 PARAMS = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in SHAPES.items()}
@@ -105,7 +106,9 @@ def test_the_slots_have_the_reduced_shapes(tx, shapes):
 )
 def test_the_state_has_the_documented_number_of_bytes(tx, numbers):
     params = {"kernel": jax.ShapeDtypeStruct((300, 500), "bfloat16"), "bias": jax.ShapeDtypeStruct((500,), "bfloat16")}
-    assert gx.summary(tx, params).bytes == 4 * numbers + 4  # and the step
+    slots = leaves_by_path(jax.eval_shape(tx.init, params).slots)
+    ages = sum(path.endswith(("/age", "/mean_log_decay")) for path in slots)
+    assert gx.summary(tx, params).bytes == 4 * numbers + 4 + 4 * ages  # 4 bytes are the step
 
 
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])

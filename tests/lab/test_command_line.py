@@ -172,7 +172,7 @@ def test_show_prints_the_composition_and_its_state(capsys):
     assert gx.read(composition) == gx.adam()
     assert "step: int32[]" in state
     assert state.count("mean/w: float32[3,4]") == 2
-    assert "8 bytes per parameter, plus 4 bytes" in state
+    assert "8 bytes per parameter, plus 20 bytes" in state
 
 
 @pytest.mark.parametrize("name", RECIPES)
