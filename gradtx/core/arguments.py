@@ -52,12 +52,12 @@ def checked(function: Function) -> Function:
 
 
 def check_hint(place: str, value: Any, hint: Any) -> Any:
-    """Return the value of an argument annotated as `bool` or as a `Callable`, or raise."""
-    if hint is not bool:
+    """Return the value of an argument annotated as `bool`, `str` or a `Callable`, or raise."""
+    if get_origin(hint) is Callable:
         takes = get_args(hint)[0]
         return function_of(place, value, *(["one argument"] if takes is not ... and len(takes) == 1 else []))
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{place} must be True or False, got {said(value)}")
+    if not isinstance(value, str if hint is str else (bool, np.bool_)):
+        raise TypeError(f"{place} must be {'a string' if hint is str else 'True or False'}, got {said(value)}")
     return value
 
 

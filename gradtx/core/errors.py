@@ -77,9 +77,9 @@ def about(error: Exception, place: str, value: Any) -> Exception:
 
 def renamed(error: Exception, function: str, arguments: dict[str, Any]) -> Exception:
     """The error in terms of the argument of `function` that holds the value that it is about, if there is one."""
-    place, value = getattr(error, "about", (None, None))
+    place, value = error.__dict__["about"]
     names = [name for name, given in arguments.items() if given is value]
-    if place is None or len(names) != 1:
+    if len(names) != 1:
         return error
     place_now = f"{function}: {names[0]}"
     return about(type(error)(place_now + str(error)[len(place) :]), place_now, value)

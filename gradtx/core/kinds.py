@@ -44,12 +44,6 @@ Axis = Annotated[int, integer()]
 """Annotates an axis: an integer; −1 is the last."""
 
 
-def string(place: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{place} must be a string, got {said(value)}")
-    return value
-
-
 def one_of(*options: Any) -> Kind:
     """One of several constants: the kind of a field annotated as `Literal`."""
     *others, last = map(repr, options)
@@ -75,11 +69,9 @@ def kind_of(hint: Any) -> Kind:
         return Kind(lambda place, value: None if value is None else inner.convert(place, value), inner.data)
     if hint is int:
         return integer()
-    if hint is str:
-        return Kind(string)
     if get_origin(hint) is Literal:
         return one_of(*get_args(hint))
-    if hint is bool or get_origin(hint) is Callable:
+    if hint in (bool, str) or get_origin(hint) is Callable:
         return Kind(lambda place, value: hashable(place, check_hint(place, value, hint)))
     if get_origin(hint) is tuple and (inner := kind_of(get_args(hint)[0])).data:
 
