@@ -12,13 +12,13 @@ import numpy as np
 from jax import Array
 from jax.tree_util import tree_flatten_with_path, treedef_is_leaf
 
-from gradtx.core import Context, Kind, Part, PerLeaf, Slots, Transformation, init_slots, path_of, run
+from gradtx.core import Context, Kind, Part, PerLeaf, Slots, Transformation, init_slots, leaves_by_path, path_of, run
 from gradtx.core.arguments import function_of, sequence
 from gradtx.core.checks import FUNCTIONS
 from gradtx.core.errors import said
 from gradtx.core.transformation import TransformationLike
 from gradtx.core.trees import differentiable, is_none
-from gradtx.core.where import Paths, Where, chooser
+from gradtx.core.where import Paths, Where, chooser, within
 from gradtx.pieces.elementwise import identity
 
 WHOLE = ("value", "key", *FUNCTIONS)  # extra arguments that are the same for every group, whatever their shapes
@@ -151,9 +151,7 @@ class Labels(Paths):
     """The label of a path, or of the branch that holds it; prints as the dict that makes it."""
 
     def __call__(self, path: str, leaf: Any) -> Any:
-        return next(
-            (x for place, x in self.chosen.items() if place in ("", path) or path.startswith(f"{place}/")), None
-        )
+        return next((label for branch, label in self.items() if within(path, branch)), None)
 
     def bearing(self, label: str) -> Callable[[str, Any], bool]:
         return lambda path, leaf: self(path, leaf) == label
@@ -164,7 +162,7 @@ def _labels(place: str, value: Any) -> Any:
         return value
     if any(not isinstance(leaf, str) for leaf in jax.tree.leaves(value)):
         raise TypeError(f"{place} must be a tree of strings, got {said(value)}")
-    return Labels(value)
+    return Labels(leaves_by_path(value))
 
 
 class partition(Groups, init=False):
@@ -237,7 +235,7 @@ class partition(Groups, init=False):
         object.__setattr__(self, "optional", several)
         super().__post_init__()
         keys = [key for key in self.rules if key is not None]
-        labels = self.labels.chosen.values() if self.labels else ()
+        labels = self.labels.values() if self.labels else ()
         for name, key in [*(("optional", key) for key in self.optional), *(("labels", label) for label in labels)]:
             if key not in keys:
                 known = ", ".join(map(_text, keys)) or "none"

@@ -2,19 +2,17 @@
 
 import functools
 import inspect
-import math
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core.errors import INSTEAD, TRACEABLE, _name, _plain, renamed, said, unknown
+from gradtx.core.errors import INSTEAD, TRACEABLE, renamed, said, unknown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -25,22 +23,25 @@ def checked(function: Function) -> Function:
     An argument annotated as `bool` must be True or False. One annotated as `Callable[[Any], Any]` must be a function of
     so many arguments.
     """
-    hints = function.__annotations__.items()
-    hinted = {n: x for n, x in hints if x is bool or callable_of(x)}
-    names = function.__code__.co_varnames if hinted else ()
-    place = _place(function)
+    names, own = function.__code__.co_varnames, function.__name__
+    hints = {n: x for n, x in function.__annotations__.items() if x is bool or get_origin(x) is Callable}
+
+    def place(args: Any) -> str:  # for a method, the class of its first argument; for a class, its name
+        if names[:1] != ("self",):
+            return own
+        return type(args[0]).__name__ + (f".{own}" if own[0] != "_" else "")
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:
-        if hinted:
-            for name, value in (dict(zip(names, args)) | named).items():
-                if name in hinted and (hinted[name] is not bool or type(value) is not bool):
-                    check_hint(f"{place(args)}: {name}", value, hinted[name])
+        given = dict(zip(names, args)) | named
+        for name, hint in hints.items():
+            if name in given:
+                check_hint(f"{place(args)}: {name}", given[name], hint)
         try:
             return function(*args, **named)
         except (TypeError, ValueError) as error:
             if hasattr(error, "about"):
-                raise renamed(error, place(args), dict(zip(function.__code__.co_varnames, args)) | named) from None
+                raise renamed(error, place(args), given) from None
             if str(error).startswith("Comparator raised exception"):
                 given = inspect.signature(function).bind(*args, **named).arguments
                 where = "".join([f"in {name}, " for name, x in given.items() if not _sortable(x)][:1])
@@ -61,51 +62,25 @@ def _sortable(tree: Any) -> bool:
     return True
 
 
-def _place(function: Any) -> Callable[[Any], str]:
-    """The function's name in errors: for a method, the class of its first argument; for a class, its name."""
-    name = function.__name__
-    if function.__code__.co_varnames[:1] != ("self",):
-        return lambda args: name
-    return lambda args: type(args[0]).__name__ + (f".{name}" if name[0] != "_" else "")
-
-
-def callable_of(hint: Any) -> Any:
-    """The `Callable` of an annotation that is one, or one or None; else None."""
-    hint = or_none(hint) or hint
-    return hint if get_origin(hint) is Callable else None
-
-
-def or_none(hint: Any) -> Any:
-    """The other type of an optional annotation; None if the annotation is not `X | None`."""
-    either = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
-    some = [x for x in either if x is not type(None)]
-    return some[0] if len(some) == 1 < len(either) else None
-
-
 def check_hint(place: str, value: Any, hint: Any) -> Any:
-    """Return the value of an argument annotated as `bool` or as a `Callable`, or raise."""
-    if hint is bool:
-        if not isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{place} must be True or False, got {said(value)}")
-    elif value is not None or get_origin(hint) is Callable:
-        takes = (get_args(callable_of(hint)) or (...,))[0]
-        function_of(place, value, *(["one argument"] if takes is not ... and len(takes) == 1 else []))
+    """Return the value of an argument annotated as `bool`, `str` or a `Callable`, or raise."""
+    if get_origin(hint) is Callable:
+        takes = get_args(hint)[0]
+        return function_of(place, value, *(["one argument"] if takes is not ... and len(takes) == 1 else []))
+    if not isinstance(value, str if hint is str else (bool, np.bool_)):
+        raise TypeError(f"{place} must be {'a string' if hint is str else 'True or False'}, got {said(value)}")
     return value
 
 
 def function_of(place: str, value: Any, *takes: str) -> Any:
     """Return the function if it takes these arguments, in this order, or raise. Without `takes`, any function does."""
     of = f" of {takes[0] if len(takes) == 1 else '(' + ', '.join(takes) + ')'}" if takes else ""
-    if not callable(value) or hasattr(type(value), "update_tree"):
+    uncalled = takes and isinstance(value, type) and hasattr(value, "_kinds")
+    if not callable(value) or hasattr(type(value), "update_tree") or uncalled:
         raise TypeError(f"{place} must be a function{of}, got {said(value)}")
-    if takes and isinstance(value, type) and hasattr(value, "_kinds"):
-        raise TypeError(f"{place} must be a function{of}, got the class {_name(value)}: make one, {_name(value)}(…)")
-    try:
-        signature = inspect.signature(value)
-    except (TypeError, ValueError):  # a built-in function without a signature
-        return value
-    if takes and not _fits(signature, takes, {}):
-        raise TypeError(f"{place} must be a function{of}, got {_name(value)}{_plain(signature)}")
+    if takes and misfit(place, value, takes, {}):
+        name = getattr(value, "__name__", type(value).__name__)
+        raise TypeError(f"{place} must be a function{of}, got {name}{_plain(inspect.signature(value))}")
     return value
 
 
@@ -115,50 +90,25 @@ def misfit(place: str, function: Any, args: Any, named: Any) -> str | None:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a built-in function without a signature
         return None
-    if _fits(signature, args, named):
-        return None
-    all_names = list(signature.parameters.values())
-    method = bool(all_names) and all_names[0].name == "self"
-    takes, args = all_names[method:], args[method:]
-    by_place = [x.name for x in takes if x.kind in (x.POSITIONAL_ONLY, x.POSITIONAL_OR_KEYWORD)]
-    known = [x.name for x in takes if x.kind in (x.POSITIONAL_OR_KEYWORD, x.KEYWORD_ONLY)]
-    variadic = {x.kind for x in takes}
-    listed = ", ".join(str(x.replace(annotation=x.empty, default=x.empty)) for x in takes) or "no argument"
-    for name in named:
-        if name not in known and inspect.Parameter.VAR_KEYWORD not in variadic:
-            if instead := INSTEAD.get((place, name)):
-                return f"{place} has no argument {name!r}: use {instead}"
-            return unknown(f"{place} has no argument", name, known, f"it takes {listed}")
-        if name in by_place[: len(args)]:
-            return f"{place}() got multiple values for argument {name!r}; it takes {listed}"
-    if len(args) > len(by_place) and inspect.Parameter.VAR_POSITIONAL not in variadic:
-        some = f"{len(by_place)} positional argument{'s' * (len(by_place) != 1)} ({', '.join(by_place)})"
-        return f"{place}() takes {some if by_place else 'no positional argument'}, got {len(args)}"
-    needed = [x.name for x in takes if x.default is x.empty and x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)]
-    absent = [name for name in needed if name not in (*by_place[: len(args)], *named)]
-    return f"{place} needs the argument {absent[0]!r}; it takes {listed}"
-
-
-def check_fields(cls: Any, kinds: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
-    """Return the kinds of the fields, or raise for a field of a transformation that cannot be what it seems to be."""
-    methods = ("init", "update", "apply", "at", "init_tree", "update_tree", "finish_tree", "parts", "part")
-    for name in kinds:
-        if name in methods and hasattr(cls, "update_tree"):
-            raise TypeError(f"{cls.__name__}: a field cannot be called {name!r}, the name of a method")
-        if hints[name] is float:
-            raise TypeError(
-                f"{cls.__name__}: the field {name!r} is annotated as float, which would make it a constant: annotate "
-                "it as gx.Scalar"
-            )
-    return kinds
-
-
-def _fits(signature: inspect.Signature, args: Any, named: Any) -> bool:
     try:
         signature.bind(*args, **named)
-    except TypeError:
-        return False
-    return True
+    except TypeError as error:
+        why, takes = str(error), signature.parameters.values()
+    else:
+        return None
+    known = [x.name for x in takes if x.kind in (x.POSITIONAL_OR_KEYWORD, x.KEYWORD_ONLY)]
+    wrong = [name for name in named if name not in known and not any(x.kind is x.VAR_KEYWORD for x in takes)]
+    if wrong and (place, wrong[0]) in INSTEAD:
+        return f"{place} has no argument {wrong[0]!r}: use {INSTEAD[place, wrong[0]]}"
+    if wrong:
+        return unknown(f"{place} has no argument", wrong[0], known, f"It takes {_plain(signature)}")
+    return f"{place}: {why}. It takes {_plain(signature)}"
+
+
+def _plain(signature: inspect.Signature) -> str:
+    """The signature without `self`, annotations and defaults."""
+    plain = [x.replace(annotation=x.empty, default=x.empty) for x in signature.parameters.values() if x.name != "self"]
+    return str(signature.replace(parameters=plain, return_annotation=signature.empty))
 
 
 def sequence(place: str, values: Any, least: int = 0) -> list[Any]:
@@ -175,11 +125,6 @@ def is_array(x: Any) -> bool:
     dtype = getattr(x, "dtype", None)
     numeric = isinstance(dtype, np.dtype) and (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number))
     return numeric or isinstance(x, jax.Array)
-
-
-def is_real(x: Any) -> bool:
-    """Whether an array holds real numbers or integers."""
-    return jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)
 
 
 @functools.cache
@@ -202,15 +147,6 @@ def live(place: str, x: Any) -> None:
     elif isinstance(x, jax.Array) and x.is_deleted():
         how = "use the arrays that step returned, or pass donate=False"
         raise ValueError(f"{place} was donated to an earlier step, which reused its memory: {how}")
-
-
-def check_number(place: str, number: float, low: float, high: float, closed: bool, text: str) -> None:
-    """Raise for a number that is not finite or out of range, before or after rounding to JAX's default precision."""
-    with np.errstate(over="ignore"):
-        seen = float(np.asarray(number, jax.dtypes.canonicalize_dtype(float)))
-    good = [math.isfinite(x) and (low <= x <= high if closed else low < x < high) for x in (number, seen)]
-    if not all(good):
-        raise ValueError(f"{place} must be {text}, got {number!r}{f', {seen!r} in float32' if good[0] else ''}")
 
 
 def hashable(place: str, value: Any) -> Any:

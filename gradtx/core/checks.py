@@ -1,6 +1,8 @@
 """Checks of the arguments of `init` and `update`, and of what pieces return: structure, shapes and dtypes."""
 
 import functools
+import inspect
+import operator
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -11,28 +13,24 @@ import numpy as np
 from jax.custom_derivatives import zero_from_primal
 
 from gradtx.core.arguments import is_array, live, misfit
-from gradtx.core.errors import TRACEABLE, _listed, describe, place, said, unknown
+from gradtx.core.errors import TRACEABLE, _listed, place, said, unknown
 from gradtx.core.trees import NOTHING, differentiable, is_float0, is_none, leaves_by_path, narrow, widen
 
-METHODS = {  # and their arguments
-    "init_tree": ["params"],
-    "update_tree": ["updates", "slots", "context"],
-    "init_leaf": ["param"],
-    "update_leaf": ["g", "slots", "context"],
-}
 FUNCTIONS = ("grad_fn", "hvp", "value_fn")  # the extra arguments that are functions of a tree like the parameters
+KINDS = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating, jax.dtypes.prng_key)  # of dtypes, narrowest first
 
 
 def check_params(params: Any) -> None:
     """Raise for parameters with leaves that are not arrays."""
     for path, p in leaves_by_path(params).items():
-        differentiable(place("params", path), p)
-        _has_values(place("params", path), p)
+        _inexact(place("params", path), p)
 
 
-def _has_values(place: str, x: Any) -> None:
+def _inexact(this: str, x: Any) -> bool:
+    """Whether a leaf is floating or complex. Raise for one that is not an array with values."""
     if isinstance(x, jax.ShapeDtypeStruct):
-        raise TypeError(f"{place} is {x}, which has no values: for shapes, call jax.eval_shape(tx.init, params)")
+        raise TypeError(f"{this} is {x}, which has no values: for shapes, call jax.eval_shape(tx.init, params)")
+    return differentiable(this, x)
 
 
 def check_state(kind: type, updates: Any, state: Any, params: Any) -> None:
@@ -49,10 +47,10 @@ def check_state(kind: type, updates: Any, state: Any, params: Any) -> None:
 def check_extra(needs: dict[str, str], params: Any, extra: dict[str, Any]) -> None:
     """Raise for an extra argument that a piece needs and `update` lacks, and for one that no piece needs."""
     if "**" not in needs and (wrong := sorted(extra.keys() - needs)):
-        known = ", ".join(sorted(needs.keys() - {"params"}))
-        rest = f"this optimizer takes {known}" if known else "this optimizer takes no extra arguments"
-        if wrong[0] in ("key", "value", "value_fn", "grad_fn", "hvp"):
-            rest += f'. A piece that reads it must declare needs = ("{wrong[0]}",)'
+        takes = ", ".join(sorted(needs.keys() - {"params"})) or "no extra arguments"
+        known = wrong[0] in ("key", "value", *FUNCTIONS)
+        reads = f'. A piece that reads it must declare needs = ("{wrong[0]}",)' if known else ""
+        rest = f"This optimizer takes {takes}{reads}"
         raise TypeError(unknown("unexpected argument", wrong[0], [*needs, "params"], rest))
     for name, piece in needs.items():
         if name != "**" and (params if name == "params" else extra.get(name)) is None:
@@ -65,103 +63,57 @@ def check_extra(needs: dict[str, str], params: Any, extra: dict[str, Any]) -> No
 
 def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
     """Raise for updates (called `name`) that differ from the parameters in structure, shape or dtype kind."""
-    have, need = leaves_by_path(updates, is_none), leaves_by_path(updates if params is None else params)
-    absent = [path for path, u in have.items() if u is None]
-    if missing := [p for p in need if p not in have and not any(p.startswith(f"{a}/") or not a for a in absent)]:
-        what = f"{place(name, missing[0])} is missing, and params has it: pass None there to freeze it"
-        raise ValueError(f"{what}; {name} has {_listed(have)}")
-    for path, u in have.items():
-        if u is None or is_float0(u):
-            continue
-        this = place(name, path)
-        if path not in need:
-            swapped = params is not None and path in leaves_by_path(params, is_none)
-            how = f": were {name} and params swapped? None stands for a leaf without a gradient" if swapped else ""
-            raise ValueError(f"{this} has no parameter: params has {_listed(need)}{how}")
-        p = need[path]
-        if is_float0(p):
-            raise TypeError(f"{place('params', path)} is float0, a gradient: were {name} and params swapped?")
-        for leaf_of, leaf in ((this, u), (place("params", path), p)):
-            _has_values(leaf_of, leaf)
-            if not differentiable(leaf_of, leaf):
-                raise TypeError(f"{leaf_of} must be floating or complex, got {jnp.result_type(leaf)}")
-        if jnp.shape(u) != jnp.shape(p):
-            raise ValueError(f"{this} has shape {jnp.shape(u)}, its parameter has {jnp.shape(p)}")
-        if jnp.iscomplexobj(u) != jnp.iscomplexobj(p):
-            raise TypeError(f"{this} is {jnp.result_type(u)}, its parameter {jnp.result_type(p)}")
-    try:
-        jax.tree.structure(updates, is_leaf=is_none).flatten_up_to(updates if params is None else params)
-    except ValueError:
-        a, b = jax.tree.structure(updates), jax.tree.structure(params)
-        raise ValueError(f"{name} is the tree {a}, params is {b}: their containers differ") from None
-
-
-def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[..., Any]:
-    """Wrap a user's function for trees of the working dtype; where one has None, it sees `params`, and `hvp` zero."""
-
-    def call(tree, *more, **named):
-        absent = zero_from_primal(params) if name == "hvp" else params
-        full = jax.tree.map(lambda x, p: p if x is None else narrow(x, p), tree, absent, is_leaf=is_none)
-        if why := misfit(name, function, (full, *more), named):
-            raise TypeError(f"{why}: it must be a function of a tree like the parameters")
-        out = function(full, *more, **named)
-        if name == "value_fn":
-            return out
-        if missing := sorted(leaves_by_path(tree).keys() - leaves_by_path(out)):
-            raise ValueError(f"{name}(…) has nothing for {place('params', missing[0])}: it is {said(out)}")
-        check_updates(out, params, f"{name}(…)")
-        return jax.tree.map(lambda x, u: x if x is None else widen(u, dtype), tree, out, is_leaf=is_none)
-
-    return function if params is None else call
-
-
-def check_made(place: str, made: Any, given: Any) -> None:
-    """Raise for emitted updates that differ in structure or shape from the incoming ones."""
-    if _form(made) == _form(given):
-        return
-    have, need = leaves_by_path(made, is_none), leaves_by_path(given, is_none)
-    for path, u in need.items():
-        new = have.get(path)
-        if (new is None) != (u is None) or (u is not None and not is_array(new) and not isinstance(new, (float, int))):
-            raise TypeError(f"{place}: the update of {path!r} must be {_like(u)}, got {said(new)}")
-        if u is not None and new is not None and jnp.shape(new) != jnp.shape(u):
-            raise ValueError(f"{place}: the update of {path!r} came in as {_like(u)}, and out with {jnp.shape(new)}")
+    params = updates if params is None else params
+    have, need = leaves_by_path(updates, is_none), leaves_by_path(params)
+    frozen = {path: None for path, u in have.items() if u is None or is_float0(u)}
+    below = tuple(f"{path}/" if path else "" for path in frozen)
+    need = {path: p for path, p in need.items() if path in have or not path.startswith(below)} | frozen
+    for path, u in (have := have | frozen).items():
         if u is not None:
-            _check_kind(f"{place}: the update of {path!r}", new, u)
-    if more := have.keys() - need.keys():
-        raise ValueError(f"{place}: there is an update {min(more)!r} of nothing that came in")
-    if (after := jax.tree.structure(made)) != (before := jax.tree.structure(given)):
-        raise ValueError(f"{place}: the updates came in as the tree {before}, and out as {after}: containers differ")
+            _inexact(place(name, path), u)
+    for path, p in need.items():
+        if path not in frozen and is_float0(p):
+            raise TypeError(f"{place('params', path)} is float0, a gradient: were {name} and params swapped?")
+        if p is not None and not _inexact(place("params", path), p):
+            need[path] = None
+    fix = f"; {name} must be like params, with None for a leaf that is frozen or an integer"
+    if any(path not in need for path in have) and have.keys() <= leaves_by_path(params, is_none).keys():
+        fix = f": were {name} and params swapped? None stands for a leaf without a gradient"
+    _compare(name, have, need, lambda new, old: _rank(new) == _rank(old), fix)
+    _same_containers(name, updates, params, fix)
+
+
+def check_slots(slots: Any, expected: Any, exact: bool) -> None:
+    """Raise for slots of another optimizer or of other parameters. Unless `exact`, extra slots and dtypes pass."""
+    have, need = leaves_by_path(slots), leaves_by_path(expected)
+    if not exact:
+        have = {path: x for path, x in have.items() if path in need}
+    for path, x in have.items():
+        live(place("state.slots", path), x)
+    fix = "; make the state with init of this optimizer and these parameters"
+    _compare("state.slots", have, need, operator.eq if exact else _holds, fix)
+    _same_containers("state.slots", expected, _common(slots, expected), fix)
+
+
+def _common(slots: Any, expected: Any) -> Any:
+    """The slots without unexpected ones."""
+    both = type(slots) is type(expected) is dict
+    return {name: _common(slots[name], x) for name, x in expected.items()} if both else slots
 
 
 def check_run(place: str, made: Any, given: Any, new: Any, old: Any) -> None:
     """Raise for emitted updates or new slots that differ from the incoming updates or the old slots."""
     if made is not NOTHING:
         check_made(place, made, given)
-    if _form(new) == _form(old):
-        return
-    if (after := jax.tree.structure(new)) != (before := jax.tree.structure(old)):
-        raise TypeError(f"{place}: an update must return the slots that it began with: {after} is not {before}")
-    have, need = leaves_by_path(new), leaves_by_path(old)
-    for path, x in have.items():
-        this, slot = f"{place}: the slot {path!r}", need[path]
-        if not is_array(x) and not isinstance(x, (float, int)):
-            raise TypeError(f"{this} must be an array, got {said(x)}")
-        if jnp.shape(x) != jnp.shape(slot):
-            raise ValueError(f"{this} had shape {jnp.shape(slot)}, now {jnp.shape(x)}")
-        _check_kind(this, x, slot)
+    check_made(place, new, old, "slots")
 
 
-def _check_kind(this: str, new: Any, old: Any) -> None:
-    """Raise for a dtype that the old one cannot hold: floating for integers, complex for real numbers."""
-    a, b = jnp.result_type(new), jnp.result_type(old)
-    if _rank(a) > _rank(b):
-        raise TypeError(f"{this} was {b}, now {a}, which {b} cannot hold")
-
-
-def _rank(dtype: Any) -> int:
-    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating, jax.dtypes.prng_key)
-    return next(i for i, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
+def check_made(place: str, made: Any, given: Any, what: str = "updates") -> None:
+    """Raise for updates or slots that a piece returned with another structure or other shapes than it received."""
+    if _form(made) != _form(given):
+        name, fix = f"{place}: {what}", f"; return {what} like those received"
+        _compare(name, leaves_by_path(made, is_none), leaves_by_path(given, is_none), _holds, fix)
+        _same_containers(name, made, given, fix)
 
 
 def _form(tree: Any) -> Any:
@@ -169,29 +121,76 @@ def _form(tree: Any) -> Any:
     return structure, [(getattr(x, "shape", None), getattr(x, "dtype", None)) for x in leaves]
 
 
-def _like(u: Any) -> str:
-    return "None" if u is None else f"an array of shape {jnp.shape(u)}"
+def _compare(name: str, have: Any, need: Any, fits: Callable[[Any, Any], bool], fix: str) -> None:
+    """Raise for the first of a tree's leaves that differs from the expected one; `fits` compares their dtypes."""
+    for path in need | have:
+        this = place(name, path)
+        if path not in have or path not in need:
+            which = "missing" if path in need else "unexpected"
+            raise ValueError(f"{this} is {which}: expected {_listed(need)}, got {_listed(have)}{fix}")
+        x, y = have[path], need[path]
+        if x is None and y is None:
+            continue
+        if x is None or y is None or not (is_array(x) or isinstance(x, (float, int))):
+            raise TypeError(f"{this} must be {'None' if y is None else 'an array'}, got {said(x)}{fix}")
+        if jnp.shape(x) != jnp.shape(y):
+            raise ValueError(f"{this} must have shape {jnp.shape(y)}, got {jnp.shape(x)}{fix}")
+        if not fits(dtype := jnp.result_type(x), expected := jnp.result_type(y)):
+            raise TypeError(f"{this} must be {expected}, got {dtype}{fix}")
+
+
+def _same_containers(name: str, part: Any, whole: Any, fix: str) -> None:
+    """Raise for trees that differ in their containers; None in the first stands for any branch of the second."""
+    try:
+        jax.tree.structure(part, is_leaf=is_none).flatten_up_to(whole)
+    except ValueError:
+        these = f"{jax.tree.structure(part)} and {jax.tree.structure(whole)}"
+        raise ValueError(f"{name}: the containers of the trees {these} differ{fix}") from None
+
+
+def _holds(new: Any, old: Any) -> bool:
+    """Whether a dtype can hold another: not an integer a floating number, nor a real number a complex one."""
+    return _rank(new) <= _rank(old)
+
+
+@functools.cache
+def _rank(dtype: Any) -> int:
+    return next(i for i, kind in enumerate(KINDS) if jnp.issubdtype(dtype, kind))
 
 
 def check_leaf(piece: Any, path: str, g: Any, slots: Any, made: Any) -> tuple[Any, Any]:
     """Return what `update_leaf` returned, an update and slots like those it was given, or raise."""
     place = f"{type(piece).__name__}: update_leaf"
+    update, new = _pair(place, made)
+    after, before = ({name: {path: slot} for name, slot in kept.items()} for kept in (new, slots))
+    check_run(place, {path: update}, {path: g}, after, before)
+    return update, new
+
+
+def updated(piece: Any, updates: Any, slots: Any, context: Any) -> tuple[Any, Any]:
+    """Call `update_tree` and return its updates and its dict of slots, or raise."""
+    name = type(piece).__name__
+    try:
+        return _pair(f"{name}: update_tree", piece.update_tree(updates, slots, context))
+    except jax.errors.JAXTypeError as error:
+        raise TypeError(f"{name}: its update must be one that JAX can trace: {TRACEABLE}") from error
+    except KeyError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not any(isinstance(x, type(context)) for x in frame.f_locals.values()):
+            raise  # it is of other code, such as a function that was passed to update
+        kept = f"the slots are {_listed(slots)}" if slots else "it has no slots"
+        how = f"an extra argument must be declared, needs = ({error},), and passed to update by keyword"
+        raise ValueError(f"{name}: its update found no {error}: {kept}; {how}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        if context.params is not None or "NoneType" not in str(error):
+            raise
+        how = 'declare needs = ("params",), and call update(updates, state, params)'
+        raise ValueError(f"{name}: its update failed with None for context.params: if it reads them, {how}") from error
+
+
+def _pair(place: str, made: Any) -> tuple[Any, Any]:
     if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
-        raise TypeError(f"{place} must return (update, slots), with a dict of slots, got {said(made)}")
-    if getattr(made[0], "shape", None) != g.shape:
-        check_made(place, {path: made[0]}, {path: g})
-    if made[1].keys() != slots.keys():
-        raise ValueError(f"{place} must return the slots {_listed(slots)} of {path!r}, got {_listed(made[1])}")
-    for name, slot in slots.items():
-        before, now = (jax.tree.map(np.shape, x) for x in (slot, made[1][name]))
-        if before != now:
-            raise ValueError(f"{place}: the slot {name!r} of {path!r} had shape {before}, now {now}")
-        jax.tree.map(
-            functools.partial(_check_kind, f"{type(piece).__name__}: the slot {f'{name}/{path}'!r}"),
-            made[1][name],
-            slot,
-        )
-    _check_kind(f"{type(piece).__name__}: the update of {path!r}", made[0], g)
+        raise TypeError(f"{place} must return (updates, slots), with a dict of slots, got {said(made)}")
     return made
 
 
@@ -208,91 +207,39 @@ def check_row(piece: Any, path: str, row: Any) -> Any:
 
 def check_names(piece: Any, params: Any, rows: list[Any]) -> list[str]:
     """Return the names of the slots, or raise unless they are the same for all parameters."""
-    first = next((row for row in rows if row is not None), {})
-    if any(row is not None and row.keys() != first.keys() for row in rows):
-        named = {path: _listed(row, none="none") for path, row in zip(leaves_by_path(params), rows) if row is not None}
-        (path, one), *others = named.items()
-        other = next(path for path, row in others if row != one)
-        raise ValueError(
-            f"{type(piece).__name__}: init_leaf must return the same slots for every leaf, got {one} for {path!r} and "
-            f"{named[other]} for {other!r}: use partition to give the leaves different pieces"
-        )
-    return [*first]
-
-
-def check_slots(slots: Any, expected: Any, exact: bool) -> None:
-    """Raise for slots of another optimizer or of other parameters. Unless `exact`, extra slots and dtypes pass."""
-    have, need = leaves_by_path(slots), leaves_by_path(expected)
-    for path in (*need, *(have if exact else ())):
-        if path not in have or path not in need:
+    named = {path: row for path, row in zip(leaves_by_path(params), rows) if row is not None}
+    first = next(iter(named), "")
+    for path, row in named.items():
+        if row.keys() != named[first].keys():
+            these, others = (_listed(x) if x else "none" for x in (named[first], row))
             raise ValueError(
-                f"the state is not this optimizer's: slot {path!r} is {'missing' if path in need else 'unknown'}. This "
-                f"optimizer keeps {_listed(need)}: make the state with init of this optimizer and these parameters"
+                f"{type(piece).__name__}: init_leaf must return the same slots for every leaf, got {these} for "
+                f"{first!r} and {others} for {path!r}: use partition to give the leaves different pieces"
             )
-        if not is_array(a := have[path]) and not isinstance(a, (float, int)):
-            raise TypeError(f"the state's slot {path!r} must be an array, got {said(a)}: make the state with init")
-        live(f"the state's slot {path!r}", a)
-        a, b = jnp.asarray(a), need[path]
-        if a.shape != b.shape or (exact and a.dtype != b.dtype):
-            raise ValueError(f"the state is not of these parameters: slot {path!r} is {describe(a)}, not {describe(b)}")
-    try:
-        jax.tree.structure(expected, is_leaf=is_none).flatten_up_to(_common(slots, expected))
-    except ValueError:
-        a, b = jax.tree.structure(slots), jax.tree.structure(expected)
-        raise ValueError(f"the state is not this optimizer's: its slots are the tree {a}, not {b}") from None
-
-
-def _common(slots: Any, expected: Any) -> Any:
-    """The slots without unexpected ones."""
-    both = type(slots) is type(expected) is dict
-    return {name: _common(slots[name], x) for name, x in expected.items()} if both else slots
-
-
-def updated(piece: Any, updates: Any, slots: Any, context: Any) -> tuple[Any, Any]:
-    """Call `update_tree` and return its updates and its dict of slots, or raise."""
-    name = type(piece).__name__
-    try:
-        made = piece.update_tree(updates, slots, context)
-    except jax.errors.JAXTypeError as error:
-        raise TypeError(f"{name}: its update must be one that JAX can trace: {TRACEABLE}") from error
-    except KeyError as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not any(isinstance(x, type(context)) for x in frame.f_locals.values()):
-            raise  # it is of other code, such as a function that was passed to update
-        kept = f"the slots are {_listed(slots)}" if slots else "it has no slots"
-        how = f"an extra argument must be declared, needs = ({error},), and passed to update by keyword"
-        raise ValueError(f"{name}: its update found no {error}: {kept}; {how}") from error
-    except (TypeError, ValueError, AttributeError) as error:
-        if context.params is not None or "NoneType" not in str(error):
-            raise
-        how = 'declare needs = ("params",), and call update(updates, state, params)'
-        raise ValueError(f"{name}: its update failed with None for context.params: if it reads them, {how}") from error
-    if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], dict):
-        raise TypeError(f"{name}: update_tree must return (updates, slots), with a dict of slots, got {said(made)}")
-    return made
+    return [*named[first]] if named else []
 
 
 def initial(piece: Any, params: Any) -> Any:
     """Call `init_tree` and return its slots, a dict of trees of arrays, or raise."""
-    place = f"{type(piece).__name__}: init_tree"
+    name = f"{type(piece).__name__}: init_tree"
     try:
         slots = piece.init_tree(params)
     except (TypeError, AttributeError) as error:
         if not hasattr(piece, "update_leaf") or piece.init_tree.__module__.startswith("gradtx."):
             raise
         how = "for a rule on one array, define init_leaf(self, param); for trees, use jax.tree.map"
-        raise TypeError(f"{place} failed on the whole tree of parameters, which it receives: {how}") from error
+        raise TypeError(f"{name} failed on the whole tree of parameters, which it receives: {how}") from error
     if not isinstance(slots, dict):
-        raise TypeError(f"{place} must return a dict of slots, got {said(slots)}")
+        raise TypeError(f"{name} must return a dict of slots, got {said(slots)}")
     for path, x in leaves_by_path(slots).items():
-        if not is_array(x) and not isinstance(x, (float, int, complex, jax.ShapeDtypeStruct)):
-            raise TypeError(f"{place}: the slot {path!r} must be an array, got {said(x)}")
-    for name, slot in slots.items() if hasattr(piece, "update_leaf") else ():
+        if not is_array(x) and not isinstance(x, (float, int, complex)):
+            raise TypeError(f"{name}: slots[{path!r}] must be an array, got {said(x)}")
+    for key, slot in slots.items() if hasattr(piece, "update_leaf") else ():
         try:
             jax.tree.structure(params, is_leaf=is_none).flatten_up_to(slot)
         except ValueError:
             how = "for a slot of one array, define init_leaf(self, param)"
-            raise ValueError(f"{place} must return trees like params, got {said(slot)} as {name!r}: {how}") from None
+            raise ValueError(f"{name} must return trees like params, got {said(slot)} as {key!r}: {how}") from None
     return slots
 
 
@@ -301,9 +248,11 @@ def check_class(piece: Any) -> None:
     """Raise for a class with methods of another signature, or with `needs` that is not a tuple of names."""
     if isinstance(needs := piece.needs, str):
         raise TypeError(f"{piece.__name__}: needs must be a tuple of names, got {needs!r}: write ({needs!r},)")
-    for name, takes in METHODS.items():
-        if (method := getattr(piece, name, None)) and misfit(name, method, ("self", *takes), {}):
-            raise TypeError(f"{piece.__name__}: {name} must take (self, {', '.join(takes)})")
+    for name in ("init_tree", "update_tree", "init_leaf", "update_leaf"):
+        if several := [vars(base)[name] for base in piece.__mro__ if name in vars(base)]:
+            takes = list(inspect.signature(several[-1]).parameters)  # the last is gradtx's own
+            if misfit(name, getattr(piece, name), takes, {}):
+                raise TypeError(f"{piece.__name__}: {name} must take ({', '.join(takes)})")
 
 
 def check_hyperparameters(tx: Any, pieces: Any, dtype: Any) -> None:
@@ -317,3 +266,22 @@ def check_hyperparameters(tx: Any, pieces: Any, dtype: Any) -> None:
         for name, kind in piece._kinds.items():
             if kind.data and isinstance(h := getattr(piece, name), float):  # with NumPy: a constant in a trace too
                 kind.convert(f"{type(piece).__name__}: {name}, in {dtype},", np.asarray(h, dtype))
+
+
+def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[..., Any]:
+    """Wrap a user's function for trees of the working dtype; where one has None, it sees `params`, and `hvp` zero."""
+
+    def call(tree, *more, **named):
+        absent = zero_from_primal(params) if name == "hvp" else params
+        full = jax.tree.map(lambda x, p: p if x is None else narrow(x, p), tree, absent, is_leaf=is_none)
+        if why := misfit(name, function, (full, *more), named):
+            raise TypeError(f"{why}; it must be a function of a tree like the parameters")
+        out = function(full, *more, **named)
+        if name == "value_fn":
+            return out
+        if missing := sorted(leaves_by_path(tree).keys() - leaves_by_path(out)):
+            raise ValueError(f"{name}(…) has nothing for {place('params', missing[0])}: it is {said(out)}")
+        check_updates(out, params, f"{name}(…)")
+        return jax.tree.map(lambda x, u: x if x is None else widen(u, dtype), tree, out, is_leaf=is_none)
+
+    return function if params is None else call

@@ -2,9 +2,10 @@
 
 import operator
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from gradtx.core.arguments import callable_of, check_hint, hashable, or_none, sequence
+from gradtx.core.arguments import check_hint, hashable, sequence
 from gradtx.core.errors import said
 
 
@@ -43,12 +44,6 @@ Axis = Annotated[int, integer()]
 """Annotates an axis: an integer; −1 is the last."""
 
 
-def string(place: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{place} must be a string, got {said(value)}")
-    return value
-
-
 def one_of(*options: Any) -> Kind:
     """One of several constants: the kind of a field annotated as `Literal`."""
     *others, last = map(repr, options)
@@ -68,16 +63,15 @@ def kind_of(hint: Any) -> Kind:
         return notes[0]
     if hasattr(hint, "coerce"):
         return Kind(hint.coerce, data=True)
-    if (some := or_none(hint)) is not None:
-        inner = kind_of(some)
+    either = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    if len(either) == 2 and NoneType in either:
+        inner = kind_of(either[either[0] is NoneType])
         return Kind(lambda place, value: None if value is None else inner.convert(place, value), inner.data)
     if hint is int:
         return integer()
-    if hint is str:
-        return Kind(string)
     if get_origin(hint) is Literal:
         return one_of(*get_args(hint))
-    if hint is bool or callable_of(hint):
+    if hint in (bool, str) or get_origin(hint) is Callable:
         return Kind(lambda place, value: hashable(place, check_hint(place, value, hint)))
     if get_origin(hint) is tuple and (inner := kind_of(get_args(hint)[0])).data:
 

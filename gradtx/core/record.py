@@ -16,7 +16,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
-from gradtx.core.arguments import check_fields, checked
+from gradtx.core.arguments import checked
 from gradtx.core.errors import about, describe
 from gradtx.core.kinds import Kind, kind_of
 
@@ -46,7 +46,13 @@ class Record:
         fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
         texts = any(isinstance(x.type, str) for x in fields) and get_type_hints(cls, include_extras=True)
         hints = {x.name: texts[x.name] if texts else x.type for x in fields}
-        cls._kinds = check_fields(cls, {name: kind_of(hint) for name, hint in hints.items()}, hints)
+        for name, hint in hints.items():
+            if name not in cls._kinds and inspect.isroutine(getattr(super(cls, cls), name, None)):
+                raise TypeError(f"{cls.__name__}: a field cannot be called {name!r}, the name of a method")
+            if hint is float:
+                why = "annotated as float, which would make it a constant: annotate it as gx.Scalar"
+                raise TypeError(f"{cls.__name__}: the field {name!r} is {why}")
+        cls._kinds = {name: kind_of(hint) for name, hint in hints.items()}
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)
         data = [name for name, kind in cls._kinds.items() if kind.data]

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core import arguments
-from gradtx.core.arguments import checked
+from gradtx.core.arguments import checked, function_of
 from gradtx.core.errors import describe, said
 from gradtx.core.kinds import Kind, kind_of
 from gradtx.core.record import Record, _show
@@ -26,28 +25,35 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
         if isinstance(value, Schedule):
             return value
         if callable(value) and not isinstance(value, Record):
-            return of_step(arguments.function_of(place, value, "the step"))
+            return of_step(function_of(place, value, "the step"))
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
             value = math.inf if isinstance(value, int) and value.bit_length() > 1023 else float(value)
-        elif not (isinstance(value, (jax.Array, np.ndarray)) and arguments.is_real(value)):
+        elif not (
+            isinstance(value, (jax.Array, np.ndarray))
+            and jnp.issubdtype(value.dtype, jnp.number)
+            and jnp.isrealobj(value)
+        ):
+            what = "a number, an array, a schedule or a function of the step"
             quoted = isinstance(value, str) and re.fullmatch(r"[-+.\de]+", value, re.IGNORECASE)
-            raise TypeError(
-                f"{place} must be a number, an array, a schedule or a function of the step, got {said(value)}"
-                + (f": write float({value!r})" if quoted else "")
-            )
+            fix = f": write float({value!r})" if quoted else ""
+            raise TypeError(f"{place} must be {what}, got {said(value)}{fix}")
         elif value.shape:
             raise ValueError(f"{place} must be one number, got {describe(value)}: make many optimizers with jax.vmap")
         elif not jnp.issubdtype(value.dtype, jnp.floating):
             value = jnp.asarray(value, float)
         if not isinstance(value, Tracer):
-            arguments.check_number(place, float(value), low, high, closed, text)
+            number = float(value)
+            with np.errstate(over="ignore"):
+                seen = float(np.asarray(number, jax.dtypes.canonicalize_dtype(float)))  # as JAX rounds it by default
+            good = [math.isfinite(x) and (low <= x <= high if closed else low < x < high) for x in (number, seen)]
+            if not all(good):
+                raise ValueError(f"{place} must be {text}, got {number!r}{f', {seen!r} in float32' if good[0] else ''}")
         return value
 
     return Kind(convert, data=True)
 
 
-_FINITE = _interval(-math.inf, math.inf)
-Scalar = Annotated[Any, _FINITE]
+Scalar = Annotated[Any, _interval(-math.inf, math.inf)]
 """Annotates a hyperparameter: a number, an array of shape (), a `Schedule`, or a function of the step."""
 NonNegative = Annotated[Any, _interval(0, math.inf, text="a finite number, 0 or more")]
 """A `Scalar` that is 0 or more."""

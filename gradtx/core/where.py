@@ -14,32 +14,28 @@ from gradtx.core.kinds import Kind
 from gradtx.core.trees import is_none, leaves_by_path
 
 
-class Paths:
-    """The paths of a tree of booleans, or of branches; its repr is the dict that makes it."""
+class Paths(dict[str, Any]):
+    """A tree of booleans, or of labels, by path: a leaf may stand for a whole branch."""
 
-    def __init__(self, tree: Any):
-        self.chosen = leaves_by_path(tree)
-
-    def __call__(self, path: str, leaf: Any) -> bool:
-        for prefix, chosen in self.chosen.items():
-            if prefix in ("", path) or path.startswith(prefix + "/"):
+    def __call__(self, path: str, leaf: Any) -> Any:
+        for branch, chosen in self.items():
+            if within(path, branch):
                 return chosen
-        raise ValueError(f"the tree of booleans has no entry for the parameter {path!r}; it has {list(self.chosen)}")
+        raise ValueError(f"the tree of booleans has no entry for the parameter {path!r}; it has {list(self)}")
 
     def check(self, place: str, paths: list[str]) -> None:
         """Raise for a path in the tree that is not a parameter."""
-        for at in self.chosen if paths else ():
-            if not any(at in ("", path) or path.startswith(f"{at}/") or at.startswith(f"{path}/") for path in paths):
-                raise ValueError(f"{place}[{at!r}] matches no parameter; there are {', '.join(paths)}")
+        for branch in self if paths else ():
+            if not any(within(path, branch) or branch.startswith(f"{path}/") for path in paths):
+                raise ValueError(f"{place}[{branch!r}] matches no parameter; there are {', '.join(paths)}")
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Paths) and self.chosen == other.chosen
+    def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return hash(tuple(self.items()))
 
-    def __hash__(self) -> int:
-        return hash(tuple(self.chosen.items()))
 
-    def __repr__(self) -> str:
-        return repr(self.chosen)
+def within(path: str, branch: str) -> bool:
+    """Whether a branch of the tree holds a path."""
+    return branch in ("", path) or path.startswith(f"{branch}/")
 
 
 def _convert(place: str, value: Any) -> Any:
@@ -49,11 +45,9 @@ def _convert(place: str, value: Any) -> Any:
         return function_of(place, value, "path", "leaf")
     leaves = jax.tree.leaves(value)
     if not leaves or any(not isinstance(leaf, (bool, np.bool_)) for leaf in leaves):
-        raise TypeError(
-            f"{place} must be a path pattern such as '**/kernel', a function of (path, leaf), or a tree of booleans, "
-            f"got {said(value)}"
-        )
-    return Paths(jax.tree.map(bool, value))
+        options = "a path pattern such as '**/kernel', a function of (path, leaf), or a tree of booleans"
+        raise TypeError(f"{place} must be {options}, got {said(value)}")
+    return Paths(leaves_by_path(jax.tree.map(bool, value)))
 
 
 Where = Annotated[Any, Kind(_convert)]

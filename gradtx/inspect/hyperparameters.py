@@ -200,7 +200,7 @@ def _find(name: str, groups: list[list[Hyperparameter]]) -> list[Hyperparameter]
     listed = ", ".join(g[0].path for g in found or groups) or "none"
     if not found:
         known = [_short(g[0], groups) for g in groups]
-        raise ValueError(unknown("there is no hyperparameter", name, known, f"there are {listed}"))
+        raise ValueError(unknown("there is no hyperparameter", name, known, f"There are {listed}"))
     if len(found) > 1:
         raise ValueError(f"the hyperparameter {name!r} is ambiguous: {listed}")
     return found[0]

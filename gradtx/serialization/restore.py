@@ -215,7 +215,7 @@ def _set_clocks(tx: Transformation, origin: dict[str, str], need: Mapping[str, A
             saved = innermost or origin.get(clock)  # the wrappers are gone, and the pieces inside have no slots
         else:
             saved = origin.get(clock) or origin.get(clock_of(clock, [c for c in now if c != clock]))
-        if saved in have:
+        if saved is not None and saved in have:
             origin[clock] = saved
             if saved in gone:
                 origin.pop(saved, None)  # it is not dropped

@@ -655,7 +655,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         "^masked: otherwise must be 'identity' or 'zero', got 'keep'",
     ),
-    "no otherwise": (lambda: masked(adam, "w"), TypeError, "masked needs the argument 'otherwise'"),  # pyright: ignore
+    "no otherwise": (lambda: masked(adam, "w"), TypeError, "masked: missing a required .*argument: 'otherwise'"),  # pyright: ignore
     "a mask of the wrong type": (
         lambda: masked(adam, {"w": 1}, "zero"),
         TypeError,
@@ -689,7 +689,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "a state of another partition": (
         lambda: partition({"embed": sgd}, sgd).update(params, partition({"**/w": sgd}, sgd).init(params), params),
         ValueError,
-        "the state is not this optimizer's: slot 'partition/",
+        r"^state.slots\['partition/.*'\] is .*; make the state with init of this optimizer",
     ),
 }
 

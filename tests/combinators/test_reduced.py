@@ -186,7 +186,7 @@ params = {"w": jnp.ones((3, 4)), "b": jnp.ones(4)}
         ),
         (
             lambda: gx.adam_mini(over="rows").update(params, gx.adam_mini().init(params), params),
-            "slot 'precondition/by/reduced/inner/scale_by_ema/mean/w' is float32[4], not float32[3]",
+            "state.slots['precondition/by/reduced/inner/scale_by_ema/mean/w'] must have shape (3,), got (4,)",
         ),
         (
             lambda: gx.scale_by_param_rms().update(params, gx.sign().init(params)),

@@ -64,7 +64,7 @@ BAD = {
     "one too many": (
         update(gx.sam(gx.sophia()), grad_fn=grad, key=key, hvp=product, value=1.0),
         TypeError,
-        "unexpected argument 'value'; this optimizer takes grad_fn, hvp, key",
+        "unexpected argument 'value'. This optimizer takes grad_fn, hvp, key",
     ),
     # value and key
     "a string for value": (
@@ -109,27 +109,27 @@ BAD = {
     "a leaf too many": (
         update(sam, grad_fn=lambda params: {**params, "c": jnp.ones(1)}),
         ValueError,
-        r"^grad_fn\(…\)\['c'\] has no parameter",
+        r"^grad_fn\(…\)\['c'\] is unexpected: expected 'b', 'w', got 'b', 'c', 'w'",
     ),
     "a shape": (
         update(diagonal, hvp=lambda v: {**v, "b": jnp.ones(3)}, key=key),
         ValueError,
-        r"^hvp\(…\)\['b'\] has shape \(3,\), its parameter has \(2,\)",
+        r"^hvp\(…\)\['b'\] must have shape \(2,\), got \(3,\)",
     ),
     "integers": (
         update(sam, grad_fn=lambda params: jax.tree.map(lambda x: x.astype(int), params)),
         TypeError,
-        r"^grad_fn\(…\)\['b'\] must be floating or complex, got int32",
+        r"^grad_fn\(…\)\['b'\] must be float32, got int32",
     ),
     "complex of real": (
         update(sam, grad_fn=lambda params: jax.tree.map(lambda x: x + 0j, params)),
         TypeError,
-        r"^grad_fn\(…\)\['b'\] is complex64, its parameter float32",
+        r"^grad_fn\(…\)\['b'\] must be float32, got complex64",
     ),
     "other containers": (
         update(sam, params=[jnp.ones(1)], grad_fn=tuple),
         ValueError,
-        r"^grad_fn\(…\) is the tree .*: their containers differ",
+        r"^grad_fn\(…\): the containers of the trees .* differ",
     ),
 }
 

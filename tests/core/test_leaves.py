@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gradtx as gx
-from gradtx.core.root import is_separable
+from gradtx.core.root import Context, is_separable
 
 PARAMS = {
     f"layer_{i}": {"kernel": jnp.full((2, 3), i + 1.0, "float32"), "bias": jnp.full((3,), 0.5, "float32")}
@@ -50,8 +50,7 @@ def test_a_rule_is_traced_once_for_all_leaves_of_which_its_questions_have_the_sa
     assert traced.count("update") == times
     for i in range(10):
         for name in ("kernel", "bias"):
-            here = type("Leaf", (), {"path": f"layer_{i}/{name}", "chooses": None})
-            here.chooses = lambda where, here=here: gx.core.where.chooser(where)(here.path, None)
+            here = Context(jnp.array(1), None, {}, leaf=f"layer_{i}/{name}")
             want = PARAMS[f"layer_{i}"][name] + asks(here)
             np.testing.assert_array_equal(updates[f"layer_{i}"][name], want)
     np.testing.assert_array_equal(state.slots["own"]["seen"]["layer_9"]["bias"], np.ones(3))
@@ -95,3 +94,24 @@ def test_a_step_of_many_layers_is_traced_in_few_equations():
     eqns = inner.params["jaxpr"].eqns if inner is not jaxpr else jaxpr.eqns
     assert sum(e.params.get("name") == "program" for e in eqns) == 20
     assert len(eqns) < 30
+
+
+def test_pieces_see_the_number_of_the_update_from_one():
+    class step(gx.PerLeaf):
+        def update_leaf(self, g, slots, context):
+            return g * context.step, slots
+
+    state, seen = step().init(jnp.ones(1)), []
+    for _ in range(3):
+        u, state = step().update(jnp.ones(1), state)
+        seen.append(int(u[0]))
+    assert seen == [1, 2, 3]
+
+
+def test_a_piece_that_does_not_count_has_no_age():
+    class counts_not(gx.PerLeaf):
+        def update_leaf(self, g, slots, context):
+            return g * context.age, slots
+
+    with pytest.raises(TypeError, match="a piece that reads context.age must declare counts = True"):
+        counts_not().update(jnp.ones(1), counts_not().init(jnp.ones(1)))

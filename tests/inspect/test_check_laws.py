@@ -100,7 +100,7 @@ class backward(gx.PerLeaf):
         (asks(), "compiled in a scan", "asks: its update must be one that JAX can trace"),
         (triples(), "under vmap", "'updates/0/b' is .* off, more than"),
         (calls_out(), "under vmap", "pure_callback"),
-        (fills(), "gradient of one leaf is None", r"fills: the update of 'b' must be None, got float32\[4\]"),
+        (fills(), "gradient of one leaf is None", r"fills: updates\['b'\] must be None, got float32\[4\]"),
         (divides(), "at zero gradients, the updates are finite", r"updates\['b'\] in step 0 is not finite"),
         (
             roots(),
@@ -147,7 +147,9 @@ def test_a_given_bound():
 
 def test_another_librarys_pair():
     gx.check_laws(optax.scale(2.0))
-    with pytest.raises(ValueError, match=r"one leaf is None: .*must return the slots that it began with"):
+    with pytest.raises(
+        ValueError, match=r"one leaf is None: .*slots\['state/trace/b'\] .*return slots like those received"
+    ):
         gx.check_laws(optax.trace(0.9))
 
 

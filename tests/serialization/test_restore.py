@@ -407,7 +407,7 @@ def rate_of(tx, state):
 
 def means_of(state):
     """The averages and velocities, by the end of their paths."""
-    leaves = gx.core.leaves_by_path(state.slots)
+    leaves = leaves_by_path(state.slots)
     return {
         path.split("inner/")[-1].removeprefix("precondition/"): x
         for path, x in leaves.items()

@@ -168,11 +168,11 @@ class remembers(gx.Transformation):
 @pytest.mark.parametrize(
     "tx, error, message",
     [
-        (forgets(), TypeError, r"^forgets: the update of 'w' must be an array of shape \(2,\), got None"),
-        (grows(), ValueError, r"^grows: the update of 'w' came in as an array of shape \(2,\), and out with \(4,\)"),
-        (renames(), TypeError, r"^renames: the update of 'w' must be an array of shape \(2,\), got None"),
-        (rewraps(), ValueError, r"^rewraps: the updates came in as the tree .*: containers differ"),
-        (remembers(), TypeError, "^remembers: an update must return the slots that it began with"),
+        (forgets(), ValueError, r"^forgets: updates\['w'\] is missing: expected 'w', got ''"),
+        (grows(), ValueError, r"^grows: updates\['w'\] must have shape \(2,\), got \(4,\)"),
+        (renames(), ValueError, r"^renames: updates\['w'\] is missing: expected 'w', got 'v'"),
+        (rewraps(), ValueError, r"^rewraps: updates: the containers of the trees .* differ"),
+        (remembers(), ValueError, r"^remembers: slots\['mean/w'\] is unexpected: expected no leaves, got 'mean/w'"),
     ],
 )
 def test_an_error_about_a_pieces_result_names_the_piece(tx, error, message, wrap, as_one):
