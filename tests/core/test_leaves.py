@@ -99,7 +99,7 @@ def test_a_step_of_many_layers_is_traced_in_few_equations():
 def test_pieces_see_the_number_of_the_update_from_one():
     class step(gx.PerLeaf):
         def update_leaf(self, g, slots, context):
-            return g * context.step, slots
+            return g * context.step.astype(g.dtype), slots
 
     state, seen = step().init(jnp.ones(1)), []
     for _ in range(3):
@@ -111,7 +111,7 @@ def test_pieces_see_the_number_of_the_update_from_one():
 def test_a_piece_that_does_not_count_has_no_age():
     class counts_not(gx.PerLeaf):
         def update_leaf(self, g, slots, context):
-            return g * context.age, slots
+            return g * context.age.astype(g.dtype), slots
 
     with pytest.raises(TypeError, match="a piece that reads context.age must declare counts = True"):
         counts_not().update(jnp.ones(1), counts_not().init(jnp.ones(1)))
