@@ -57,7 +57,7 @@ FAULTS = [
     Fault(
         "leaves of the same shape share a rule that reads the path",
         "core/root.py",
-        "if all(question(path, p) == answer for question, answer in asked):",
+        "if all(question(path_of(keys), p) == answer for question, answer in asked):",
         "if True:",
         "tests/core/test_leaves.py::test_equal_leaves_with_other_paths_decay_as_their_group_does",
     ),

@@ -18,6 +18,7 @@ from gradtx.core.trees import NOTHING, differentiable, is_float0, is_none, leave
 
 FUNCTIONS = ("grad_fn", "hvp", "value_fn")  # the extra arguments that are functions of a tree like the parameters
 KINDS = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating, jax.dtypes.prng_key)  # of dtypes, narrowest first
+INEXACT = (2, 3)  # the floating and the complex ones
 
 
 def check_params(params: Any) -> None:
@@ -64,6 +65,10 @@ def check_extra(needs: dict[str, str], params: Any, extra: dict[str, Any]) -> No
 def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
     """Raise for updates (called `name`) that differ from the parameters in structure, shape or dtype kind."""
     params = updates if params is None else params
+    if _plainly_alike((updates, params), (params, updates)) and all(
+        _rank(x.dtype) in INEXACT for x in jax.tree.leaves(updates)
+    ):
+        return
     have, need = leaves_by_path(updates, is_none), leaves_by_path(params)
     frozen = {path: None for path, u in have.items() if u is None or is_float0(u)}
     below = tuple(f"{path}/" if path else "" for path in frozen)
@@ -85,6 +90,8 @@ def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
 
 def check_slots(slots: Any, expected: Any, exact: bool) -> None:
     """Raise for slots of another optimizer or of other parameters. Unless `exact`, extra slots and dtypes pass."""
+    if exact and _plainly_alike(slots, expected):
+        return
     have, need = leaves_by_path(slots), leaves_by_path(expected)
     if not exact:
         have = {path: x for path, x in have.items() if path in need}
@@ -119,6 +126,18 @@ def check_made(place: str, made: Any, given: Any, what: str = "updates") -> None
 def _form(tree: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     return structure, [(getattr(x, "shape", None), getattr(x, "dtype", None)) for x in leaves]
+
+
+def _plainly_alike(tree: Any, like: Any) -> bool:
+    """Whether trees of live arrays have one form, which needs no search for the leaf that differs."""
+    try:
+        for x in jax.tree.leaves(tree):
+            live("", x)
+            if not isinstance(x, jax.Array):
+                return False
+    except ValueError:
+        return False
+    return _form(tree) == _form(like)
 
 
 def _compare(name: str, have: Any, need: Any, fits: Callable[[Any, Any], bool], fix: str) -> None:

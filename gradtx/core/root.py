@@ -164,12 +164,12 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
     compiled = jax.jit if isinstance(context.step, Tracer) else lambda program: program
     programs: dict[Any, list[Any]] = {}
 
-    def program_of(path, g, p, row):
+    def program_of(keys, g, p, row):
         alike = programs.setdefault((*map(jax.typeof, jax.tree.leaves((g, p, row))),), [])
         for asked, program in alike:
-            if all(question(path, p) == answer for question, answer in asked):
+            if all(question(path_of(keys), p) == answer for question, answer in asked):
                 return program
-        asked = []
+        path, asked = path_of(keys), []
 
         def program(g, p, row):
             old = form.unflatten(row)
@@ -184,7 +184,7 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
     first = None  # with an update: it says what slots that are the same for all become
     for (keys, g), p, *row in zip(leaves, params, *columns):
         if g is not None:
-            g, row = program_of(path_of(keys), g, p, row)(g, p, row)
+            g, row = program_of(keys, g, p, row)(g, p, row)
             first = first or row
         rows.append((g, *row))
     if first is None:

@@ -239,14 +239,13 @@ class PerLeaf(Transformation):
         wide = [widen(p) if differentiable("params", p) else None for _, p in leaves]
 
         def slots_of(p: Array) -> Slots:
-            row = checks.check_row(self, path, self.init_leaf(p))
+            row = checks.check_row(self, trees.path_of(keys), self.init_leaf(p))
             return {name: sharded(slot, p) for name, slot in row.items()}
 
         if any(isinstance(p, Tracer) for p in wide):
             slots_of = jax.jit(slots_of)  # traced once for all leaves of the same type
         rows = []
-        for (keys, _), p in zip(leaves, wide):
-            path = trees.path_of(keys)
+        for (keys, _), p in zip(leaves, wide):  # noqa: B007 (an error of slots_of names the leaf)
             rows.append(None if p is None else slots_of(p))
         names = checks.check_names(self, params, rows)
         return {name: tree.unflatten([row and row[name] for row in rows]) for name in names}

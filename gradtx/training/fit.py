@@ -242,9 +242,7 @@ def _check(steps: Any, seed: Any, counts: dict[str, Any], options: dict[str, Any
     for name in options:
         if name not in OPTIONS:
             known = [*OPTIONS, *(x for x in signature(fit).parameters if x != "options")]
-            raise TypeError(
-                unknown("fit has no argument", name, known, f"train_step takes {', '.join(OPTIONS)}")
-            )
+            raise TypeError(unknown("fit has no argument", name, known, f"train_step takes {', '.join(OPTIONS)}"))
     for name, n in counts.items():
         if not (n is None and name in ("patience", "steps_per_call")) and (type(n) is not int or n < 1):
             raise ValueError(f"fit: {name} must be an integer, 1 or more, got {said(n)}")
