@@ -113,5 +113,5 @@ def test_a_piece_that_does_not_count_has_no_age():
         def update_leaf(self, g, slots, context):
             return g * context.age.astype(g.dtype), slots
 
-    with pytest.raises(TypeError, match="a piece that reads context.age must declare counts = True"):
+    with pytest.raises(TypeError, match=r"a piece that reads context\.age must declare counts = True"):
         counts_not().update(jnp.ones(1), counts_not().init(jnp.ones(1)))

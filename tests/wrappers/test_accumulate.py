@@ -216,3 +216,41 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="told needs the argument 'value'"):
         tx = gx.accumulate(told(), 2)
         tx.update(params, tx.init(params), params)
+
+
+# ---------------------------------------------------------------- an unfinished group
+AROUND = {
+    "alone": lambda tx: gx.accumulate(tx, 4),
+    "in a guard": lambda tx: gx.skip_nonfinite(gx.accumulate(tx, 4)),
+    "in a chain": lambda tx: gx.chain(gx.clip(100.0), gx.accumulate(tx, 4)),
+    "in a group": lambda tx: gx.partition({"*": gx.accumulate(tx, 4)}),
+    "compiled": lambda tx: gx.accumulate(tx, 4),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_flush_applies_the_mean_of_an_unfinished_group(around):
+    tx, gradients = gx.adam(falling), list(stream(params, 10))
+    wrapped = AROUND[around](tx)
+    flush = partial(gx.flush, wrapped)
+    flush = jax.jit(flush) if around == "compiled" else flush
+    at, state = params, wrapped.init(params)
+    for g in gradients[:6]:
+        at, state = wrapped.apply(at, state, g)
+    at, state = flush(at, state)
+    expected, inner = params, tx.init(params)
+    for group in (gradients[:4], gradients[4:6], gradients[6:10]):
+        mean = jax.tree.map(lambda *g: sum(g) / len(g), *group)
+        expected, inner = tx.apply(expected, inner, mean)
+        if len(group) == 2:
+            assert_near(at, expected)
+            chex.assert_trees_all_equal(flush(at, state)[0], at)  # nothing is left to apply
+    for g in gradients[6:]:
+        at, state = wrapped.apply(at, state, g)
+    assert_near(at, expected)
+
+
+def test_flush_of_groups_of_one_and_of_other_optimizers_changes_no_parameter():
+    for tx in (gx.accumulate(gx.sgd(1.0), 1), gx.sgd(1.0)):
+        at, _ = gx.flush(tx, params, tx.init(params))
+        chex.assert_trees_all_equal(at, params)
