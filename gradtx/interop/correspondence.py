@@ -1,0 +1,426 @@
+"""Correspondence of gradtx's slots with the states of Optax's and PyTorch's optimizers.
+
+A saved state is read into records, each with arrays for parameters and a count. Arrays are matched with slots for each
+parameter alone, by name and order, so that chains, groups, masks and wrappers of any depth need no rules.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from gradtx.combinators import chain
+from gradtx.core import Context, Schedule, State, Transformation, at_work, leaves_by_path, path_of, walk, working_dtype
+from gradtx.core.arguments import live
+from gradtx.core.errors import describe
+from gradtx.core.root import own_slots, pieces, updated
+from gradtx.core.trees import widen
+from gradtx.pieces import add_momentum, scale_by_learning_rate
+from gradtx.serialization.restore import Restored, placed
+from gradtx.wrappers import accumulate
+
+
+class Row(NamedTuple):
+    """A slot, and the names of the same array in the other libraries."""
+
+    slot: str  # the end of its path, as a regular expression
+    optax: str
+    torch: str
+
+    def parameter(self, path: str) -> str | None:
+        """The parameter of a slot with this path; None if it is another slot."""
+        several = self.slot.replace("/", r"(?:_\d+)?/")  # scale_by_ema_2/mean
+        found = re.search(rf"/(?:{several})(?:/(.*))?$", f"/{path}")
+        return found and (found[1] or "")
+
+
+# `muon_` stands for Muon's averages, whose sum is kept by `add_momentum`; `rows` and `columns` for the averages of
+# Adafactor, which the readers name by the axes that they are over.
+TABLE = [
+    Row("by/factored/rows/running_mean/mean", "rows", "rows"),
+    Row("by/factored/columns/running_mean/mean", "columns", "columns"),
+    Row("by/factored/whole/running_mean/mean", "v", "variance"),
+    Row("by/running_variance/mean", "mu", "grad_avg"),
+    Row("by/running_variance/variance", "nu", "square_avg"),  # less the square of the average
+    Row("by/running_sum/sum", "sum_of_squares", "sum"),
+    Row("by/running_max/max", "nu_max", "max_exp_avg_sq"),
+    Row("by/decayed_max/max", "nu", "exp_inf"),
+    Row("by/yogi_average/mean", "nu", ""),
+    Row("by/scale_by_ema/mean", "nu e_g", "exp_avg_sq square_avg"),
+    Row("direction/scale_by_ema/mean", "mu", "exp_avg"),
+    Row("nesterov_ema/scale_by_ema/mean", "mu muon_mu", "exp_avg muon_momentum_buffer"),
+    Row("blend/inner/scale_by_ema/mean", "mu", "exp_avg"),
+    Row("scale_by_ema/mean", "ema", "momentum_buffer muon_momentum_buffer"),
+    Row("add_momentum/velocity", "trace muon_mu", "momentum_buffer muon_momentum_buffer"),
+    Row("scale_by_own_rms/mean_square", "e_x", "acc_delta"),
+    Row("accumulate/sum", "acc_grads", ""),
+]
+# Numbers of a wrapper: the slot, Optax's name.
+NUMBERS = {
+    "accumulate": {"step": "gradient_step", "count": "mini_step"},
+    "skip_nonfinite": {"measured/skipped": "total_notfinite", "measured/skipped in a row": "notfinite_count"},
+}
+
+
+class Leaf(NamedTuple):
+    """A leaf of the saved state."""
+
+    path: str
+    value: Any
+
+
+class Saved(NamedTuple):
+    """The state of one transformation of Optax, or of PyTorch's optimizer."""
+
+    arrays: dict[tuple[str, str], Leaf]  # by name and parameter
+    counts: dict[str | None, Leaf]  # the number of updates, of all parameters (None) or of each
+    around: tuple[str, ...] = ()  # the paths of the wrappers around it
+    has_rate: bool = False  # the learning rate is inside the momentum
+
+    def count(self, parameter: str) -> Leaf | None:
+        return self.counts.get(None) or self.counts.get(parameter)
+
+
+class Wrapper(NamedTuple):
+    """The state of a wrapper that counts its own updates."""
+
+    path: str
+    kind: str  # its name in gradtx
+    numbers: dict[str, Leaf]
+    around: tuple[str, ...] = ()
+
+
+class Source(NamedTuple):
+    """A saved state of another library, as it was read."""
+
+    library: str
+    saved: list[Saved]
+    wrappers: list[Wrapper]
+    idle: list[str]  # leaves that hold no state
+    unknown: list[str]
+
+
+class Match(NamedTuple):
+    """A slot of a parameter, and the array for it."""
+
+    saved: Saved
+    name: str
+    parameter: str
+
+    @property
+    def leaf(self) -> Leaf:
+        return self.saved.arrays[self.name, self.parameter]
+
+
+class Matching:
+    """The slots of an optimizer, the arrays that correspond to them, and the clocks of both."""
+
+    def __init__(self, function: str, tx: Transformation, params: Any, slots: list[str], source: Source) -> None:
+        self.function, self.tx, self.source, self.dtype = function, tx, source, working_dtype(params)
+        self.pieces = {"/".join(("slots", *names)): piece for names, piece in pieces(tx)}
+        order = list(self.pieces)
+        ordered = sorted(slots, key=lambda path: order.index(self.place(path)))
+        self.matches: dict[str, Match] = {}
+        parameters, used = set(leaves_by_path(params)), set()
+        for path in ordered:
+            for match in self._candidates(path, parameters):
+                if match.leaf.path not in used:
+                    self.matches[path] = match
+                    used.add(match.leaf.path)
+                    break
+        # Each clock of gradtx, the wrapper that it is of, and the wrapper of the saved state that it corresponds to.
+        self.clocks: dict[str, Any] = {"step": None}
+        self.clocks |= {f"{place}/step": piece for place, piece in self.pieces.items() if piece.clock}
+        self.theirs: dict[str, Wrapper] = {}
+        left = list(source.wrappers)
+        for clock, piece in self.clocks.items():
+            if found := next((w for w in left if w.kind == type(piece).__name__), None):
+                self.theirs[clock] = found
+                left.remove(found)
+        self.unmatched = left
+
+    def _candidates(self, path: str, parameters: set[str]) -> Iterator[Match]:
+        for row in TABLE:
+            parameter = row.parameter(path)
+            if parameter in parameters:
+                names = getattr(row, self.source.library).split()
+                for saved in self.source.saved:
+                    yield from (Match(saved, n, parameter) for n in names if (n, parameter) in saved.arrays)
+                return
+
+    def place(self, path: str) -> str:
+        """The path of the slots of the piece that a slot is of."""
+        inside = (place for place in self.pieces if f"{path}/".startswith(f"{place}/"))
+        return max(inside, key=len, default=next(iter(self.pieces)))
+
+    def piece(self, path: str) -> Transformation:
+        """The piece of a slot, also inside a combinator that runs its part several times, as `factored`."""
+        outer, (*_, name, _) = self.pieces[self.place(path)], path.split("/")
+        return next((part for part in walk(outer) if re.fullmatch(rf"{type(part).__name__}(_\d+)?", name)), outer)
+
+    def near(self, path: str, others: dict[str, Any]) -> list[Any]:
+        """The values of the paths that have most names in common with a path, from the left."""
+
+        def common(other: str) -> int:
+            same = [a == b for a, b in zip(path.split("/"), other.split("/"))]
+            return (*same, False).index(False)
+
+        most = max(map(common, others), default=0)
+        return [x for other, x in others.items() if common(other) == most]
+
+    def clock(self, path: str) -> str:
+        """The innermost clock of a slot."""
+        inside = (c for c in self.clocks if path.startswith(f"{c.removesuffix('step')}inner/"))
+        return max(inside, key=len, default="step")
+
+    def around(self, clock: str) -> set[str]:
+        """The paths of the wrappers of the saved state that correspond to a clock and to those around it."""
+        chosen = (c for c in self.theirs if c == clock or clock.startswith(f"{c.removesuffix('step')}inner/"))
+        return {self.theirs[c].path for c in chosen}
+
+    def inside(self, around: tuple[str, ...]) -> set[str]:
+        """The wrappers among those around a saved record that correspond to a clock."""
+        return {*around} & {w.path for w in self.theirs.values()}
+
+    def count(self, clock: str) -> Leaf | None:
+        """The value of a clock of gradtx in the saved state, if it is known."""
+        if (theirs := self.theirs.get(clock)) and theirs.kind == "accumulate":
+            return theirs.numbers["gradient_step"]
+        place, found = self.around(clock), []
+        for saved in self.source.saved:  # a schedule's count before that of an average, whose age may be less
+            if self.inside(saved.around) == place:
+                found += [(len(saved.around), not saved.arrays, int(x.value), x) for x in saved.counts.values()]
+        for w in self.unmatched:
+            if self.inside(w.around) == place and w.kind == "accumulate":
+                leaf = w.numbers["gradient_step"]
+                found.append((len(w.around) + 1, True, int(leaf.value), leaf))
+        if found:
+            return max(found, key=lambda one: one[:3])[-1]
+        for c, w in self.theirs.items():  # without one, from that of the wrapper inside
+            if self.inside(w.around) == place and c != clock and (leaf := self.count(c)):
+                each = self.clocks[c].every_k if w.kind == "accumulate" else 1
+                more = w.numbers["mini_step" if w.kind == "accumulate" else "total_notfinite"]
+                return Leaf(leaf.path, int(leaf.value) * each + int(more.value))
+        return None
+
+    def ages(self, path: str) -> list[Leaf]:
+        """The counts of the averages that a slot `age` belongs to, or of its clock."""
+        near = [match.saved.count(match.parameter) for match in self.near(path, self.matches)]
+        clock = self.count(self.clock(path))
+        return [leaf for leaf in near if leaf] or ([clock] if clock else [])
+
+    def factor(self, path: str, clock: int) -> float:
+        """The factor from the saved array to the slot."""
+        match, piece = self.matches[path], self.piece(path)
+        if match.name == "acc_grads" and isinstance(piece, accumulate):
+            (wrapper,) = (w for w in self.source.wrappers if match.leaf.path.startswith(f"{w.path}acc_grads"))
+            return float(wrapper.numbers["mini_step"].value) if piece.mean else 1.0
+        if not isinstance(piece, add_momentum):
+            return 1.0
+        if match.name.startswith("muon_"):  # an average, of which add_momentum keeps the sum
+            return 1 / (1 - float(at_work(piece, clock, self.dtype).decay))
+        if match.saved.has_rate and (rate := self._rate_after(piece)):
+            value = rate.learning_rate
+            if isinstance(value, Schedule) or float(value) == 0:
+                raise ValueError(
+                    f"{self.function}: {match.leaf.path!r} for {path!r}: Optax's rmsprop has the learning rate inside "
+                    f"its momentum: expected a constant rate above 0, got {value!r}: put scale_by_learning_rate before "
+                    "add_momentum in the chain"
+                )
+            return -1 / float(value)
+        return 1.0
+
+    def _rate_after(self, piece: Transformation) -> Any:
+        """The learning rate that multiplies the momentum in the chain; None if it comes before the momentum."""
+        for links in (part.links for part in walk(self.tx) if isinstance(part, chain)):
+            for i, link in enumerate(links):
+                if link is piece and not any(isinstance(x, scale_by_learning_rate) for x in links[:i]):
+                    return next((x for x in links[i:] if isinstance(x, scale_by_learning_rate)), None)
+        return None
+
+
+def converted(
+    function: str, tx: Transformation, params: Any, source: Source, strict: bool, step: int | None = None, fix: str = ""
+) -> tuple[State, Restored]:
+    """The state of `tx` that has the values of the saved state, and a report."""
+    flat, structure = tree_flatten_with_path(tx.init(params))
+    new = {path_of(path): leaf for path, leaf in flat}
+    matching, dtype = Matching(function, tx, params, list(new), source), working_dtype(params)
+    kept: dict[str, str] = {}
+    numbers = {
+        f"{clock.removesuffix('step')}{slot}": w.numbers[name]
+        for clock, w in matching.theirs.items()
+        for slot, name in NUMBERS[w.kind].items()
+    }
+
+    def put(path: str, leaf: Leaf, value: Any) -> None:
+        place = f"{function}: {leaf.path!r} for {path!r}"
+        kept[path], new[path] = leaf.path, _placed(place, value, new[path], fix)
+
+    for path in list(new):
+        if match := matching.matches.get(path):
+            at = matching.count(matching.clock(path))
+            value, factor = widen(match.leaf.value), matching.factor(path, int(at.value) if at else 0)
+            if path.startswith("slots/") and re.search(r"/running_variance(_\d+)?/variance(/|$)", path):
+                value = value - widen(_mean(match).value) ** 2
+            put(path, match.leaf, value if factor == 1 else value * factor)
+        elif path == "step" and step is not None:
+            put(path, Leaf("step", step), step)
+        elif path in matching.clocks and (at := matching.count(path)):
+            put(path, at, at.value)
+        elif path in numbers:
+            put(path, numbers[path], numbers[path].value)
+        elif path.endswith("/age") and (ages := matching.ages(path)):
+            if strict and len({int(leaf.value) for leaf in ages}) > 1:
+                some = ", ".join(f"{leaf.path!r}: {int(leaf.value)}" for leaf in ages[:6])
+                raise ValueError(
+                    f"{function}: {path!r}: expected one number of updates for all its parameters, got {some}: give "
+                    "the parameters that are younger to another group of partition, or pass strict=False to take the "
+                    "largest number"
+                )
+            leaf = max(ages, key=lambda leaf: int(leaf.value))
+            put(path, leaf, leaf.value)
+    for path in new:
+        if path.endswith("/mean_log_decay") and (age := f"{path.removesuffix('mean_log_decay')}age") in kept:
+            match, *_ = (*matching.near(path, matching.matches), None)
+            product = match and match.saved.arrays.get(("mu_product", match.parameter))
+            if product:  # PyTorch's NAdam
+                put(path, product, np.log(np.asarray(product.value, np.float64)) / max(int(new[age]), 1))
+            else:
+                at = new[matching.clock(path)]
+                put(path, Leaf(kept[age], None), _log_decay(matching.piece(path), new[age], at, dtype))
+    return structure.unflatten(new.values()), _report(function, matching, kept, list(new), params, strict)
+
+
+def _mean(match: Match) -> Leaf:
+    """The average of the same parameter, for its variance."""
+    return next(match.saved.arrays[n, match.parameter] for n in ("mu", "grad_avg") if (n, match.parameter) in match[0][0])
+
+
+def _log_decay(piece: Transformation, age: Any, at: Any, dtype: Any) -> jax.Array:
+    """The mean of log b over as many updates as `age`, up to the step `at`: as the piece itself computes it."""
+    zero, first = jnp.zeros((), dtype), jnp.maximum(at - age, 0)
+
+    def update(i: Any, slots: Any) -> Any:
+        return updated(at_work(piece, first + i, dtype), zero, slots, Context(first + i + 1, None, {}))[1]
+
+    start = {name: slot for name, slot in own_slots(piece, zero).items()}
+    return jax.lax.fori_loop(0, age, update, start)["mean_log_decay"]
+
+
+def _placed(place: str, value: Any, like: Any, fix: str = "") -> jax.Array:
+    """The value in the dtype and on the devices of `like`. Raises `ValueError` if it has another shape."""
+    live(place, value)
+    x = value if isinstance(value, jax.Array) else np.asarray(value)
+    if x.shape != like.shape:
+        raise ValueError(f"{place}: expected {describe(like)}, got {describe(x)}{fix}")
+    return placed(place, x.astype(like.dtype), like)
+
+
+def _report(
+    function: str, matching: Matching, kept: dict[str, str], slots: list[str], params: Any, strict: bool
+) -> Restored:
+    source, used = matching.source, set(kept.values())
+    values = {int(leaf.value) for one in source.saved for leaf in one.counts.values() if leaf.path in used}
+    idle, left = list(source.idle), list(source.unknown)
+    for one in source.saved:
+        for (name, parameter), leaf in one.arrays.items():
+            if leaf.path not in used and not (name == "mu_product" and (name, parameter) in one.arrays and values):
+                left.append(leaf.path)
+        left += [x.path for x in one.counts.values() if x.path not in used and values and int(x.value) not in values]
+    for w in matching.unmatched:
+        idle += [leaf.path for leaf in w.numbers.values() if leaf.path not in used]
+        if w.kind == "accumulate" and int(w.numbers["mini_step"].value) == 0:  # it holds no gradient
+            empty = [path for path in left if path.startswith(f"{w.path}acc_grads")]
+            idle, left = idle + empty, [path for path in left if path not in empty]
+    fresh = [path for path in slots if path not in kept]
+    scheduled = any(isinstance(x, Schedule) for x in jax.tree.leaves(matching.tx, is_leaf=lambda x: isinstance(x, Schedule)))
+    needed = [path for path in fresh if path not in matching.clocks or scheduled]
+    report = Restored(kept, fresh, [*left, *idle], list(leaves_by_path(params)))
+    if strict and (needed or left):
+        raise ValueError(_misfit(function, report, needed, left))
+    return report
+
+
+def _misfit(function: str, report: Restored, needed: list[str], left: list[str]) -> str:
+    expected = f"expected a value for {_listed(needed)}" if needed else "expected only arrays that have a slot"
+    got = f"got {_listed(left)}" if left else "got none"
+    fix = "Pass the optimizer that the state is of, or strict=False to keep the slots that fit and drop the rest"
+    if "step" in needed:
+        fix += (
+            "; step=… gives the number of updates"
+            if function == "from_torch"
+            else "; the state has no count: state._replace(step=…) sets the number of updates"
+        )
+    return f"{function}: the saved state does not fit this optimizer: {expected}, {got}:\n{report}\n{fix}"
+
+
+def _listed(paths: list[str], most: int = 3) -> str:
+    return ", ".join([*map(repr, paths[:most]), *(["…"] if len(paths) > most else [])])
+
+
+def back(function: str, tx: Transformation, params: Any, state: State, template: Any, source: Source, strict: bool) -> Any:
+    """The state of the other library, with the structure of `template`, that has the values of `state`."""
+    flat, structure = tree_flatten_with_path(template)
+    new = {keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+    ours = leaves_by_path(state)
+    matching = Matching(function, tx, params, list(ours), source)
+    kept: dict[str, str] = {}
+
+    def put(leaf: Leaf, path: str, value: Any) -> None:
+        place = f"{function}: {path!r} for {leaf.path!r}"
+        kept[leaf.path], new[leaf.path] = path, _placed(place, value, new[leaf.path])
+
+    ages = {path: x for path, x in ours.items() if path.endswith("/age") and path not in matching.matches}
+    for one in source.saved:
+        mine = [path for path, match in matching.matches.items() if match.saved is one]
+        clock = next((c for c in reversed(matching.clocks) if matching.around(c) == matching.inside(one.around)), "step")
+        near = _age(mine[0], ages) if mine else None
+        for leaf in one.counts.values():
+            put(leaf, near or clock, ours[near or clock])
+    for w in source.wrappers:
+        clock = next((c for c, theirs in matching.theirs.items() if theirs is w), None)
+        for slot, name in NUMBERS[w.kind].items():
+            if clock:
+                path = f"{clock.removesuffix('step')}{slot}"
+                put(w.numbers[name], path, ours[path])
+            elif name == "gradient_step":
+                outer = next((c for c in reversed(matching.clocks) if matching.around(c) == matching.inside(w.around)), "step")
+                put(w.numbers[name], outer, ours[outer])
+        if clock and "last_finite" in w.numbers:
+            path = f"{clock.removesuffix('step')}measured/skipped in a row"
+            put(w.numbers["last_finite"], path, ours[path] == 0)
+    source = source._replace(wrappers=[w._replace(numbers={n: Leaf(x.path, new[x.path]) for n, x in w.numbers.items()}) for w in source.wrappers])
+    matching.source = source
+    for path, match in matching.matches.items():
+        value, factor = ours[path], matching.factor(path, int(ours[matching.clock(path)]))
+        if re.search(r"/running_variance(_\d+)?/variance(/|$)", path):
+            mean = re.sub(r"/variance(/|$)", r"/mean\1", path)
+            value = value + ours[mean] ** 2
+        like = new[match.leaf.path]
+        value = value if factor == 1 else value / factor if factor else value * 0
+        if jnp.iscomplexobj(like):
+            value = jax.lax.complex(value[..., 0], value[..., 1])
+        put(match.leaf, path, value)
+    used = {*kept.values(), *ages, *matching.clocks}
+    left = [path for path in ours if path not in used and not path.endswith("/mean_log_decay")]
+    fresh = [path for path in new if path not in kept]
+    needed = [path for path in fresh if path not in source.idle]
+    idle = {leaf.path for w in matching.unmatched for leaf in w.numbers.values()}
+    idle |= {leaf.path for one in source.saved for (n, _), leaf in one.arrays.items() if n == "acc_grads"}
+    needed = [path for path in needed if path not in idle]
+    report = Restored(kept, fresh, left, list(leaves_by_path(params)))
+    if strict and (needed or left):
+        raise ValueError(_misfit(function, report, needed, left))
+    return structure.unflatten(new.values()), report
+
+
+def _age(path: str, ages: dict[str, Any]) -> str | None:
+    """The age of the average at a path: in its slots, or in those of the next pieces of its chain."""
+    holders = {age: age.rsplit("/", 2)[0] for age in ages}
+    inside = {age: place for age, place in holders.items() if path.startswith(f"{place}/")}
+    return max(inside, key=lambda age: len(inside[age]), default=None)
