@@ -19,7 +19,7 @@ from gradtx.core.arguments import live
 from gradtx.core.errors import describe
 from gradtx.core.root import own_slots, pieces, updated
 from gradtx.core.trees import widen
-from gradtx.pieces import add_momentum, scale_by_learning_rate
+from gradtx.pieces import add_momentum, nesterov_ema, scale_by_learning_rate
 from gradtx.serialization.restore import Restored, placed
 from gradtx.wrappers import accumulate
 
@@ -81,7 +81,7 @@ class Saved(NamedTuple):
     around: tuple[str, ...] = ()  # the paths of the wrappers around it
     has_rate: bool = False  # the learning rate is inside the momentum
 
-    def count(self, parameter: str) -> Leaf | None:
+    def count_of(self, parameter: str) -> Leaf | None:
         return self.counts.get(None) or self.counts.get(parameter)
 
 
@@ -209,30 +209,63 @@ class Matching:
 
     def ages(self, path: str) -> list[Leaf]:
         """The counts of the averages that a slot `age` belongs to, or of its clock."""
-        near = [match.saved.count(match.parameter) for match in self.near(path, self.matches)]
+        near = [match.saved.count_of(match.parameter) for match in self.near(path, self.matches)]
         clock = self.count(self.clock(path))
         return [leaf for leaf in near if leaf] or ([clock] if clock else [])
 
-    def factor(self, path: str, clock: int) -> float:
-        """The factor from the saved array to the slot."""
+    def numbers(self) -> dict[str, Leaf]:
+        """The numbers of the wrappers that correspond, by their slots."""
+        return {
+            f"{clock.removesuffix('step')}{slot}": w.numbers[name]
+            for clock, w in self.theirs.items()
+            for slot, name in NUMBERS[w.kind].items()
+        }
+
+    def governing(self, around: tuple[str, ...]) -> str:
+        """The clock of gradtx that counts the updates inside these wrappers."""
+        place = self.inside(around)
+        return next((clock for clock in reversed(self.clocks) if self.around(clock) == place), "step")
+
+    def product(self, path: str) -> Leaf | None:
+        """The product of the decays of PyTorch's NAdam, for a slot `mean_log_decay`."""
+        if not isinstance(self.piece(path), nesterov_ema):
+            return None
+        several = (m.saved.arrays.get(("mu_product", m.parameter)) for m in self.near(path, self.matches))
+        return next((leaf for leaf in several if leaf), None)
+
+    def held(self, path: str) -> int:
+        """The number of gradients in a mean of the saved state that `MultiSteps` keeps; -1 for other leaves."""
+        means = (w for w in self.source.wrappers if path.startswith(f"{w.path}acc_grads"))
+        return next((int(w.numbers["mini_step"].value) for w in means), -1)
+
+    def reads(self, path: str, slots: list[str]) -> bool:
+        """Whether the updates depend on a slot: on a clock with schedules, on an age with averages."""
+        if path in self.clocks:
+            return any(isinstance(x, Schedule) for x in jax.tree.leaves(self.tx, is_leaf=_is_schedule))
+        if not path.endswith(("/age", "/mean_log_decay")):
+            return True
+        holder = path.rsplit("/", 2)[0]  # a group without parameters has ages alone
+        return any(x.startswith(f"{holder}/") and not x.endswith(("/age", "/mean_log_decay")) for x in slots)
+
+    def factor(self, path: str, clock: int, held: int = 0) -> float:
+        """The factor from the saved array to the slot; `held` is the number of gradients in `acc_grads`."""
         match, piece = self.matches[path], self.piece(path)
-        if match.name == "acc_grads" and isinstance(piece, accumulate):
-            (wrapper,) = (w for w in self.source.wrappers if match.leaf.path.startswith(f"{w.path}acc_grads"))
-            return float(wrapper.numbers["mini_step"].value) if piece.mean else 1.0
+        if isinstance(piece, accumulate):  # MultiSteps keeps the mean so far
+            return held if piece.mean else 1
         if not isinstance(piece, add_momentum):
-            return 1.0
+            return 1
         if match.name.startswith("muon_"):  # an average, of which add_momentum keeps the sum
             return 1 / (1 - float(at_work(piece, clock, self.dtype).decay))
         if match.saved.has_rate and (rate := self._rate_after(piece)):
             value = rate.learning_rate
             if isinstance(value, Schedule) or float(value) == 0:
                 raise ValueError(
-                    f"{self.function}: {match.leaf.path!r} for {path!r}: Optax's rmsprop has the learning rate inside "
-                    f"its momentum: expected a constant rate above 0, got {value!r}: put scale_by_learning_rate before "
-                    "add_momentum in the chain"
+                    f"{self.function}: {match.leaf.path!r} for {path!r}: expected a constant learning rate above 0, "
+                    f"got {value!r}: Optax's rmsprop has the rate inside its momentum: put scale_by_learning_rate "
+                    "before add_momentum in the chain"
                 )
             return -1 / float(value)
-        return 1.0
+        return 1
 
     def _rate_after(self, piece: Transformation) -> Any:
         """The learning rate that multiplies the momentum in the chain; None if it comes before the momentum."""
@@ -243,30 +276,29 @@ class Matching:
         return None
 
 
+def _is_schedule(x: Any) -> bool:
+    return isinstance(x, Schedule)
+
+
 def converted(
     function: str, tx: Transformation, params: Any, source: Source, strict: bool, step: int | None = None, fix: str = ""
 ) -> tuple[State, Restored]:
     """The state of `tx` that has the values of the saved state, and a report."""
     flat, structure = tree_flatten_with_path(tx.init(params))
     new = {path_of(path): leaf for path, leaf in flat}
-    matching, dtype = Matching(function, tx, params, list(new), source), working_dtype(params)
-    kept: dict[str, str] = {}
-    numbers = {
-        f"{clock.removesuffix('step')}{slot}": w.numbers[name]
-        for clock, w in matching.theirs.items()
-        for slot, name in NUMBERS[w.kind].items()
-    }
+    matching, kept = Matching(function, tx, params, list(new), source), {}
 
     def put(path: str, leaf: Leaf, value: Any) -> None:
-        place = f"{function}: {leaf.path!r} for {path!r}"
-        kept[path], new[path] = leaf.path, _placed(place, value, new[path], fix)
+        kept[path], new[path] = leaf.path, _placed(f"{function}: {leaf.path!r} for {path!r}", value, new[path], fix)
 
-    for path in list(new):
+    numbers = matching.numbers()
+    for path in new:
         if match := matching.matches.get(path):
             at = matching.count(matching.clock(path))
-            value, factor = widen(match.leaf.value), matching.factor(path, int(at.value) if at else 0)
-            if path.startswith("slots/") and re.search(r"/running_variance(_\d+)?/variance(/|$)", path):
-                value = value - widen(_mean(match).value) ** 2
+            value = widen(match.leaf.value)
+            factor = matching.factor(path, int(at.value) if at else 0, matching.held(match.leaf.path))
+            if (mean := _mean_of(path)) in matching.matches:
+                value = value - widen(matching.matches[mean].leaf.value) ** 2
             put(path, match.leaf, value if factor == 1 else value * factor)
         elif path == "step" and step is not None:
             put(path, Leaf("step", step), step)
@@ -284,21 +316,96 @@ def converted(
                 )
             leaf = max(ages, key=lambda leaf: int(leaf.value))
             put(path, leaf, leaf.value)
-    for path in new:
+    for path in new:  # after the ages
         if path.endswith("/mean_log_decay") and (age := f"{path.removesuffix('mean_log_decay')}age") in kept:
-            match, *_ = (*matching.near(path, matching.matches), None)
-            product = match and match.saved.arrays.get(("mu_product", match.parameter))
-            if product:  # PyTorch's NAdam
+            product, piece = matching.product(path), matching.piece(path)
+            if product:
                 put(path, product, np.log(np.asarray(product.value, np.float64)) / max(int(new[age]), 1))
             else:
                 at = new[matching.clock(path)]
-                put(path, Leaf(kept[age], None), _log_decay(matching.piece(path), new[age], at, dtype))
-    return structure.unflatten(new.values()), _report(function, matching, kept, list(new), params, strict)
+                put(path, Leaf(kept[age], None), _log_decay(piece, new[age], at, matching.dtype))
+
+    used = {*kept.values()}
+    counts = {leaf.path: int(leaf.value) for one in source.saved for leaf in one.counts.values()}
+    values = {n for path, n in counts.items() if path in used}
+    left = [path for path, n in counts.items() if values and n not in values]  # the others say the same
+    idle = list(source.idle)
+    for one in source.saved:
+        for (name, _), leaf in one.arrays.items():
+            same = name == "mu_product" and any(x.path in used for (n, _), x in one.arrays.items() if n == name)
+            if leaf.path not in used and not same:
+                (idle if matching.held(leaf.path) == 0 else left).append(leaf.path)
+    idle += [leaf.path for w in source.wrappers for leaf in w.numbers.values() if leaf.path not in used]
+    left += source.unknown
+    fresh = [path for path in new if path not in kept]
+    report = Restored(kept, fresh, [*left, *idle], list(leaves_by_path(params)))
+    _check(function, report, [path for path in fresh if matching.reads(path, list(new))], left, strict)
+    return structure.unflatten(new.values()), report
 
 
-def _mean(match: Match) -> Leaf:
-    """The average of the same parameter, for its variance."""
-    return next(match.saved.arrays[n, match.parameter] for n in ("mu", "grad_avg") if (n, match.parameter) in match[0][0])
+def back(
+    function: str, tx: Transformation, params: Any, state: State, template: Any, source: Source, strict: bool
+) -> tuple[Any, Restored]:
+    """The state of the other library with the structure of `template` and the values of `state`, and a report."""
+    flat, structure = tree_flatten_with_path(template)
+    new = {keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+    ours = leaves_by_path(state)
+    matching, kept = Matching(function, tx, params, list(ours), source), {}
+    ages = [path for path in ours if path.endswith("/age") and path not in matching.matches]
+
+    def put(leaf: Leaf, path: str, value: Any) -> None:
+        place = f"{function}: {path!r} for {leaf.path!r}"
+        kept[leaf.path], new[leaf.path] = path, _placed(place, value, new[leaf.path])
+
+    for one in source.saved:
+        averages = [path for path, match in matching.matches.items() if match.saved is one]
+        count = _age_of(averages[0], ages) if averages else None
+        for leaf in one.counts.values():
+            path = count or matching.governing(one.around)
+            put(leaf, path, ours[path])
+    numbers = matching.numbers()
+    for path, leaf in numbers.items():
+        put(leaf, path, ours[path])
+        if path.endswith("skipped in a row"):
+            finite = Leaf(leaf.path.replace("notfinite_count", "last_finite"), None)
+            put(finite, path, ours[path] == 0)
+    for w in matching.unmatched:
+        if w.kind == "accumulate":
+            path = matching.governing(w.around)
+            put(w.numbers["gradient_step"], path, ours[path])
+    for path, match in matching.matches.items():
+        clock, value = int(ours[matching.clock(path)]), ours[path]
+        held = ours.get(f"{matching.place(path)}/count", 0)
+        factor = matching.factor(path, clock, int(held))
+        if (mean := _mean_of(path)) in ours:
+            value = value + ours[mean] ** 2
+        value = value if factor == 1 else value / factor if factor else jnp.zeros_like(value)
+        if jnp.iscomplexobj(new[match.leaf.path]):
+            value = jax.lax.complex(value[..., 0], value[..., 1])
+        put(match.leaf, path, value)
+
+    used = {*kept.values(), *ages, *matching.clocks}
+    left = [path for path in ours if path not in used and not path.endswith("/mean_log_decay")]
+    fresh = [path for path in new if path not in kept]
+    idle = {*source.idle, *(leaf.path for w in source.wrappers for leaf in w.numbers.values())}
+    needed = [path for path in fresh if path not in idle and matching.held(path) < 0]
+    report = Restored(kept, fresh, left, list(leaves_by_path(params)))
+    _check(function, report, needed, left, strict)
+    return structure.unflatten(new.values()), report
+
+
+def _mean_of(path: str) -> str:
+    """The slot of the average that belongs to a slot of `running_variance`; else an empty string."""
+    found = re.fullmatch(r"(.*/running_variance(?:_\d+)?)/variance((?:/.*)?)", path)
+    return f"{found[1]}/mean{found[2]}" if found else ""
+
+
+def _age_of(path: str, ages: list[str]) -> str | None:
+    """The age of an average: of its piece, or of a piece of the same chain."""
+    holders = {age: age.rsplit("/", 2)[0] for age in ages}
+    return max(
+        (age for age in ages if path.startswith(f"{holders[age]}/")), key=lambda x: len(holders[x]), default=None
+    )
 
 
 def _log_decay(piece: Transformation, age: Any, at: Any, dtype: Any) -> jax.Array:
@@ -308,8 +415,7 @@ def _log_decay(piece: Transformation, age: Any, at: Any, dtype: Any) -> jax.Arra
     def update(i: Any, slots: Any) -> Any:
         return updated(at_work(piece, first + i, dtype), zero, slots, Context(first + i + 1, None, {}))[1]
 
-    start = {name: slot for name, slot in own_slots(piece, zero).items()}
-    return jax.lax.fori_loop(0, age, update, start)["mean_log_decay"]
+    return jax.lax.fori_loop(0, age, update, own_slots(piece, zero))["mean_log_decay"]
 
 
 def _placed(place: str, value: Any, like: Any, fix: str = "") -> jax.Array:
@@ -321,106 +427,18 @@ def _placed(place: str, value: Any, like: Any, fix: str = "") -> jax.Array:
     return placed(place, x.astype(like.dtype), like)
 
 
-def _report(
-    function: str, matching: Matching, kept: dict[str, str], slots: list[str], params: Any, strict: bool
-) -> Restored:
-    source, used = matching.source, set(kept.values())
-    values = {int(leaf.value) for one in source.saved for leaf in one.counts.values() if leaf.path in used}
-    idle, left = list(source.idle), list(source.unknown)
-    for one in source.saved:
-        for (name, parameter), leaf in one.arrays.items():
-            if leaf.path not in used and not (name == "mu_product" and (name, parameter) in one.arrays and values):
-                left.append(leaf.path)
-        left += [x.path for x in one.counts.values() if x.path not in used and values and int(x.value) not in values]
-    for w in matching.unmatched:
-        idle += [leaf.path for leaf in w.numbers.values() if leaf.path not in used]
-        if w.kind == "accumulate" and int(w.numbers["mini_step"].value) == 0:  # it holds no gradient
-            empty = [path for path in left if path.startswith(f"{w.path}acc_grads")]
-            idle, left = idle + empty, [path for path in left if path not in empty]
-    fresh = [path for path in slots if path not in kept]
-    scheduled = any(isinstance(x, Schedule) for x in jax.tree.leaves(matching.tx, is_leaf=lambda x: isinstance(x, Schedule)))
-    needed = [path for path in fresh if path not in matching.clocks or scheduled]
-    report = Restored(kept, fresh, [*left, *idle], list(leaves_by_path(params)))
-    if strict and (needed or left):
-        raise ValueError(_misfit(function, report, needed, left))
-    return report
-
-
-def _misfit(function: str, report: Restored, needed: list[str], left: list[str]) -> str:
-    expected = f"expected a value for {_listed(needed)}" if needed else "expected only arrays that have a slot"
+def _check(function: str, report: Restored, needed: list[str], left: list[str], strict: bool) -> None:
+    """With `strict`, raise for leaves without a value and for values without a leaf."""
+    if not strict or not (needed or left):
+        return
+    expected = f"expected a value for {_listed(needed)}" if needed else "expected only values that have a slot"
     got = f"got {_listed(left)}" if left else "got none"
     fix = "Pass the optimizer that the state is of, or strict=False to keep the slots that fit and drop the rest"
     if "step" in needed:
-        fix += (
-            "; step=… gives the number of updates"
-            if function == "from_torch"
-            else "; the state has no count: state._replace(step=…) sets the number of updates"
-        )
-    return f"{function}: the saved state does not fit this optimizer: {expected}, {got}:\n{report}\n{fix}"
+        how = "step=…" if function == "from_torch" else "state._replace(step=…) afterwards"
+        fix += f". The saved state has no count: {how} sets the number of updates"
+    raise ValueError(f"{function}: the saved state does not fit this optimizer: {expected}, {got}:\n{report}\n{fix}")
 
 
 def _listed(paths: list[str], most: int = 3) -> str:
     return ", ".join([*map(repr, paths[:most]), *(["…"] if len(paths) > most else [])])
-
-
-def back(function: str, tx: Transformation, params: Any, state: State, template: Any, source: Source, strict: bool) -> Any:
-    """The state of the other library, with the structure of `template`, that has the values of `state`."""
-    flat, structure = tree_flatten_with_path(template)
-    new = {keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
-    ours = leaves_by_path(state)
-    matching = Matching(function, tx, params, list(ours), source)
-    kept: dict[str, str] = {}
-
-    def put(leaf: Leaf, path: str, value: Any) -> None:
-        place = f"{function}: {path!r} for {leaf.path!r}"
-        kept[leaf.path], new[leaf.path] = path, _placed(place, value, new[leaf.path])
-
-    ages = {path: x for path, x in ours.items() if path.endswith("/age") and path not in matching.matches}
-    for one in source.saved:
-        mine = [path for path, match in matching.matches.items() if match.saved is one]
-        clock = next((c for c in reversed(matching.clocks) if matching.around(c) == matching.inside(one.around)), "step")
-        near = _age(mine[0], ages) if mine else None
-        for leaf in one.counts.values():
-            put(leaf, near or clock, ours[near or clock])
-    for w in source.wrappers:
-        clock = next((c for c, theirs in matching.theirs.items() if theirs is w), None)
-        for slot, name in NUMBERS[w.kind].items():
-            if clock:
-                path = f"{clock.removesuffix('step')}{slot}"
-                put(w.numbers[name], path, ours[path])
-            elif name == "gradient_step":
-                outer = next((c for c in reversed(matching.clocks) if matching.around(c) == matching.inside(w.around)), "step")
-                put(w.numbers[name], outer, ours[outer])
-        if clock and "last_finite" in w.numbers:
-            path = f"{clock.removesuffix('step')}measured/skipped in a row"
-            put(w.numbers["last_finite"], path, ours[path] == 0)
-    source = source._replace(wrappers=[w._replace(numbers={n: Leaf(x.path, new[x.path]) for n, x in w.numbers.items()}) for w in source.wrappers])
-    matching.source = source
-    for path, match in matching.matches.items():
-        value, factor = ours[path], matching.factor(path, int(ours[matching.clock(path)]))
-        if re.search(r"/running_variance(_\d+)?/variance(/|$)", path):
-            mean = re.sub(r"/variance(/|$)", r"/mean\1", path)
-            value = value + ours[mean] ** 2
-        like = new[match.leaf.path]
-        value = value if factor == 1 else value / factor if factor else value * 0
-        if jnp.iscomplexobj(like):
-            value = jax.lax.complex(value[..., 0], value[..., 1])
-        put(match.leaf, path, value)
-    used = {*kept.values(), *ages, *matching.clocks}
-    left = [path for path in ours if path not in used and not path.endswith("/mean_log_decay")]
-    fresh = [path for path in new if path not in kept]
-    needed = [path for path in fresh if path not in source.idle]
-    idle = {leaf.path for w in matching.unmatched for leaf in w.numbers.values()}
-    idle |= {leaf.path for one in source.saved for (n, _), leaf in one.arrays.items() if n == "acc_grads"}
-    needed = [path for path in needed if path not in idle]
-    report = Restored(kept, fresh, left, list(leaves_by_path(params)))
-    if strict and (needed or left):
-        raise ValueError(_misfit(function, report, needed, left))
-    return structure.unflatten(new.values()), report
-
-
-def _age(path: str, ages: dict[str, Any]) -> str | None:
-    """The age of the average at a path: in its slots, or in those of the next pieces of its chain."""
-    holders = {age: age.rsplit("/", 2)[0] for age in ages}
-    inside = {age: place for age, place in holders.items() if path.startswith(f"{place}/")}
-    return max(inside, key=lambda age: len(inside[age]), default=None)

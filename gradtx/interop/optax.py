@@ -98,7 +98,9 @@ def from_optax(tx: Any, params: Any, optax_state: Any, *, strict: bool = True) -
     """
     tx = Transformation.coerce("from_optax: tx", tx)
     if isinstance(optax_state, State):
-        raise TypeError("from_optax: expected a state of Optax, got a State of gradtx: use gx.restore(tx, params, state)")
+        raise TypeError(
+            "from_optax: expected a state of Optax, got a State of gradtx: use gx.restore(tx, params, state)"
+        )
     return converted("from_optax", tx, params, _read(optax_state, params), strict)
 
 
@@ -169,16 +171,16 @@ class _Reader:
         fields = _fields(node)
         if fields is None:
             self.source.unknown.extend(f"{place}{leaf.path}".rstrip("/") for leaf in self.leaves(node).values())
-        elif MULTI_STEPS <= set(fields):
+        elif set(fields) >= MULTI_STEPS:
             self.wrapper("accumulate", fields, place, around, "inner_opt_state", ("mini_step", "gradient_step"))
             arrays = self.leaves(fields["acc_grads"])
             named = {("acc_grads", p): Leaf(_joined(place, "acc_grads", x.path), x.value) for p, x in arrays.items()}
             self.source.saved.append(Saved(named, {}, around))
             self.idle(fields.get("skip_state", ()), f"{place}skip_state/")
-        elif IF_FINITE <= set(fields):
+        elif set(fields) >= IF_FINITE:
             numbers = ("notfinite_count", "total_notfinite", "last_finite")
             self.wrapper("skip_nonfinite", fields, place, around, "inner_state", numbers)
-        elif HYPERPARAMETERS <= set(fields):
+        elif set(fields) >= HYPERPARAMETERS:
             self.source.saved.append(Saved({}, {None: Leaf(f"{place}count", fields["count"])}, around))
             self.idle(fields["hyperparams"], f"{place}hyperparams/")
             self.state(fields.get("hyperparams_states", {}), f"{place}hyperparams_states/", around)
@@ -224,7 +226,7 @@ class _Reader:
         self.source.idle.extend(idle)
         if "ns_coeffs" in fields:
             self.idle(fields["ns_coeffs"], f"{place}ns_coeffs/")
-        counts = {None: Leaf(f"{place}count", fields["count"])} if "count" in fields else {}
+        counts: dict[str | None, Leaf] = {None: Leaf(f"{place}count", fields["count"])} if "count" in fields else {}
         return Saved(arrays, counts, around)
 
     def wrapper(self, kind: str, fields: Any, place: str, around: Any, inner: str, numbers: tuple[str, ...]) -> None:

@@ -152,12 +152,14 @@ def _changed(path: str, x: np.ndarray, convert: Any) -> np.ndarray:
     if convert is None:
         return x
     if not callable(convert):
-        raise TypeError(f"from_torch: convert must be a function of (path, array), or a dict of functions, got {said(convert)}")
+        raise TypeError(
+            f"from_torch: convert must be a function of (path, array), or a dict of functions, got {said(convert)}"
+        )
     return np.asarray(convert(path, x))
 
 
 def _factor(name: str, x: np.ndarray, shape: tuple[int, ...]) -> tuple[str, np.ndarray]:
-    """Adafactor's averages over the last axis are of rows, over the axis before it of columns, after a transposition."""
+    """The name and the numbers of one of Adafactor's averages, by the axis that it is over, also once transposed."""
     if x.shape == (*shape[:-1], 1):
         return "rows", x[..., 0]
     if x.shape == (*shape[:-2], 1, *shape[-1:]):
