@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
-from gradtx.combinators import chain
+from gradtx.combinators import chain, precondition
 from gradtx.core import Context, Schedule, State, Transformation, at_work, leaves_by_path, path_of, walk, working_dtype
 from gradtx.core.arguments import live
 from gradtx.core.errors import describe
@@ -38,8 +38,8 @@ class Row(NamedTuple):
         return found and (found[1] or "")
 
 
-# `muon_` stands for Muon's averages, whose sum is kept by `add_momentum`; `rows` and `columns` for the averages of
-# Adafactor, which the readers name by the axes that they are over.
+# The readers name some arrays anew: `muon_…` is an average where other momentum is a sum, `damped_…` is SGD's momentum
+# with dampening, and `rows` and `columns` are Adafactor's averages, by the axes that they are over.
 TABLE = [
     Row("by/factored/rows/running_mean/mean", "rows", "rows"),
     Row("by/factored/columns/running_mean/mean", "columns", "columns"),
@@ -54,8 +54,8 @@ TABLE = [
     Row("direction/scale_by_ema/mean", "mu", "exp_avg"),
     Row("nesterov_ema/scale_by_ema/mean", "mu muon_mu", "exp_avg muon_momentum_buffer"),
     Row("blend/inner/scale_by_ema/mean", "mu", "exp_avg"),
-    Row("scale_by_ema/mean", "ema", "momentum_buffer muon_momentum_buffer"),
-    Row("add_momentum/velocity", "trace muon_mu", "momentum_buffer muon_momentum_buffer"),
+    Row("scale_by_ema/mean", "ema", "damped_momentum_buffer muon_momentum_buffer"),
+    Row("add_momentum/velocity", "trace muon_mu", "momentum_buffer damped_momentum_buffer muon_momentum_buffer"),
     Row("scale_by_own_rms/mean_square", "e_x", "acc_delta"),
     Row("accumulate/sum", "acc_grads", ""),
 ]
@@ -142,6 +142,7 @@ class Matching:
                 self.theirs[clock] = found
                 left.remove(found)
         self.unmatched = left
+        self._counts: dict[str, Leaf | None] = {}
 
     def _candidates(self, path: str, parameters: set[str]) -> Iterator[Match]:
         for row in TABLE:
@@ -188,6 +189,11 @@ class Matching:
 
     def count(self, clock: str) -> Leaf | None:
         """The value of a clock of gradtx in the saved state, if it is known."""
+        if clock not in self._counts:
+            self._counts[clock] = self._count(clock)
+        return self._counts[clock]
+
+    def _count(self, clock: str) -> Leaf | None:
         if (theirs := self.theirs.get(clock)) and theirs.kind == "accumulate":
             return theirs.numbers["gradient_step"]
         place, found = self.around(clock), []
@@ -268,11 +274,11 @@ class Matching:
         return 1
 
     def _rate_after(self, piece: Transformation) -> Any:
-        """The learning rate that multiplies the momentum in the chain; None if it comes before the momentum."""
+        """The learning rate that multiplies the momentum in the chain of `rmsprop`; None in other chains."""
         for links in (part.links for part in walk(self.tx) if isinstance(part, chain)):
-            for i, link in enumerate(links):
-                if link is piece and not any(isinstance(x, scale_by_learning_rate) for x in links[:i]):
-                    return next((x for x in links[i:] if isinstance(x, scale_by_learning_rate)), None)
+            for before, link, *after in (links[i:] for i in range(len(links) - 1)):
+                if link is piece and isinstance(before, precondition):
+                    return next((x for x in after if isinstance(x, scale_by_learning_rate)), None)
         return None
 
 
@@ -331,13 +337,14 @@ def converted(
     left = [path for path, n in counts.items() if values and n not in values]  # the others say the same
     idle = list(source.idle)
     for one in source.saved:
+        names = {name for (name, _), leaf in one.arrays.items() if leaf.path in used}
         for (name, _), leaf in one.arrays.items():
-            same = name == "mu_product" and any(x.path in used for (n, _), x in one.arrays.items() if n == name)
-            if leaf.path not in used and not same:
+            if leaf.path not in used and not (name == "mu_product" and name in names):  # it is the same for all
                 (idle if matching.held(leaf.path) == 0 else left).append(leaf.path)
     idle += [leaf.path for w in source.wrappers for leaf in w.numbers.values() if leaf.path not in used]
     left += source.unknown
     fresh = [path for path in new if path not in kept]
+    kept = {path: kept[path] for path in new if path in kept}
     report = Restored(kept, fresh, [*left, *idle], list(leaves_by_path(params)))
     _check(function, report, [path for path in fresh if matching.reads(path, list(new))], left, strict)
     return structure.unflatten(new.values()), report
@@ -389,6 +396,7 @@ def back(
     fresh = [path for path in new if path not in kept]
     idle = {*source.idle, *(leaf.path for w in source.wrappers for leaf in w.numbers.values())}
     needed = [path for path in fresh if path not in idle and matching.held(path) < 0]
+    kept = {path: kept[path] for path in new if path in kept}
     report = Restored(kept, fresh, left, list(leaves_by_path(params)))
     _check(function, report, needed, left, strict)
     return structure.unflatten(new.values()), report
@@ -431,6 +439,7 @@ def _check(function: str, report: Restored, needed: list[str], left: list[str], 
     """With `strict`, raise for leaves without a value and for values without a leaf."""
     if not strict or not (needed or left):
         return
+    needed = sorted(needed, key=lambda path: path.endswith(("/age", "/mean_log_decay")))
     expected = f"expected a value for {_listed(needed)}" if needed else "expected only values that have a slot"
     got = f"got {_listed(left)}" if left else "got none"
     fix = "Pass the optimizer that the state is of, or strict=False to keep the slots that fit and drop the rest"

@@ -13,6 +13,7 @@ from gradtx.interop.correspondence import Leaf, Saved, Source, converted
 from gradtx.serialization.restore import Restored
 
 Convert = Mapping[str, Callable[[Any], Any]] | Callable[[str, Any], Any]
+"""The changes of arrays between the layouts of two libraries: by path, or a function of (path, array)."""
 
 
 @checked
@@ -22,7 +23,7 @@ def from_torch(
     state_dict: Any,
     names: Mapping[str, int] | Sequence[str],
     *,
-    convert: Any = None,
+    convert: Convert | None = None,
     step: int | None = None,
     strict: bool = True,
 ) -> tuple[State, Restored]:
@@ -33,9 +34,10 @@ def from_torch(
     imported: the arrays may be tensors on the CPU, or NumPy arrays.
 
     Hyperparameters are not converted: those of `tx` count. PyTorch's form is `amsgrad(correct_first=False)`,
-    `nadam(warmup=True)`, `muon(default=gx.freeze(), axes=(-1, -2))` for kernels (out, in), and for a dampening d
-    `chain(scale(1 − d), add_momentum(β), scale_by_learning_rate(η))`. PyTorch's `weight_decay` in other optimizers than
-    AdamW and Muon is `chain(add_weight_decay(λ), tx)`, and its RAdam divides ε by √(1 − β₂ᵗ).
+    `nadam(warmup=True)` and `muon(axes=(-1, -2))` for kernels (out, in). SGD with a dampening d is
+    `chain(scale(1 − d), add_momentum(β), scale_by_learning_rate(η))`, or `averaged_momentum` if d = β: only its first
+    momentum, which is g, is another. A `weight_decay` of optimizers other than AdamW and Muon is
+    `chain(add_weight_decay(λ), tx)`. RAdam's ε is divided by √(1 − β₂ᵗ): pass a schedule.
 
     Args:
       tx: The optimizer that will use the state: a transformation of gradtx, or a pair (init, update) such as Optax's.
@@ -102,8 +104,9 @@ def _read(params: Any, state_dict: Any, names: Any, convert: Any) -> Source:
                 continue
             if x.ndim or not shapes[path]:
                 x = _changed(path, x, convert)
-            if name == "momentum_buffer" and "ns_steps" in groups.get(i, {}):
-                name = "muon_momentum_buffer"
+            if name == "momentum_buffer":
+                muon, damped = "ns_steps" in groups[i], np.asarray(groups[i].get("dampening", 0)) != 0
+                name = f"{'muon_' if muon else 'damped_' if damped else ''}{name}"
             if name in ("row_var", "col_var"):
                 name, x = _factor(name, x, shapes[path])
             arrays[name, path] = Leaf(place, x)

@@ -172,6 +172,10 @@ WRONG: dict[str, Any] = {  # tx, state_dict, names, arguments, error, message
         *(gx.adam(), {**SAVED, "state": {0: SAVED["state"][0]}}, NAMES, {}, ValueError),
         "expected a value for 'slots/precondition/by/scale_by_ema/mean/kernel'",
     ),
+    "a sum for an average": (
+        *(gx.averaged_momentum(), recorded("sgd")[0], NAMES, {}, ValueError),
+        "expected a value for 'slots/scale_by_ema/mean/bias', .*, got 'state/0/momentum_buffer'",
+    ),
     "an unknown field": (gx.adam(), changed(0, more=np.ones(4)), NAMES, {}, ValueError, "got 'state/0/more'"),
     "an unknown path": (
         gx.adam(),
