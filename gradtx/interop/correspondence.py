@@ -312,7 +312,7 @@ def converted(
             put(path, at, at.value)
         elif path in numbers:
             put(path, numbers[path], numbers[path].value)
-        elif path.endswith("/age") and (ages := matching.ages(path)):
+        elif path.endswith("/age") and describe(new[path]) == "int32[]" and (ages := matching.ages(path)):
             if strict and len({int(leaf.value) for leaf in ages}) > 1:
                 some = ", ".join(f"{leaf.path!r}: {int(leaf.value)}" for leaf in ages[:6])
                 raise ValueError(

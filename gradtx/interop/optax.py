@@ -65,9 +65,8 @@ def from_optax(tx: Any, params: Any, optax_state: Any, *, strict: bool = True) -
 
     Hyperparameters are not converted: those of `tx` count. Nor does a state say which optimizer with these fields it is
     of, such as Adam or AdaMax. `optax.rmsprop` and `optax.adagrad` are `rmsprop` and `adagrad` with `eps_in_sqrt=True`,
-    `optax.adafactor` is `adafactor(min_size=128)`, and `optax.contrib.muon` is `muon(corrected=True)`. In `rmsprop` with
-    momentum, Optax has the learning rate inside the momentum: with a schedule, put `scale_by_learning_rate` before
-    `add_momentum`.
+    `optax.adafactor` is `adafactor(min_size=128)`, and `optax.contrib.muon` is `muon(corrected=True)`. Optax's RMSProp
+    has the learning rate inside its momentum: for a schedule, put `scale_by_learning_rate` before `add_momentum`.
 
     Args:
       tx: The optimizer that will use the state: a transformation of gradtx, or a pair (init, update) such as Optax's.

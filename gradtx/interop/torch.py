@@ -9,6 +9,7 @@ import numpy as np
 from gradtx.core import State, Transformation, leaves_by_path
 from gradtx.core.arguments import checked
 from gradtx.core.errors import said
+from gradtx.core.kinds import integer
 from gradtx.interop.correspondence import Leaf, Saved, Source, converted
 from gradtx.serialization.restore import Restored
 
@@ -57,8 +58,8 @@ def from_torch(
 
     Raises:
       ValueError: With `strict`, a leaf would be fresh or dropped, as with another optimizer, or parameters that share
-        an average have different numbers of updates. Always: `names` has an unknown path or index, or an array has
-        another shape. The message has the paths.
+        an average have different numbers of updates. Always: `names` has an unknown path or index, an array has
+        another shape, or `step` is below 0. The message has the paths.
       TypeError: `tx` is not a transformation, or `state_dict`, `names` or `convert` is of another type.
 
     >>> import gradtx as gx, jax.numpy as jnp, numpy as np
@@ -72,6 +73,7 @@ def from_torch(
     Array([[1., 2.]], dtype=float32)
     """
     tx = Transformation.coerce("from_torch: tx", tx)
+    step = None if step is None else integer(0).convert("from_torch: step", step)
     source = _read(params, state_dict, names, convert)
     fix = ": convert={'path': np.transpose} transposes the arrays of a parameter, and names says whose they are"
     return converted("from_torch", tx, params, source, strict, step, fix)

@@ -118,7 +118,7 @@ def params_of(x=jnp.asarray):
     return jax.tree.map(x, START)
 
 
-def run(tx, params, state, first, last):
+def run(tx: Any, params: Any, state: Any, first: int, last: int) -> Any:
     """The updates at some of the gradients, the parameters and the state after them."""
 
     def step(carry, g):
@@ -201,7 +201,7 @@ def test_the_forms_of_files(form, tmp_path):
 
 
 def test_a_file_needs_no_optax(tmp_path):
-    theirs = optax.adamw(1e-3)
+    theirs: Any = optax.adamw(1e-3)
     _, saved = theirs.update({"w": jnp.ones(2)}, theirs.init({"w": jnp.ones(2)}), {"w": jnp.ones(2)})
     np.savez(tmp_path / "state.npz", **leaves_by_path(saved))
     code = (
@@ -234,7 +234,7 @@ TREES: dict[str, Any] = {
 @pytest.mark.parametrize("params", TREES.values(), ids=TREES)
 def test_parameters_of_any_structure(params, form, tmp_path):
     tx, theirs = gx.sgd(RATE, 0.9), optax.sgd(rate, 0.9)
-    _, saved = theirs.update(params, theirs.init(params))
+    saved: Any = theirs.update(params, theirs.init(params))[1]
     state, report = gx.from_optax(tx, params, FORMS[form](saved, tmp_path))
     _, expected = tx.update(params, tx.init(params))
     assert jax.tree.all(jax.tree.map(jnp.array_equal, state, expected))
@@ -248,7 +248,7 @@ SMALL = {"w": jnp.ones(3)}
 ONES = {"w": jnp.ones(3)}
 
 
-def after(tx, steps, gradients=ONES):
+def after(tx: Any, steps: int, gradients: Any = ONES) -> Any:
     state = tx.init(SMALL)
     for _ in range(steps):
         _, state = tx.update(gradients, state, SMALL)
@@ -280,7 +280,7 @@ def test_skipped_updates():
 
 
 def test_an_average_that_is_younger_than_the_schedule():
-    theirs = optax.adam(rate)
+    theirs: Any = optax.adam(rate)
     saved = after(theirs, 5)
     saved = (optax.adam(0.1).init(SMALL)[0], saved[1])
     state, _ = gx.from_optax(gx.adam(RATE), SMALL, saved)
@@ -307,13 +307,13 @@ def test_the_report_is_a_table():
     _, report = gx.from_optax(gx.sgd(RATE, 0.9), SMALL, after(optax.sgd(rate, 0.9), 2))
     assert str(report).splitlines() == [
         "slot                         saved as  kept",
-        "slots/add_momentum/velocity  0/trace   1",
         "step                         1/count   1",
+        "slots/add_momentum/velocity  0/trace   1",
     ]
 
 
 def test_both_ways_within_16_bits():
-    theirs = optax.adam(0.1, mu_dtype=jnp.bfloat16)
+    theirs: Any = optax.adam(0.1, mu_dtype=jnp.bfloat16)
     saved = after(theirs, 3)
     state, _ = gx.from_optax(gx.adam(0.1), SMALL, saved)
     assert state.slots["precondition"]["direction"]["scale_by_ema"]["mean"]["w"].dtype == jnp.float32
@@ -324,7 +324,7 @@ def test_it_is_placed_as_by_init_and_shares_no_memory():
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
     params = {"w": jax.device_put(jnp.ones((8, 2)), NamedSharding(mesh, PartitionSpec("x"))), "b": jnp.ones(2)}
     tx, theirs = gx.sgd(RATE, 0.9), optax.sgd(rate, 0.9)
-    _, saved = theirs.update(params, theirs.init(params))
+    saved: Any = theirs.update(params, theirs.init(params))[1]
     state, _ = gx.from_optax(tx, params, jax.tree.map(np.asarray, saved))
     for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(tx.init(params))):
         assert x.sharding == y.sharding

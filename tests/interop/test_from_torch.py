@@ -204,6 +204,10 @@ WRONG: dict[str, Any] = {  # tx, state_dict, names, arguments, error, message
         r"'state/0/exp_avg': expected an array of NumPy, got tensor\(1.\): tensor.detach",
     ),
     "objects": (gx.adam(), changed(0, exp_avg="a"), NAMES, {}, TypeError, "expected an array of numbers, got 'a'"),
+    "a step below 0": (
+        *(gx.adam(), SAVED, NAMES, {"step": -1}, ValueError),
+        "step must be an integer, 0 or more, got -1",
+    ),
     "convert": (
         gx.adam(),
         SAVED,
