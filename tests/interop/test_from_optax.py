@@ -282,7 +282,7 @@ def test_skipped_updates():
 def test_an_average_that_is_younger_than_the_schedule():
     theirs: Any = optax.adam(rate)
     saved = after(theirs, 5)
-    saved = (optax.adam(0.1).init(SMALL)[0], saved[1])
+    saved = (after(optax.adam(0.1), 0)[0], saved[1])
     state, _ = gx.from_optax(gx.adam(RATE), SMALL, saved)
     assert state.step == 5 and state.slots["precondition"]["by"]["bias_correction"]["age"] == 0
     back, _ = gx.to_optax(gx.adam(RATE), SMALL, state, theirs)
