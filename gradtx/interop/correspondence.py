@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from gradtx.combinators import chain, precondition
@@ -71,6 +72,20 @@ class Leaf(NamedTuple):
 
     path: str
     value: Any
+
+
+def count(place: str, path: str, value: Any) -> Leaf:
+    """A leaf that counts updates. `place` is the function, for errors."""
+    if isinstance(value, Tracer):
+        raise TypeError(f"{place}: {path!r} is traced: convert the state outside of jax.jit and jax.vmap")
+    live(f"{place}: {path!r}", value)
+    x = np.asarray(value)
+    if x.shape or x.dtype.kind not in "iuf" or not 0 <= x < 2**31:
+        got = describe(x) if x.shape or x.dtype.kind not in "iuf" else x
+        raise ValueError(
+            f"{place}: {path!r}: expected a number of updates, got {got}: convert each member of an ensemble by itself"
+        )
+    return Leaf(path, x)
 
 
 class Saved(NamedTuple):
@@ -364,11 +379,13 @@ def back(
         place = f"{function}: {path!r} for {leaf.path!r}"
         kept[leaf.path], new[leaf.path] = path, _placed(place, value, new[leaf.path])
 
+    for clock in matching.clocks:
+        count(function, clock, ours[clock])
     for one in source.saved:
         averages = [path for path, match in matching.matches.items() if match.saved is one]
-        count = _age_of(averages[0], ages) if averages else None
+        age = _age_of(averages[0], ages) if averages else None
         for leaf in one.counts.values():
-            path = count or matching.governing(one.around)
+            path = age or matching.governing(one.around)
             put(leaf, path, ours[path])
     numbers = matching.numbers()
     for path, leaf in numbers.items():

@@ -13,7 +13,7 @@ from gradtx.core.arguments import checked
 from gradtx.core.checks import check_state
 from gradtx.core.errors import said
 from gradtx.core.transformation import TransformationLike
-from gradtx.interop.correspondence import Leaf, Saved, Source, Wrapper, back, converted
+from gradtx.interop.correspondence import Leaf, Saved, Source, Wrapper, back, converted, count
 from gradtx.serialization.restore import Restored
 
 
@@ -81,7 +81,7 @@ def from_optax(tx: Any, params: Any, optax_state: Any, *, strict: bool = True) -
     Raises:
       ValueError: With `strict`, a leaf would be fresh or dropped, as with another optimizer. Always: an array has
         another shape. The message has the paths.
-      TypeError: `tx` is not a transformation, or `optax_state` is a state of gradtx.
+      TypeError: `tx` is not a transformation, `optax_state` is a state of gradtx, or its counts are traced.
 
     >>> import gradtx as gx, optax, jax.numpy as jnp
     >>> params, theirs = {"w": jnp.ones(2)}, optax.adamw(0.1)
@@ -102,7 +102,7 @@ def from_optax(tx: Any, params: Any, optax_state: Any, *, strict: bool = True) -
         raise TypeError(
             "from_optax: expected a state of Optax, got a State of gradtx: use gx.restore(tx, params, state)"
         )
-    return converted("from_optax", tx, params, _read(optax_state, params), strict)
+    return converted("from_optax", tx, params, _read("from_optax", optax_state, params), strict)
 
 
 @checked
@@ -136,7 +136,7 @@ def to_optax(tx: Any, params: Any, state: State, optax_tx: Any, *, strict: bool 
     if not hasattr(optax_tx, "init"):
         raise TypeError(f"to_optax: optax_tx must be a transformation of Optax, got {said(optax_tx)}")
     template = optax_tx.init(params)
-    return back("to_optax", tx, params, state, template, _read(template, params), strict)
+    return back("to_optax", tx, params, state, template, _read("to_optax", template, params), strict)
 
 
 # The fields of Optax's states: the trees like the parameters, and the count. A file has no other names.
@@ -155,7 +155,8 @@ IF_FINITE = {"notfinite_count", "last_finite", "total_notfinite", "inner_state"}
 class _Reader:
     """Reader of a state, live or as nested dicts, into records."""
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, function: str, params: Any) -> None:
+        self.function = function
         flat = tree_flatten_with_path(params)[0]
         self.shapes = {path_of(path): jnp.shape(leaf) for path, leaf in flat}
         self.boxed = {keystr(path, simple=True, separator="/"): path_of(path) for path, _ in flat}
@@ -179,10 +180,11 @@ class _Reader:
             self.source.saved.append(Saved(named, {}, around))
             self.idle(fields.get("skip_state", ()), f"{place}skip_state/")
         elif set(fields) >= IF_FINITE:
-            numbers = ("notfinite_count", "total_notfinite", "last_finite")
+            numbers = ("notfinite_count", "total_notfinite")
             self.wrapper("skip_nonfinite", fields, place, around, "inner_state", numbers)
+            self.source.idle.append(f"{place}last_finite")
         elif set(fields) >= HYPERPARAMETERS:
-            self.source.saved.append(Saved({}, {None: Leaf(f"{place}count", fields["count"])}, around))
+            self.source.saved.append(Saved({}, self.counts(fields, place), around))
             self.idle(fields["hyperparams"], f"{place}hyperparams/")
             self.state(fields.get("hyperparams_states", {}), f"{place}hyperparams_states/", around)
             self.state(fields["inner_state"], f"{place}inner_state/", around)
@@ -227,11 +229,13 @@ class _Reader:
         self.source.idle.extend(idle)
         if "ns_coeffs" in fields:
             self.idle(fields["ns_coeffs"], f"{place}ns_coeffs/")
-        counts: dict[str | None, Leaf] = {None: Leaf(f"{place}count", fields["count"])} if "count" in fields else {}
-        return Saved(arrays, counts, around)
+        return Saved(arrays, self.counts(fields, place), around)
+
+    def counts(self, fields: dict[str, Any], place: str) -> dict[str | None, Leaf]:
+        return {None: count(self.function, f"{place}count", fields["count"])} if "count" in fields else {}
 
     def wrapper(self, kind: str, fields: Any, place: str, around: Any, inner: str, numbers: tuple[str, ...]) -> None:
-        leaves = {name: Leaf(f"{place}{name}", fields[name]) for name in numbers}
+        leaves = {name: count(self.function, f"{place}{name}", fields[name]) for name in numbers}
         self.source.wrappers.append(Wrapper(place, kind, leaves, around))
         self.state(fields[inner], f"{place}{inner}/", (*around, place))
 
@@ -239,12 +243,12 @@ class _Reader:
         self.source.idle.extend(f"{place}{leaf.path}".rstrip("/") for leaf in self.leaves(tree).values())
 
 
-def _read(state: Any, params: Any) -> Source:
+def _read(function: str, state: Any, params: Any) -> Source:
     if isinstance(state, Mapping):
         state = dict(state)
         if any("/" in str(key) for key in state) and not any(_fields(node) is not None for node in state.values()):
             state = _nested(state)
-    reader = _Reader(params)
+    reader = _Reader(function, params)
     reader.state(state, "", ())
     return reader.source
 

@@ -10,7 +10,7 @@ from gradtx.core import State, Transformation, leaves_by_path
 from gradtx.core.arguments import checked
 from gradtx.core.errors import said
 from gradtx.core.kinds import integer
-from gradtx.interop.correspondence import Leaf, Saved, Source, converted
+from gradtx.interop.correspondence import Leaf, Saved, Source, converted, count
 from gradtx.serialization.restore import Restored
 
 Convert = Mapping[str, Callable[[Any], Any]] | Callable[[str, Any], Any]
@@ -102,7 +102,7 @@ def _read(params: Any, state_dict: Any, names: Any, convert: Any) -> Source:
             path = paths[i]
             x = _array(place, value)
             if name == "step":
-                counts[path] = Leaf(place, x)
+                counts[path] = count("from_torch", place, x)
                 continue
             if x.ndim or not shapes[path]:
                 x = _changed(path, x, convert)

@@ -364,6 +364,14 @@ WRONG: dict[str, Any] = {  # tx, saved, message
         *(gx.rmsprop(RATE, momentum=0.9), optax.rmsprop(0.1, momentum=0.9).init(SMALL)),
         "'2/trace/w' for '.*velocity/w': expected a constant learning rate above 0, got cosine.*: put scale",
     ),
+    "an ensemble": (
+        *(gx.adam(), jax.vmap(optax.adam(0.1).init)({"w": jnp.ones((2, 3))})),
+        r"'0/count': expected a number of updates, got int32\[2\]: convert each member",
+    ),
+    "a count below 0": (
+        *(gx.adam(), {"0": {**ADAM[0]._asdict(), "count": np.int32(-1)}}),
+        "'0/count': expected a number of updates, got -1",
+    ),
     "an unknown state": (gx.adam(), optax.contrib.prodigy().init(SMALL), "expected a value for .*, got '.*exp_avg/w'"),
     "another tree": (gx.adam(), {"params": {"w": np.ones(3)}}, "expected a value for .*, got 'params/w'"),
     "a donated array": (gx.sgd(0.1, 0.9), "donated", "'0/trace/w' for '.*' was donated to an earlier step"),
@@ -394,6 +402,14 @@ def test_errors_of_to_optax():
         TypeError, match=r"^from_optax: expected a state of Optax, got a State of gradtx: use gx.restore"
     ):
         gx.from_optax(gx.adam(), SMALL, state)
+
+
+def test_within_a_compiled_function():
+    state = after(gx.adam(), 1)
+    with pytest.raises(TypeError, match=r"^from_optax: '0/count' is traced: convert the state outside of jax.jit"):
+        jax.jit(lambda saved: gx.from_optax(gx.adam(), SMALL, saved)[0])(ADAM)
+    with pytest.raises(TypeError, match=r"^to_optax: '.*' is traced: convert the state outside of jax.jit"):
+        jax.jit(lambda state: gx.to_optax(gx.adam(), SMALL, state, optax.adam(0.1))[0])(state)
 
 
 def test_without_strict_it_keeps_what_fits():
