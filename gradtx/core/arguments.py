@@ -27,7 +27,7 @@ def checked(function: Function) -> Function:
     """
     hints = function.__annotations__.items()
     hinted = {n: x for n, x in hints if x is bool or callable_of(x)}
-    names = function.__code__.co_varnames if hinted else ()
+    names = function.__code__.co_varnames[: function.__code__.co_argcount] if hinted else ()
     place = _place(function)
 
     @functools.wraps(function)
