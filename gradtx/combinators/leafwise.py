@@ -6,12 +6,13 @@ from zlib import crc32
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 from jax.tree_util import tree_flatten_with_path
 
 from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Part, Slots, Transformation, init_slots, path_of, run
 from gradtx.core.kinds import CountOrZero
-from gradtx.core.trees import Owned, differentiable, is_leaf, is_none
+from gradtx.core.trees import Owned, differentiable, is_leaf, is_none, sharded
 from gradtx.pieces.extra import one_key
 
 
@@ -136,16 +137,31 @@ class rowwise(Separate):
                 f"rowwise: the leaf {path!r} of shape {jnp.shape(param)} has no axis {self.axis} "
                 "and so no rows: give it to another transformation by partition"
             )
-        slots = jax.vmap(lambda row: init_slots(self.inner, row), self.axis)(jnp.asarray(param))
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, self._axis(x)), slots)
+
+        @jax.jit  # in which `sharded` works
+        def start(param):
+            others = [axis for axis in range(param.ndim) if axis != self.axis]
+            rows = jnp.sum(jnp.real(param), others)
+            slots = jax.vmap(lambda row: init_slots(self.inner, row), self.axis)(param)
+            return jax.tree.map(lambda x: sharded(jnp.moveaxis(x, 0, self._axis(x)), rows), slots)
+
+        return start(jnp.asarray(param))
 
     def update_one(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         def update(i, g, p, own):
             return run(self.inner, g, own, _with_key(self, context, i)._replace(params=p))
 
-        axes, rows = jax.tree.map(self._axis, slots), jnp.arange(g.shape[self.axis])
+        spec = jax.typeof(g).sharding.spec[self.axis]
+
+        def as_rows(x: Array, axis: int) -> Array:
+            """Shard the rows of a slot as those of the leaf, which `vmap` needs on a mesh of explicit axes."""
+            own = jax.typeof(x).sharding.spec
+            return x if own[axis] == spec else jax.reshard(x, PartitionSpec(*own[:axis], spec, *own[axis + 1 :]))
+
+        axes = jax.tree.map(self._axis, slots)
+        numbers, own = as_rows(jnp.arange(g.shape[self.axis]), 0), jax.tree.map(as_rows, slots, axes)
         of_params = None if context.params is None else self.axis
-        return jax.vmap(update, (0, self.axis, of_params, axes), (self.axis, axes))(rows, g, context.params, slots)
+        return jax.vmap(update, (0, self.axis, of_params, axes), (self.axis, axes))(numbers, g, context.params, own)
 
     def _axis(self, slot: Array) -> int:
         """The axis of a slot along which the rows are stacked; a slot may have fewer axes than its leaf."""

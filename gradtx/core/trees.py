@@ -152,6 +152,8 @@ def sharded(slot: Any, param: Any) -> Any:
     if not isinstance(param, Tracer) or slot.shape != param.shape:
         return slot  # outside jit, `zeros_like` has done it
     sharding = jax.typeof(param).sharding
+    if sharding.mesh.empty and not jax.typeof(slot).sharding.mesh.empty:
+        return slot  # of a shape without a sharding, in `eval_shape` with a mesh in the context
     slot = slot if jax.typeof(slot).sharding == sharding else jax.reshard(slot, sharding)
     # XLA shards the result of an operation as its operands, provided that it cannot fold the operation.
     param = lax.stop_gradient(param)
