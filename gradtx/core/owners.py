@@ -23,6 +23,7 @@ from gradtx.core.trees import Owned, Owner, differentiable, leaves_by_path
 SIZES: tuple[Callable[[int, int], int], ...] = (
     lambda n, r: n * (r + 2),
     lambda n, r: n + r + 1,
+    lambda n, r: max(n - r - 1, 0),
     lambda n, r: n,
 )
 TRUE = len(SIZES) - 1

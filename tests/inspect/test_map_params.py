@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from cases import ALL
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -17,11 +18,6 @@ each_tx = pytest.mark.parametrize("tx", [pytest.param(case.tx, id=name) for name
 
 def of_real_numbers(tx):
     return any(isinstance(piece, (gx.orthogonalize, gx.scale_by_shape)) for piece in walk(tx))
-
-
-def of_few_axes(tx):
-    """A leaf without the axes of a part of `reduced` is refused."""
-    return "over='rows', blocks" in repr(tx)
 
 
 def params_for(tx):
@@ -86,3 +82,141 @@ def test_the_state_of_shapes_is_that_of_arrays_with_the_shardings_of_the_paramet
         whole = owner and slot.ndim >= params[owner[0]].ndim
         if whole or axis_type is AxisType.Explicit:  # XLA chooses where the parameter's axes are reduced
             assert slot.sharding.is_equivalent_to(have[path].sharding, slot.ndim), (path, slot, have[path].sharding)
+
+
+@each_tx
+def test_the_state_of_shapes_has_the_shapes_of_any_tree(tx):
+    """Without shardings, and with leaves that have no slots."""
+    params = {"list": [params_for(tx), None], "n": jax.ShapeDtypeStruct((3,), "int32")}
+    if "'w'" not in repr(tx):
+        assert types(tx.init(params)) == types(jax.eval_shape(tx.init, params))
+
+
+def test_shardings_of_one_device_and_of_none():
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[3])
+    params = {
+        "w": jax.ShapeDtypeStruct((4, 2), "float32", sharding=here),
+        "b": jax.ShapeDtypeStruct((4,), "float32", sharding=here),
+    }
+    assert all(x.sharding == here for x in jax.tree.leaves(gx.adafactor().init(params)))
+    params["b"] = jax.ShapeDtypeStruct((4,), "float32")
+    state = gx.adam().init(params)
+    mean = state.slots["precondition"]["by"]["scale_by_ema"]["mean"]
+    assert (mean["w"].sharding, mean["b"].sharding) == (here, None)
+
+
+def test_a_parameter_and_its_slots_have_one_kind_of_memory():
+    mesh = jax.make_mesh((2,), ("x",))
+    host = NamedSharding(mesh, PartitionSpec("x"), memory_kind="pinned_host")
+    state = gx.factored(gx.scale_by_ema()).init(jax.ShapeDtypeStruct((4, 2), "float32", sharding=host))
+    kept = {path: x.sharding for path, x in leaves_by_path(state.slots).items()}
+    assert {x.memory_kind for x in kept.values()} == {"pinned_host"}
+    assert sorted(str(x.spec) for x in kept.values()) == sorted(str(PartitionSpec(x)) for x in ("x", None))
+
+
+class grams(gx.PerLeaf):
+    """Slots that equal sizes cannot tell apart, and that a piece keeps by the size of the leaf."""
+
+    at_most: int = 8
+
+    def init_leaf(self, param):
+        left, right = (jnp.zeros((n, n)) for n in param.shape)
+        return {"left": left if param.shape[0] <= self.at_most else jnp.zeros(()), "right": right}
+
+
+def test_sizes_at_which_a_piece_decides_otherwise():
+    params = {name: jnp.zeros((n, n)) for name, n in {"small": 3, "last": 8, "large": 9}.items()}
+    for at_most in (8, 9):
+        tx = grams(at_most)
+        state = tx.init(params)
+        out = gx.map_params(lambda slot, p, axes: axes if slot.ndim else (), tx, state, params)
+        slots = out.slots["grams"]
+        assert slots["right"] == dict.fromkeys(params, (1, 1))
+        assert slots["left"] == {name: (0, 0) if p.shape[0] <= at_most else () for name, p in params.items()}
+    factored = gx.factored(gx.scale_by_ema(), min_size=8)
+    params = {"below": jnp.zeros((7, 7)), "half": jnp.zeros((4, 8)), "square": jnp.zeros((8, 8))}
+    out = gx.map_params(lambda slot, p, axes: str(axes), factored, factored.init(params), params).slots["factored"]
+    mean = {name: part["scale_by_ema"]["mean"] for name, part in out.items()}
+    assert mean == {
+        "rows": {"below": None, "half": None, "square": "(0,)"},
+        "columns": {"below": None, "half": None, "square": "(1,)"},
+        "whole": {"below": "(0, 1)", "half": "(0, 1)", "square": None},
+    }
+
+
+def test_groups_by_size_see_the_sizes_of_the_parameters():
+    def vocabulary(path, leaf):
+        return leaf.shape[0] == 6
+
+    tx = gx.partition({vocabulary: gx.factored(gx.scale_by_ema())}, default=gx.scale_by_ema())
+    params = {"embedding": jnp.zeros((6, 6)), "kernel": jnp.zeros((5, 6))}
+    state = tx.init(params)
+    assert found(tx, params, state) == {
+        "step": [None],
+        "slots/partition/default/scale_by_ema/mean/kernel": [("kernel", (0, 1))],
+        "slots/partition/vocabulary/factored/columns/scale_by_ema/mean/embedding": [("embedding", (1,))],
+        "slots/partition/vocabulary/factored/rows/scale_by_ema/mean/embedding": [("embedding", (0,))],
+    }
+
+
+def test_blocks_of_rows_are_not_rows():
+    tx, params = gx.reduced(gx.running_sum(), "rows", blocks=2), {"w": jnp.zeros((4, 2)), "v": jnp.zeros((2, 2))}
+    assert [x[0][1] for x in found(tx, params, tx.init(params)).values() if x[0]] == [(None,), (None,)]
+
+
+@pytest.mark.promotes("Optax's arithmetic")
+def test_optaxs_own_states_and_those_that_hold_gradtxs():
+    params = {"w": jnp.ones((4, 4)), "b": jnp.ones(4)}
+    for tx in (
+        optax.chain(optax.clip(1.0), optax.adam(1e-3)),
+        optax.chain(optax.clip(1.0), gx.adam(1e-3)),
+        optax.chain(gx.as_optax(gx.adam(1e-3))),
+        optax.masked(gx.adam(1e-3), {"w": True, "b": True}),
+    ):
+        state = tx.init(params)
+        out = gx.map_params(lambda slot, p, axes: slot + p, tx, state, params)
+        assert jax.tree.structure(out) == jax.tree.structure(state)
+        assert sum(float(x.sum()) for x in jax.tree.leaves(out)) == 2 * 20
+    tx = optax.adafactor(1e-3, min_dim_size_to_factor=2)
+    axes = gx.map_params(lambda slot, p, axes: str(axes), tx, tx.init(params), params, other=lambda x: None)
+    assert sorted(jax.tree.leaves(axes)) == sorted(["(None,)", "(0,)", "(None,)", "(1,)", "(0,)", "(None,)"])
+
+
+@pytest.mark.promotes("Optax's arithmetic")
+def test_optaxs_map_says_what_to_call():
+    params = {"w": jnp.ones((4, 4))}
+    for tx in (
+        gx.adam(),
+        optax.chain(gx.adam(), optax.scale(1.0)),
+        gx.partition({"w": gx.sgd(0.1)}),
+        gx.as_optax(gx.muon()),
+    ):
+        with pytest.raises(TypeError, match=r"^optax.tree_map_params expected .*: call gx.map_params\(f, tx, state"):
+            optax.tree_map_params(tx, lambda x: x, tx.init(params))
+    tx = optax.chain(gx.clip(1.0), optax.adam(1e-3))
+    state = optax.tree_map_params(tx, lambda x: x + 1, tx.init(params))
+    assert (state[1][0].mu["w"] == 1).all()
+
+
+def test_what_map_params_refuses():
+    tx, params = gx.adam(), {"w": jnp.ones((4, 4))}
+    state, axes = tx.init(params), lambda slot, p, axes: axes
+    for wrong, words in (
+        (
+            lambda: gx.map_params(axes, tx, gx.sgd(0.1).init(params), params),
+            "^map_params: state must be the state of tx",
+        ),
+        (lambda: gx.map_params(axes, tx, state, {"w": jnp.ones((2, 2))}), r"of shape \(4, 4\) where .* \(2, 2\)"),
+        (
+            lambda: gx.map_params(axes, tx, state, params, {"v": 1}),
+            r"^map_params: rest\[0\] must be a tree like params",
+        ),
+    ):
+        with pytest.raises(ValueError, match=words):
+            wrong()
+    with pytest.raises(TypeError, match=r"^map_params: tx must be a transformation"):
+        gx.map_params(axes, "adam", state, params)
+    with pytest.raises(TypeError, match=r"^params\['w'\] is 'x'"):
+        gx.map_params(axes, tx, state, {"w": "x"})
+    with pytest.raises(TypeError, match=r"^map_params: other must be a function"):
+        gx.map_params(axes, tx, state, params, other=1)
