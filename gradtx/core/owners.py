@@ -39,8 +39,7 @@ class Slot(NamedTuple):
 
 def slots_of(init: Callable[[Any], Any], params: Any) -> tuple[list[Slot], Any]:
     """Return the arrays of the state `init(params)` and its structure. Only shapes are computed."""
-    for path, p in leaves_by_path(params).items():
-        differentiable(place("params", path), p)
+    _check(params)
     leaves, tree = jax.tree.flatten(params)
     shapes: list[tuple[int, ...]] = [jnp.shape(p) for p in leaves]
 
@@ -78,6 +77,11 @@ def slots_of(init: Callable[[Any], Any], params: Any) -> tuple[list[Slot], Any]:
 
     bare = jax.tree.map(_content, state, is_leaf=lambda x: isinstance(x, Owned))
     return [slot(path, x) for path, x in slots.items()], jax.tree.structure(bare)
+
+
+def _check(params: Any) -> None:
+    for path, p in leaves_by_path(params).items():
+        differentiable(place("params", path), p)
 
 
 def _content(x: Any) -> Any:
@@ -120,8 +124,10 @@ def refuse_placeholder(init: Callable[[Any], Any], params: Any) -> None:
 
 def structs_of(init: Callable[[Any], Any], params: Any) -> Any:
     """Return the state `init(params)` as structs, each sharded as its parameter over the axes that it has."""
-    leaves = jax.tree.leaves(params)
-    shardings = [getattr(p, "sharding", None) for p in leaves]
+    shardings = [getattr(p, "sharding", None) for p in jax.tree.leaves(params)]
+    if all(sharding is None for sharding in shardings):
+        _check(params)
+        return jax.eval_shape(init, params)
     meshes = {x.mesh: NamedSharding(x.mesh, PartitionSpec()) for x in shardings if isinstance(x, NamedSharding)}
     several = {*meshes.values(), *(x for x in shardings if isinstance(x, SingleDeviceSharding))}
     replicated = several.pop() if len(several) == 1 else None  # of what belongs to no parameter
