@@ -1,5 +1,7 @@
 """The owner and the axes of every slot, and the state of shapes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -41,7 +43,7 @@ def test_the_owner_and_the_axes_are_those_that_change_with_the_parameter(tx):
     params = params_for(tx)
     state = jax.eval_shape(tx.init, params)
     got, shapes = found(tx, params, state), {path: x.shape for path, x in leaves_by_path(state).items()}
-    expected = {path: [None] for path in shapes}
+    expected: dict[str, list[Any]] = {path: [None] for path in shapes}
     for name, p in params.items():
         without = jax.eval_shape(tx.init, params | {name: jax.ShapeDtypeStruct(p.shape, "int32")})
         for path in shapes.keys() - leaves_by_path(without):
@@ -144,6 +146,13 @@ def test_sizes_at_which_a_piece_decides_otherwise():
     }
 
 
+def test_an_axis_of_the_mesh_is_used_once():
+    sharding = NamedSharding(jax.make_mesh((2, 2), ("x", "y")), PartitionSpec("x", "y"))
+    slots = grams().init(jax.ShapeDtypeStruct((4, 4), "float32", sharding=sharding)).slots["grams"]
+    assert slots["left"].sharding.spec == PartitionSpec("x", None)
+    assert slots["right"].sharding.spec == PartitionSpec("y", None)
+
+
 def test_groups_by_size_see_the_sizes_of_the_parameters():
     def vocabulary(path, leaf):
         return leaf.shape[0] == 6
@@ -194,7 +203,7 @@ def test_optaxs_map_says_what_to_call():
         with pytest.raises(TypeError, match=r"^optax.tree_map_params expected .*: call gx.map_params\(f, tx, state"):
             optax.tree_map_params(tx, lambda x: x, tx.init(params))
     tx = optax.chain(gx.clip(1.0), optax.adam(1e-3))
-    state = optax.tree_map_params(tx, lambda x: x + 1, tx.init(params))
+    state: Any = optax.tree_map_params(tx, lambda x: x + 1, tx.init(params))
     assert (state[1][0].mu["w"] == 1).all()
 
 
@@ -215,8 +224,8 @@ def test_what_map_params_refuses():
         with pytest.raises(ValueError, match=words):
             wrong()
     with pytest.raises(TypeError, match=r"^map_params: tx must be a transformation"):
-        gx.map_params(axes, "adam", state, params)
+        gx.map_params(axes, "adam", state, params)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"^params\['w'\] is 'x'"):
         gx.map_params(axes, tx, state, {"w": "x"})
     with pytest.raises(TypeError, match=r"^map_params: other must be a function"):
-        gx.map_params(axes, tx, state, params, other=1)
+        gx.map_params(axes, tx, state, params, other=1)  # pyright: ignore[reportArgumentType]
