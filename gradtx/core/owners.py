@@ -97,9 +97,7 @@ def _axes(slot: list[tuple[int, int]], param: list[tuple[int, int]]) -> tuple[in
 
     def axis(i: int, sizes: tuple[int, int]) -> int | None:
         found = [r for r, own in enumerate(param) if own == sizes]
-        if i in found and len(slot) >= len(
-            param
-        ):  # several only where the sizes are 0, or decide which slots there are
+        if i in found and len(slot) >= len(param):  # several are found where sizes are 0, or true because they decide
             return i
         return found[0] if len(found) == 1 else None
 
