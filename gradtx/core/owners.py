@@ -18,11 +18,10 @@ from gradtx.core.errors import place
 from gradtx.core.trees import Owned, Owner, differentiable, leaves_by_path
 
 # Other sizes of axis r of size n, which differ for each axis. A piece may decide by sizes which slots a leaf has, as
-# `factored` does by `min_size`: where it decides otherwise, the next sizes are tried, and at last the true ones.
+# `factored` does by `min_size`: where it decides otherwise, smaller sizes are tried, and at last the true ones.
 # Multiples are first: the blocks of `reduced` divide them.
 SIZES: tuple[Callable[[int, int], int], ...] = (
     lambda n, r: n * (r + 2),
-    lambda n, r: n + r + 1,
     lambda n, r: max(n - r - 1, 0),
     lambda n, r: n,
 )

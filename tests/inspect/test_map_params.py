@@ -146,6 +146,26 @@ def test_sizes_at_which_a_piece_decides_otherwise():
     }
 
 
+def test_sizes_that_a_piece_knows_exactly():
+    """A slot of the whole shape is known; which of two equal axes a smaller one has is not, and is not guessed."""
+
+    class known(gx.PerLeaf):
+        refuses: bool = False
+
+        def init_leaf(self, param):
+            if self.refuses and param.shape not in ((4, 4), (4, 2)):
+                raise ValueError("another size")
+            whole = param if param.shape == (4, 4) else jnp.zeros(())
+            return {"whole": jnp.zeros_like(whole), "columns": jnp.sum(param, 0) if whole.ndim else param}
+
+    params = {"w": jnp.zeros((4, 4)), "v": jnp.zeros((4, 2))}
+    for refuses in (False, True):
+        tx = known(refuses)
+        axes = gx.map_params(lambda slot, p, axes: axes, tx, tx.init(params), params).slots["known"]
+        assert axes["whole"] == {"w": (0, 1), "v": ()}
+        assert axes["columns"] == {"w": (None,), "v": (0, 1)}
+
+
 def test_an_axis_of_the_mesh_is_used_once():
     sharding = NamedSharding(jax.make_mesh((2, 2), ("x", "y")), PartitionSpec("x", "y"))
     slots = grams().init(jax.ShapeDtypeStruct((4, 4), "float32", sharding=sharding)).slots["grams"]
