@@ -32,6 +32,7 @@ SAMPLED = {
     "test_contract": 10,
     "test_formula": 6,
     "test_hyperparameters": 9,
+    "test_map_params": 6,
     "test_states": 9,
     "test_sweep": 6,
     "test_training": 8,

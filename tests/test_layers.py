@@ -42,6 +42,7 @@ CORE = [
     "checks",
     "apply",
     "where",
+    "owners",
     "root",
     "transformation",
     "__init__",

@@ -5,7 +5,7 @@ from gradtx.combinators.blend import blend, cautious
 from gradtx.combinators.chain import add, chain, multiply
 from gradtx.combinators.distances import dadapt_distance, dog_distance, prodigy_distance
 from gradtx.combinators.graft import graft, project_if_orthogonal
-from gradtx.combinators.leafwise import leafwise
+from gradtx.combinators.leafwise import leafwise, rowwise
 from gradtx.combinators.momo import momo_step
 from gradtx.combinators.monitor import measurements, monitor
 from gradtx.combinators.partition import freeze, masked, partition
@@ -36,6 +36,7 @@ __all__ = [
     "project_if_orthogonal",
     "reduced",
     "rms",
+    "rowwise",
     "scale_by_rms",
 ]
 

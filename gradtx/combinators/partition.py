@@ -17,7 +17,7 @@ from gradtx.core.arguments import function_of, sequence
 from gradtx.core.checks import FUNCTIONS
 from gradtx.core.errors import said
 from gradtx.core.transformation import TransformationLike
-from gradtx.core.trees import differentiable, is_none
+from gradtx.core.trees import Owned, differentiable, is_leaf
 from gradtx.core.where import Paths, Where, chooser, within
 from gradtx.pieces.elementwise import identity
 
@@ -47,10 +47,12 @@ class Leaf:
 
 
 def _leaf(path: str, leaf: Any) -> Leaf | None:
+    leaf, owner = (leaf.content, leaf.owner) if isinstance(leaf, Owned) else (leaf, None)
     if leaf is None or not differentiable(f"params[{path!r}]", leaf):
         return None
+    shape = owner.shape if owner else jnp.shape(leaf)
     pairs = jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.complexfloating)
-    return Leaf((*jnp.shape(leaf), 2) if pairs else jnp.shape(leaf))
+    return Leaf((*shape, 2) if pairs else shape)
 
 
 class Cut(NamedTuple):
@@ -82,7 +84,7 @@ def cut(place: str, rules: list[Rule], params: Any, check: bool = True) -> Cut:
     pattern that matches only such leaves is accepted, and so is a function that matches none, if there are absent
     leaves.
     """
-    flat, tree = tree_flatten_with_path(params, is_leaf=is_none)
+    flat, tree = tree_flatten_with_path(params, is_leaf)
     leaves = {path_of(path): _leaf(path_of(path), leaf) for path, leaf in flat}
     here = [path for path, leaf in leaves.items() if leaf]
     names: dict[str, str | None] = dict.fromkeys(leaves)
@@ -266,7 +268,7 @@ class partition(Groups, init=False):
         return out
 
     def cut(self, params: Any, check: bool = True) -> Cut:
-        paths = [path_of(path) for path, _ in tree_flatten_with_path(params, is_leaf=is_none)[0]]
+        paths = [path_of(path) for path, _ in tree_flatten_with_path(params, is_leaf)[0]]
         if self.labels and check:
             self.labels.check("partition: labels", paths)
         return super().cut(params, check)

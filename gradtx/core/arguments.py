@@ -23,7 +23,7 @@ def checked(function: Function) -> Function:
     An argument annotated as `bool` must be True or False. One annotated as `Callable[[Any], Any]` must be a function of
     so many arguments.
     """
-    names, own = function.__code__.co_varnames, function.__name__
+    names, own = function.__code__.co_varnames[: function.__code__.co_argcount], function.__name__
     hints = {n: x for n, x in function.__annotations__.items() if x is bool or get_origin(x) is Callable}
 
     def place(args: Any) -> str:  # for a method, the class of its first argument; for a class, its name

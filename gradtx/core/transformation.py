@@ -10,7 +10,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.tree_util import tree_flatten_with_path
 
-from gradtx.core import checks, root, trees
+from gradtx.core import checks, owners, root, trees
 from gradtx.core.arguments import checked, misfit, scheduled
 from gradtx.core.checks import check_made
 from gradtx.core.errors import said
@@ -106,8 +106,12 @@ class Transformation(Record, Pair):
         """The initial state: slots with the shapes and shardings of the parameters, in at least float32.
 
         Args:
-          params: The parameters, a tree of arrays and None.
+          params: The parameters, a tree of arrays and None. For `jax.ShapeDtypeStruct`s, the state is of structs too;
+            where they have shardings, so have the slots: each is sharded as its parameter over the axes that it has.
         """
+        if any(isinstance(p, jax.ShapeDtypeStruct) for p in jax.tree.leaves(params)):
+            return owners.structs_of(self.init, params)
+        owners.refuse_placeholder(self.init, params)
         checks.check_params(params)
         now = self.at(0)
         checks.check_hyperparameters(now, walk(now), trees.working_dtype(params))

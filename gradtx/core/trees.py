@@ -3,14 +3,14 @@
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
 from jax.dtypes import float0, prng_key
-from jax.tree_util import DictKey, GetAttrKey, keystr, tree_flatten_with_path
+from jax.tree_util import DictKey, GetAttrKey, keystr, register_pytree_with_keys_class, tree_flatten_with_path
 
 from gradtx.core.arguments import is_array, live
 from gradtx.core.errors import said
@@ -53,8 +53,41 @@ def is_float0(x: Any) -> bool:
     return getattr(x, "dtype", None) == float0
 
 
+class Owner(NamedTuple):
+    """The parameter that is, or owns, what is inside an `Owned`; the key of its path."""
+
+    number: int  # among the leaves of the parameters
+    shape: tuple[int, ...]
+
+
+@register_pytree_with_keys_class
+class Owned:
+    """A parameter, or what belongs to one, while `gradtx.core.owners` looks for the owner of each slot.
+
+    It is a container: what `jax.tree.map` makes of the parameter stays inside, whatever its type and wherever it goes.
+    """
+
+    def __init__(self, content: Any, owner: Owner):
+        self.content, self.owner = content, owner
+
+    def tree_flatten_with_keys(self) -> Any:
+        return ((self.owner, self.content),), self.owner
+
+    @classmethod
+    def tree_unflatten(cls, owner: Owner, content: Any) -> Any:
+        (inside,) = content
+        return cls(inside, owner)
+
+
+def is_leaf(x: Any) -> bool:
+    """Whether `x` stands in the place of a parameter, for `jax.tree.flatten`."""
+    return x is None or isinstance(x, Owned)
+
+
 def path_of(path: Any) -> str:
     """The path of a leaf: `layers/0/weight`. A boxed leaf of a dict, as in Flax, has the name of its box."""
+    if path and isinstance(path[-1], Owner):
+        path = path[:-1]
     boxed = path[-1:] == (GetAttrKey("value"),) and isinstance((None, *path)[-2], DictKey)  # updates may be unboxed
     return keystr(path[:-1] if boxed else path, simple=True, separator="/")
 
@@ -119,6 +152,8 @@ def sharded(slot: Any, param: Any) -> Any:
     if not isinstance(param, Tracer) or slot.shape != param.shape:
         return slot  # outside jit, `zeros_like` has done it
     sharding = jax.typeof(param).sharding
+    if sharding.mesh.empty and not jax.typeof(slot).sharding.mesh.empty:
+        return slot  # of a shape without a sharding, in `eval_shape` with a mesh in the context
     slot = slot if jax.typeof(slot).sharding == sharding else jax.reshard(slot, sharding)
     # XLA shards the result of an operation as its operands, provided that it cannot fold the operation.
     param = lax.stop_gradient(param)

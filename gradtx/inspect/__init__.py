@@ -4,6 +4,7 @@ from gradtx.inspect.explain import explain
 from gradtx.inspect.formula import formula
 from gradtx.inspect.hyperparameters import hyperparameters, set_hyperparameters
 from gradtx.inspect.laws import check_laws
+from gradtx.inspect.map_params import map_params
 from gradtx.inspect.periodic_table import periodic_table
 from gradtx.inspect.summary import summary
 
@@ -12,6 +13,7 @@ __all__ = [
     "explain",
     "formula",
     "hyperparameters",
+    "map_params",
     "periodic_table",
     "set_hyperparameters",
     "summary",

@@ -117,6 +117,9 @@ class bias_correction(Transformation):
     The correction keeps its own age t, the number of updates that it has seen, and the mean of log b over them. So it
     is right for fresh slots in an old run, for a decay that is a schedule, and for one that you change between updates.
 
+    The age is one for all parameters, and counts an update if any of them has a gradient. `leafwise` gives each leaf an
+    age of its own, for a leaf whose first gradient comes late, and `rowwise` each row, for rows whose average is reset.
+
     Args:
       decay: b, the decay of the average to correct, in [0, 1).
 

@@ -968,10 +968,10 @@ GIVEN = {
     "a type": (lambda: tx.init({"w": int}), TypeError, r"^params\['w'\] is the class int: keep arrays"),
     "a set": (lambda: tx.init({1.0, 2.0}), TypeError, "^params is .*: keep arrays and None only"),
     "a module": (lambda: tx.init(np), TypeError, "^params is <module 'numpy'.*: keep arrays"),
-    "shapes in init": (
-        lambda: adam.init(jax.ShapeDtypeStruct((3,), "f4")),
+    "shapes and a string in init": (
+        lambda: adam.init({"w": jax.ShapeDtypeStruct((3,), "f4"), "b": "x"}),
         TypeError,
-        r"^params is .*, which has no values: for shapes, call jax.eval_shape\(tx.init, params\)",
+        r"^params\['b'\] is 'x': keep arrays",
     ),
     "keys of several types": (
         lambda: tx.init({1: weights, "a": weights}),

@@ -299,6 +299,7 @@ LAWS = {
     "momo without momentum is Polyak's step": (gx.momo(10.0, 0.0), gx.polyak_sgd(10.0)),
     "momo_adam with a low bound is adam": (gx.momo_adam(rate, lowest=-1e9), gx.adam(rate)),
     "leafwise does not change an elementwise optimizer": (gx.leafwise(gx.adam(rate)), gx.adam(rate)),
+    "rowwise does not either": (gx.rowwise(gx.adam(rate)), gx.adam(rate)),
     "a denominator of one changes nothing": (
         gx.precondition(gx.momentum(0.9), by=gx.ones(), eps=0.0),
         gx.momentum(0.9),
