@@ -36,6 +36,8 @@ class Record:
     """
 
     _kinds: ClassVar[dict[str, Kind]] = {}
+    _data: ClassVar[tuple[str, ...]] = ()  # the fields that are children
+    _meta: ClassVar[tuple[str, ...]] = ()  # the fields that are structure
 
     def __init_subclass__(cls, init: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -49,15 +51,16 @@ class Record:
         cls._kinds = check_fields(cls, {name: kind_of(hint) for name, hint in hints.items()}, hints)
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)
-        data = [name for name, kind in cls._kinds.items() if kind.data]
-        meta = [name for name, kind in cls._kinds.items() if not kind.data]
+        cls._data = tuple(name for name, kind in cls._kinds.items() if kind.data)
+        cls._meta = tuple(name for name, kind in cls._kinds.items() if not kind.data)
 
+        # The names are read from the class: cloudpickle makes an empty class first, and sets its attributes later.
         def flatten_with_keys(self):
-            return [(GetAttrKey(n), getattr(self, n)) for n in data], tuple(getattr(self, n) for n in meta)
+            return [(GetAttrKey(n), getattr(self, n)) for n in cls._data], tuple(getattr(self, n) for n in cls._meta)
 
         def unflatten(structure, children):
             self = object.__new__(cls)
-            self.__dict__.update(zip(data, children), **dict(zip(meta, structure)))
+            self.__dict__.update(zip(cls._data, children), **dict(zip(cls._meta, structure)))
             return self
 
         register_pytree_with_keys(cls, flatten_with_keys, unflatten)
