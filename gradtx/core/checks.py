@@ -12,7 +12,17 @@ from jax.custom_derivatives import zero_from_primal
 
 from gradtx.core.arguments import is_array, live, misfit
 from gradtx.core.errors import TRACEABLE, _listed, describe, place, said, unknown
-from gradtx.core.trees import NOTHING, differentiable, is_float0, is_none, leaves_by_path, narrow, widen
+from gradtx.core.trees import (
+    NOTHING,
+    arranged,
+    differentiable,
+    is_float0,
+    is_none,
+    leaves_by_path,
+    narrow,
+    opened,
+    widen,
+)
 
 METHODS = {  # and their arguments
     "init_tree": ["params"],
@@ -96,12 +106,16 @@ def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
         raise ValueError(f"{name} is the tree {a}, params is {b}: their containers differ") from None
 
 
-def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[..., Any]:
-    """Wrap a user's function for trees of the working dtype; where one has None, it sees `params`, and `hvp` zero."""
+def of_trees(name: str, function: Any, params: Any, own: Any, dtype: Any) -> Callable[..., Any]:
+    """Wrap a user's function for trees of the working dtype; where one has None, it sees `params`, and `hvp` zero.
+
+    It receives the nodes of `own`, the user's parameters, of which `params` are the opened form.
+    """
 
     def call(tree, *more, **named):
         absent = zero_from_primal(params) if name == "hvp" else params
         full = jax.tree.map(lambda x, p: p if x is None else narrow(x, p), tree, absent, is_leaf=is_none)
+        full = arranged(full, own)
         if why := misfit(name, function, (full, *more), named):
             raise TypeError(f"{why}: it must be a function of a tree like the parameters")
         out = function(full, *more, **named)
@@ -109,7 +123,8 @@ def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[...,
             return out
         if missing := sorted(leaves_by_path(tree).keys() - leaves_by_path(out)):
             raise ValueError(f"{name}(…) has nothing for {place('params', missing[0])}: it is {said(out)}")
-        check_updates(out, params, f"{name}(…)")
+        check_updates(out, own, f"{name}(…)")
+        out = opened(out)
         return jax.tree.map(lambda x, u: x if x is None else widen(u, dtype), tree, out, is_leaf=is_none)
 
     return function if params is None else call

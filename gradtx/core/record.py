@@ -7,6 +7,7 @@ other fields are structure, and must be hashable.
 
 import dataclasses
 import inspect
+import sys
 import textwrap
 from functools import singledispatch
 from typing import Any, ClassVar, dataclass_transform, get_type_hints
@@ -25,6 +26,19 @@ from gradtx.core.kinds import Kind, kind_of
 def mimebundle(record: Any) -> dict[str, str]:
     """The display of a record in a notebook, beside its repr. gradtx/display.py registers formulas and curves."""
     return {}
+
+
+_IN_NNX: set[type] = set()
+
+
+def _register(nnx: Any) -> None:
+    """Let NNX keep records with arrays in its modules: to NNX, an attribute of an unknown class is without data."""
+    classes = [Record]
+    for cls in classes:
+        classes += cls.__subclasses__()
+        if cls not in _IN_NNX and hasattr(nnx, "register_data_type"):
+            nnx.register_data_type(cls)
+            _IN_NNX.add(cls)
 
 
 @dataclass_transform(frozen_default=True)
@@ -79,6 +93,8 @@ class Record:
                 self.__dict__[name] = kind.convert(place, value)
             except (TypeError, ValueError) as error:
                 raise about(error, place, value) from error.__cause__
+        if type(self) not in _IN_NNX and (nnx := sys.modules.get("flax.nnx")):
+            _register(nnx)
 
     def _arguments(self) -> list[str]:
         """The arguments of the call that makes this record; structure at its default is left out."""

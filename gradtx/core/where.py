@@ -45,10 +45,10 @@ class Paths:
 def _convert(place: str, value: Any) -> Any:
     if value is None or isinstance(value, (str, Paths)):
         return value
-    if callable(value):
-        return function_of(place, value, "path", "leaf")
     leaves = jax.tree.leaves(value)
-    if not leaves or any(not isinstance(leaf, (bool, np.bool_)) for leaf in leaves):
+    if callable(value) and not (leaves and all(isinstance(leaf, (bool, np.bool_)) for leaf in leaves)):
+        return function_of(place, value, "path", "leaf")
+    if any(not isinstance(leaf, (bool, np.bool_)) for leaf in leaves):
         raise TypeError(
             f"{place} must be a path pattern such as '**/kernel', a function of (path, leaf), or a tree of booleans, "
             f"got {said(value)}"
