@@ -124,10 +124,7 @@ def test_train_step_and_fit_pass_on_what_optax_reads(reader, wrap):
     assert_near(ours, expected)
     assert_near(gx.fit(params, wrap(reader), quartic, batch, steps=3, progress=False).params, expected)
     split = gx.train_step(quartic, wrap(reader), micro_batches=2, donate=False)
-    ours, state = params, split.tx.init(params)
-    for _ in range(3):
-        ours, state, _ = split(ours, state, batch)
-    assert_near(ours, expected)
+    assert_near(split(params, split.tx.init(params), batch)[0], step(params, step.tx.init(params), batch)[0])
 
 
 def test_a_pair_in_train_step_receives_the_arguments_in_its_signature():
@@ -137,7 +134,7 @@ def test_a_pair_in_train_step_receives_the_arguments_in_its_signature():
         seen.update(value=value, key=key, gradient=grad_fn(params))
         return updates, state
 
-    step = gx.train_step(lambda w, batch: jnp.sum(w * batch), (lambda params: (), update))
+    step = gx.train_step(lambda w, batch: jnp.sum(w * batch), (lambda params: (), update), donate=False)
     params = jnp.zeros(2)
     step(params, step.tx.init(params), jnp.ones(2), key=jax.random.key(0))
     assert seen.keys() == {"value", "key", "gradient"} and seen["gradient"].shape == (2,)

@@ -105,7 +105,7 @@ def test_vmapped_nnx_optimizers():
     for i, rate in enumerate(rates):
         expected, _ = nnx_trained(gx.adamw(rate))
         assert_near(
-            jax.tree.map(lambda x: x[i], nnx.to_pure_dict(nnx.state(model))), nnx.to_pure_dict(nnx.state(expected))
+            jax.tree.map(lambda x, i=i: x[i], nnx.to_pure_dict(nnx.state(model))), nnx.to_pure_dict(nnx.state(expected))
         )
 
 
@@ -123,12 +123,12 @@ def compiles_of_five(rates, make, step, set_):
 class TrainStateWithTx(TrainState):
     """The way that the README documents: an optimizer is a pytree, so that its hyperparameters are arguments."""
 
-    tx: gx.Transformation
+    tx: Any
 
 
 @pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
 def test_another_rate_in_a_train_state_compiles_once(rate):
-    model = linen.Dense(1)
+    model: Any = linen.Dense(1)
     params = model.init(jax.random.key(0), X)
     loss = lambda params: jnp.mean((model.apply(params, X) - Y) ** 2)  # noqa: E731
     rates = [0.1, 0.05, 0.02, 0.01, 0.3]
