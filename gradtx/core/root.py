@@ -241,6 +241,9 @@ def _prepare(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, 
     }
     if params is not None:
         params = jax.tree.map(lambda u, p: u if u is None else trees.widen(p, dtype), wide, params, is_leaf=is_none)
+    if "grad" in extra:
+        grad = trees.opened(extra["grad"])
+        extra["grad"] = jax.tree.map(lambda g: None if is_float0(g) else trees.widen(g, dtype), grad)
     step = counted(state.step)
     now = at_work(tx, state.step, dtype)
     old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)

@@ -142,11 +142,12 @@ def test_a_pair_in_train_step_receives_the_arguments_in_its_signature():
         step(params, step.tx.init(params), jnp.ones(2))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "complex64"])
 @pytest.mark.promotes("Optax's arithmetic")
-def test_a_line_search_of_optax_in_half_precision(dtype):
+def test_a_line_search_of_optax_in_another_dtype(dtype):
     params = {"w": jnp.full((2, 1), 0.1, dtype), "b": jnp.ones(2, dtype)}
-    step = gx.train_step(quartic, optax.lbfgs(memory_size=2), donate=False)
+    loss = lambda params, batch: jnp.real(quartic(jax.tree.map(jnp.abs, params), jnp.abs(batch)))  # noqa: E731
+    step = gx.train_step(loss, optax.lbfgs(memory_size=2), donate=False)
     state, batch = step.tx.init(params), jnp.ones((4, 2), dtype)
     losses = []
     for _ in range(3):

@@ -25,6 +25,15 @@ def nnx_trained(tx, steps=2):
     return model, optimizer
 
 
+def test_flush_takes_the_state_of_nnx():
+    tx = gx.accumulate(gx.sgd(0.1), 4)
+    model, optimizer = nnx_trained(tx)
+    params, state = nnx.state(model, nnx.Param), optimizer.opt_state
+    flushed = gx.flush(tx, params, state)
+    assert jax.tree.structure(flushed) == jax.tree.structure((params, state))
+    assert_near(nnx.as_pure(flushed), gx.flush(tx, nnx.as_pure(params), nnx.as_pure(state)))
+
+
 NNX = {
     "schedules": gx.adamw(gx.schedules.cosine(0.1, 10)),
     "a clock": gx.accumulate(gx.adamw(gx.schedules.cosine(0.1, 10)), 2),
