@@ -134,6 +134,8 @@ def unboxed(tree: Any) -> Any:
 
 def boxed_as(params: Any, slots: Any) -> Any:
     """The slots without the boxes of Flax around those of another shape than the parameter, whose axes they name."""
+    if not any(map(is_box, jax.tree.leaves(slots, is_box))):
+        return slots
     shapes = {path: jnp.shape(p) for path, p in leaves_by_path(params).items()}
 
     def one(path: Any, x: Any) -> Any:
