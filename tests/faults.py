@@ -460,8 +460,8 @@ FAULTS = [
     Fault(
         "eval_params returns the trained parameters",
         "wrappers/evaluation.py",
-        "lambda p, e: p if e is None else e, params, evaluated",
-        "lambda p, e: p, params, evaluated",
+        "lambda p, e: p if e is None else e, trees.opened(params), evaluated",
+        "lambda p, e: p, trees.opened(params), evaluated",
         "tests/wrappers/test_evaluation.py::test_eval_params_equal_numpy[EMA]",
     ),
     # ---------------------------------------------------------------- pieces

@@ -10,6 +10,7 @@ from gradtx.combinators.chain import Links
 from gradtx.core import Context, Slots, Transformation, working_dtype
 from gradtx.core.arguments import checked, function_of
 from gradtx.core.errors import said
+from gradtx.core.trees import unboxed
 
 
 class Measurement(NamedTuple):
@@ -106,7 +107,7 @@ def measurements(state: Any) -> dict[str, Array]:
     """
     if isinstance(state, Transformation):
         raise TypeError(f"measurements: state must be the optimizer's state, got {said(state)}")
-    leaves, _ = tree_flatten_with_path(state, is_leaf=_is)
+    leaves, _ = tree_flatten_with_path(unboxed(state), is_leaf=_is)
     found = [([str(key.key) for key in path if hasattr(key, "key")], x.value) for path, x in leaves if _is(x)]
     names = [keys[-1] for keys, _ in found]
     return {

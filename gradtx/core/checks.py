@@ -14,15 +14,27 @@ from jax.custom_derivatives import zero_from_primal
 
 from gradtx.core.arguments import is_array, live, misfit
 from gradtx.core.errors import TRACEABLE, _listed, place, said, unknown
-from gradtx.core.trees import NOTHING, differentiable, is_float0, is_none, leaves_by_path, narrow, widen
+from gradtx.core.trees import (
+    NOTHING,
+    arranged,
+    differentiable,
+    is_float0,
+    is_none,
+    leaves_by_path,
+    narrow,
+    opened,
+    widen,
+)
 
 FUNCTIONS = ("grad_fn", "hvp", "value_fn")  # the extra arguments that are functions of a tree like the parameters
 KINDS = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating, jax.dtypes.prng_key)  # of dtypes, narrowest first
-INEXACT = (2, 3)  # the floating and the complex ones
+INEXACT, NUMBERS = (2, 3), 4  # the floating and the complex ones; all but keys are before NUMBERS
 
 
 def check_params(params: Any) -> None:
     """Raise for parameters with leaves that are not arrays."""
+    if _plainly_alike(params, params) and all(_rank(p.dtype) < NUMBERS for p in jax.tree.leaves(params)):
+        return
     for path, p in leaves_by_path(params).items():
         _inexact(place("params", path), p)
 
@@ -287,12 +299,16 @@ def check_hyperparameters(tx: Any, pieces: Any, dtype: Any) -> None:
                 kind.convert(f"{type(piece).__name__}: {name}, in {dtype},", np.asarray(h, dtype))
 
 
-def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[..., Any]:
-    """Wrap a user's function for trees of the working dtype; where one has None, it sees `params`, and `hvp` zero."""
+def of_trees(name: str, function: Any, params: Any, own: Any, dtype: Any) -> Callable[..., Any]:
+    """Wrap a user's function for trees of the working dtype; where one has None, it sees `params`, and `hvp` zero.
+
+    It receives the nodes of `own`, the user's parameters, of which `params` are the opened form.
+    """
 
     def call(tree, *more, **named):
         absent = zero_from_primal(params) if name == "hvp" else params
         full = jax.tree.map(lambda x, p: p if x is None else narrow(x, p), tree, absent, is_leaf=is_none)
+        full = arranged(full, own)
         if why := misfit(name, function, (full, *more), named):
             raise TypeError(f"{why}; it must be a function of a tree like the parameters")
         out = function(full, *more, **named)
@@ -300,7 +316,8 @@ def of_trees(name: str, function: Any, params: Any, dtype: Any) -> Callable[...,
             return out
         if missing := sorted(leaves_by_path(tree).keys() - leaves_by_path(out)):
             raise ValueError(f"{name}(…) has nothing for {place('params', missing[0])}: it is {said(out)}")
-        check_updates(out, params, f"{name}(…)")
+        check_updates(out, own, f"{name}(…)")
+        out = opened(out)
         return jax.tree.map(lambda x, u: x if x is None else widen(u, dtype), tree, out, is_leaf=is_none)
 
     return function if params is None else call

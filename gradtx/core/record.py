@@ -7,6 +7,7 @@ other fields are structure, and must be hashable.
 
 import dataclasses
 import inspect
+import sys
 import textwrap
 from functools import singledispatch
 from typing import Any, ClassVar, dataclass_transform, get_type_hints
@@ -27,6 +28,19 @@ def mimebundle(record: Any) -> dict[str, str]:
     return {}
 
 
+_IN_NNX: set[type] = set()
+
+
+def _register(nnx: Any) -> None:
+    """Let NNX keep records with arrays in its modules: to NNX, an attribute of an unknown class is without data."""
+    classes = [Record]
+    for cls in classes:
+        classes += cls.__subclasses__()
+        if cls not in _IN_NNX and hasattr(nnx, "register_data_type"):
+            nnx.register_data_type(cls)
+            _IN_NNX.add(cls)
+
+
 @dataclass_transform(frozen_default=True)
 class Record:
     """A frozen dataclass registered as a pytree with key paths.
@@ -36,6 +50,8 @@ class Record:
     """
 
     _kinds: ClassVar[dict[str, Kind]] = {}
+    _data: ClassVar[tuple[str, ...]] = ()  # the fields that are children
+    _meta: ClassVar[tuple[str, ...]] = ()  # the fields that are structure
 
     def __init_subclass__(cls, init: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -55,15 +71,16 @@ class Record:
         cls._kinds = {name: kind_of(hint) for name, hint in hints.items()}
         if "__init__" in vars(cls):
             cls.__init__ = checked(cls.__init__)
-        data = [name for name, kind in cls._kinds.items() if kind.data]
-        meta = [name for name, kind in cls._kinds.items() if not kind.data]
+        cls._data = tuple(name for name, kind in cls._kinds.items() if kind.data)
+        cls._meta = tuple(name for name, kind in cls._kinds.items() if not kind.data)
 
+        # The names are read from the class: cloudpickle makes an empty class first, and sets its attributes later.
         def flatten_with_keys(self):
-            return [(GetAttrKey(n), getattr(self, n)) for n in data], tuple(getattr(self, n) for n in meta)
+            return [(GetAttrKey(n), getattr(self, n)) for n in cls._data], tuple(getattr(self, n) for n in cls._meta)
 
         def unflatten(structure, children):
             self = object.__new__(cls)
-            self.__dict__.update(zip(data, children), **dict(zip(meta, structure)))
+            self.__dict__.update(zip(cls._data, children), **dict(zip(cls._meta, structure)))
             return self
 
         register_pytree_with_keys(cls, flatten_with_keys, unflatten)
@@ -82,6 +99,8 @@ class Record:
                 self.__dict__[name] = kind.convert(place, value)
             except (TypeError, ValueError) as error:
                 raise about(error, place, value) from error.__cause__
+        if type(self) not in _IN_NNX and (nnx := sys.modules.get("flax.nnx")):
+            _register(nnx)
 
     def _arguments(self) -> list[str]:
         """The arguments of the call that makes this record; structure at its default is left out."""

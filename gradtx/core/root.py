@@ -230,30 +230,49 @@ def apply(tx: Any, params: Any, state: State, updates: Any, extra: dict[str, Any
 
 def _prepare(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, Any]:
     """Prepare one update: return the arguments of `run`, and `finish`, which casts its results back."""
-    _check(tx, updates, state, params, extra)
+    given, kept, own = updates, state, params
+    _check_arguments(tx, updates, state, params, extra)
+    updates, params = trees.opened(updates), trees.opened(params)
+    state = _checked(tx, updates, state, params)
     dtype = trees.working_dtype(updates, params, state.slots)
     wide = jax.tree.map(lambda u: None if is_float0(u) else trees.widen(u, dtype), updates)
-    extra = {n: checks.of_trees(n, x, params, dtype) if callable(x) and n in FUNCTIONS else x for n, x in extra.items()}
+    extra = {
+        n: checks.of_trees(n, x, params, own, dtype) if callable(x) and n in FUNCTIONS else x for n, x in extra.items()
+    }
     if params is not None:
         params = jax.tree.map(lambda u, p: u if u is None else trees.widen(p, dtype), wide, params, is_leaf=is_none)
+    if "grad" in extra:
+        grad = trees.opened(extra["grad"])
+        extra["grad"] = jax.tree.map(lambda g: None if is_float0(g) else trees.widen(g, dtype), grad)
     step = counted(state.step)
     now = at_work(tx, state.step, dtype)
     old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
 
     def finish(out, slots, add=lambda u: u):
-        out = out if out is NOTHING else jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, out)
-        return add(out), State(step, jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, slots))
+        if out is not NOTHING:
+            out = jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, out)
+            out = trees.arranged(out, given)
+        slots = jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, slots)
+        return add(out), trees.arranged(State(step, slots), kept)
 
     return (now, wide, old, Context(step, params, extra)), finish
 
 
-def _check(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:
+def _check_arguments(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:
     checks.check_state(State, updates, state, params)
     checks.check_extra({name: type(piece).__name__ for piece in walk(tx) for name in piece.needs}, params, extra)
     checks.check_updates(updates, params)
+    checks.check_params(params)  # also those without an update
     checks.check_hyperparameters(tx, walk(tx), trees.working_dtype(updates, params))
+
+
+def _checked(tx: Any, updates: Any, state: State, params: Any) -> State:
+    """The state in the nodes of `init`, without boxes that NNX put around its leaves; or raise."""
     like = jax.tree.map(lambda x: jnp.zeros(x.shape, int) if is_float0(x) else x, updates if params is None else params)
-    checks.check_slots(state.slots, _expected.eval_shape(tx, like), exact=params is not None)
+    expected = _expected.eval_shape(tx, like)
+    slots = trees.boxed_like(state.slots, expected)
+    checks.check_slots(slots, expected, exact=params is not None)
+    return State(trees.unboxed(state.step), slots)
 
 
 @jax.jit

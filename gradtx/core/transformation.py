@@ -115,7 +115,7 @@ class Transformation(Record, Pair):
         checks.check_params(params)
         now = self.at(0)
         checks.check_hyperparameters(now, walk(now), trees.working_dtype(params))
-        return State(jnp.zeros((), jnp.int32), init_slots(now, params))
+        return State(jnp.zeros((), jnp.int32), trees.boxed_as(params, init_slots(now, trees.opened(params))))
 
     @checked
     def update(  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -280,6 +280,12 @@ class pair(Transformation):
     update_function: Callable[..., Any]
 
     needs = ("**",)
+
+    def reads(self) -> set[str]:
+        """The extra arguments that the update reads: those in its signature, and with `**` Optax's standard ones."""
+        takes = inspect.signature(self.update_function).parameters.values()
+        optax = {"value", "grad", "value_fn"} if any(x.kind is x.VAR_KEYWORD for x in takes) else set()
+        return optax | {x.name for x in takes}
 
     def init_tree(self, params: Any) -> Slots:
         wide = jax.tree.map(lambda p: widen(p) if differentiable("params", p) else None, params)

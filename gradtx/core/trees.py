@@ -7,10 +7,19 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import Tracer
 from jax.dtypes import float0, prng_key
-from jax.tree_util import DictKey, GetAttrKey, keystr, register_pytree_with_keys_class, tree_flatten_with_path
+from jax.tree_util import (
+    DictKey,
+    GetAttrKey,
+    keystr,
+    register_pytree_with_keys,
+    register_pytree_with_keys_class,
+    tree_flatten_with_path,
+    tree_map_with_path,
+)
 
 from gradtx.core.arguments import is_array, live
 from gradtx.core.errors import said
@@ -84,6 +93,93 @@ def is_leaf(x: Any) -> bool:
     return x is None or isinstance(x, Owned)
 
 
+class Opened:
+    """A node in place of a user's node whose class checks its children: it holds anything, under the same keys."""
+
+    def __init__(self, keys: Any, children: Any) -> None:
+        self.keys, self.children = keys, children
+
+    def __repr__(self) -> str:
+        return repr(dict(zip((keystr((key,), simple=True) for key in self.keys), self.children)))
+
+
+register_pytree_with_keys(
+    Opened, lambda node: (list(zip(node.keys, node.children)), node.keys), lambda keys, children: Opened(keys, children)
+)
+_CHECKS: dict[type, bool] = {}  # whether a class checks its children, by class
+
+
+def _checks(node: Any) -> bool:
+    """Whether the class of a node refuses to hold anything, as a dataclass does that checks the types of its fields."""
+    if (kind := type(node)) not in _CHECKS:
+        children, form = jax.tree.flatten(node, is_leaf=lambda x: x is not node)
+        if not children:
+            return False
+        try:
+            for child in (object(), np.zeros((1,) * 7, bool)):
+                form.unflatten([child] * len(children))
+        except Exception:  # whatever a user's class raises
+            _CHECKS[kind] = True
+        else:
+            _CHECKS[kind] = False
+    return _CHECKS[kind]
+
+
+def opened(tree: Any) -> Any:
+    """Replace the nodes of classes that check their children: inside, these may be None, shapes or reduced slots."""
+
+    def one(node: Any) -> Any:
+        if not _checks(node):
+            return node
+        children = tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
+        return Opened(tuple(key for (key,), _ in children), [opened(child) for _, child in children])
+
+    return jax.tree.map(one, tree, is_leaf=_checks)
+
+
+def arranged(tree: Any, like: Any) -> Any:
+    """Put the leaves of a tree in the nodes of another, which has the same leaves in the same order."""
+    form = jax.tree.structure(like)
+    return tree if jax.tree.structure(tree) == form else form.unflatten(jax.tree.leaves(tree))
+
+
+def boxed_like(tree: Any, like: Any) -> Any:
+    """The tree with the boxes of `like`; the tree itself if the two differ by more than boxes."""
+    same = jax.tree.structure(unboxed(tree)) == jax.tree.structure(unboxed(like))
+    return arranged(tree, like) if same else tree
+
+
+def is_box(x: Any) -> bool:
+    """Whether `x` is a box of Flax, one array with metadata: a variable of NNX, or one with axis names of Linen."""
+    return _is_box_class(type(x))
+
+
+@functools.cache
+def _is_box_class(kind: type) -> bool:
+    return any(c.__name__ in ("Variable", "AxisMetadata") and c.__module__[:5] == "flax." for c in kind.__mro__)
+
+
+def unboxed(tree: Any) -> Any:
+    """Replace the boxes of Flax by the arrays in them."""
+    return jax.tree.map(lambda x: jax.tree.leaves(x, lambda y: y is not x)[0] if is_box(x) else x, tree, is_leaf=is_box)
+
+
+def boxed_as(params: Any, slots: Any) -> Any:
+    """The slots without the boxes of Flax around those of another shape than the parameter, whose axes they name."""
+    if not any(map(is_box, jax.tree.leaves(slots, is_box))):
+        return slots
+    shapes = {path: jnp.shape(p) for path, p in leaves_by_path(params).items()}
+
+    def one(path: Any, x: Any) -> Any:
+        if not is_box(x):
+            return x
+        slot, names = unboxed(x), path_of(path).split("/")
+        ends = ("/".join(names[i:]) for i in range(len(names) + 1))
+        return x if getattr(slot, "shape", None) == next((shapes[end] for end in ends if end in shapes), ()) else slot
+
+    return tree_map_with_path(one, slots, is_leaf=is_box)
+
+
 def path_of(path: Any) -> str:
     """The path of a leaf: `layers/0/weight`. A boxed leaf of a dict, as in Flax, has the name of its box."""
     if path and isinstance(path[-1], Owner):
@@ -152,9 +248,10 @@ def sharded(slot: Any, param: Any) -> Any:
     if not isinstance(param, Tracer) or slot.shape != param.shape:
         return slot  # outside jit, `zeros_like` has done it
     sharding = jax.typeof(param).sharding
-    if sharding.mesh.empty and not jax.typeof(slot).sharding.mesh.empty:
-        return slot  # of a shape without a sharding, in `eval_shape` with a mesh in the context
-    slot = slot if jax.typeof(slot).sharding == sharding else jax.reshard(slot, sharding)
+    same = jax.typeof(slot).sharding == sharding
+    if sharding.mesh.empty and not same:  # an array made outside the mesh of the context, or a shape without a sharding
+        return slot
+    slot = slot if same else jax.reshard(slot, sharding)
     # XLA shards the result of an operation as its operands, provided that it cannot fold the operation.
     param = lax.stop_gradient(param)
     never = lax.gt(param, lax.optimization_barrier(param))

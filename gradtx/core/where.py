@@ -41,10 +41,10 @@ def within(path: str, branch: str) -> bool:
 def _convert(place: str, value: Any) -> Any:
     if value is None or isinstance(value, (str, Paths)):
         return value
-    if callable(value):
-        return function_of(place, value, "path", "leaf")
     leaves = jax.tree.leaves(value)
-    if not leaves or any(not isinstance(leaf, (bool, np.bool_)) for leaf in leaves):
+    if callable(value) and not (leaves and all(isinstance(leaf, (bool, np.bool_)) for leaf in leaves)):
+        return function_of(place, value, "path", "leaf")
+    if any(not isinstance(leaf, (bool, np.bool_)) for leaf in leaves):
         options = "a path pattern such as '**/kernel', a function of (path, leaf), or a tree of booleans"
         raise TypeError(f"{place} must be {options}, got {said(value)}")
     return Paths(leaves_by_path(jax.tree.map(bool, value)))

@@ -14,6 +14,7 @@ from gradtx.core.arguments import checked
 from gradtx.core.errors import said, unknown
 from gradtx.core.root import keys_of, names_of, pieces
 from gradtx.core.transformation import TransformationLike
+from gradtx.core.trees import unboxed
 
 
 class Hyperparameter(NamedTuple):
@@ -121,6 +122,7 @@ def every(tx: Transformation, names: tuple[str, ...]) -> Iterator[Hyperparameter
 
 def _now(tx: Transformation, state: State) -> Any:
     """Return the optimizer with the values of the next update: of a wrapper with a clock, at the step in its slots."""
+    state = unboxed(state)
     now = tx.at(state.step)
     place = {h.names: i for i, h in enumerate(every(now, names_of(now)))}
     leaves, structure = jax.tree.flatten(now)
@@ -209,7 +211,7 @@ def _find(name: str, groups: list[list[Hyperparameter]]) -> list[Hyperparameter]
 def _as(old: Any, new: Any) -> Any:
     """Return the new number in the type of the old one, so that nothing recompiles; a traced value keeps its type."""
     if isinstance(old, jax.Array) and not isinstance(new, Tracer):
-        return jnp.asarray(new, old.dtype)
+        return jnp.asarray(new, None if old.weak_type else old.dtype)  # weak: as the number that it was
     return float(new) if isinstance(old, float) and not isinstance(new, Tracer) else new
 
 

@@ -360,7 +360,7 @@ def converted(
     left += source.unknown
     fresh = [path for path in new if path not in kept]
     kept = {path: kept[path] for path in new if path in kept}
-    report = Restored(kept, fresh, [*left, *idle], list(leaves_by_path(params)))
+    report = Restored(kept, fresh, [*left, *idle], list(leaves_by_path(params)), {})
     _check(function, report, [path for path in fresh if matching.reads(path, list(new))], left, strict)
     return structure.unflatten(new.values()), report
 
@@ -414,7 +414,7 @@ def back(
     idle = {*source.idle, *(leaf.path for w in source.wrappers for leaf in w.numbers.values())}
     needed = [path for path in fresh if path not in idle and matching.held(path) < 0]
     kept = {path: kept[path] for path in new if path in kept}
-    report = Restored(kept, fresh, left, list(leaves_by_path(params)))
+    report = Restored(kept, fresh, left, list(leaves_by_path(params)), {})
     _check(function, report, needed, left, strict)
     return structure.unflatten(new.values()), report
 

@@ -31,6 +31,8 @@ class Restored(NamedTuple):
     """The saved leaves that are not used."""
     parameters: list[str]
     """The paths of the parameters."""
+    converted: dict[str, str]
+    """The kept leaves that `cast` or `grow` changed: from their path to, say, `bfloat16[4,2] → float32[6,2]`."""
 
     def __str__(self) -> str:
         return _table(self)
@@ -40,7 +42,15 @@ class Restored(NamedTuple):
 
 @checked
 def restore(
-    tx: Any, params: Any, saved: Any, *, renamed: Mapping[str, str | None] | None = None, strict: bool = True
+    tx: Any,
+    params: Any,
+    saved: Any,
+    *,
+    at: str | None = None,
+    renamed: Mapping[str, str | None] | None = None,
+    cast: bool = False,
+    grow: bool = False,
+    strict: bool = True,
 ) -> tuple[State, Restored]:
     """Restore a saved state into an optimizer, the one that saved it or another, and report each slot.
 
@@ -53,22 +63,33 @@ def restore(
     updates, its rate is at step 1,001, and advances once every 4 updates. Fresh slots correct themselves, because
     averages know their own age.
 
+    The state is found in a checkpoint that holds more than the state: Orbax's raw form of an NNX optimizer, of a Flax
+    `TrainState` or of an Equinox module, where the other leaves are ignored.
+
     Args:
       tx: The optimizer that will use the state: a transformation of gradtx, or a pair (init, update) such as Optax's.
       params: The parameters of the optimizer.
       saved: A `State`, or its form in a file: nested dicts (msgpack, orbax), or a dict from paths to arrays (npz), such
-        as `{"slots/scale_by_ema/mean/w": …}`. Do not unpickle untrusted files: unpickling runs code from the file.
+        as `{"slots/scale_by_ema/mean/w": …}`; or a tree that holds one. Do not unpickle untrusted files: unpickling
+        runs code from the file.
+      at: The path of the state in `saved`, such as `"opt_state"`; needed if `saved` holds several states.
       renamed: A dict from saved paths, or parts of paths in whole names, to new ones; None as the new path drops the
         leaves. `{"dense/w": "dense/kernel"}` renames a parameter, and
         `{"slots/precondition": "slots/partition/default/precondition"}` moves Adam into a group.
+      cast: If True, a leaf of another precision is converted to the dtype of its slot, such as a bfloat16 checkpoint to
+        float32, and reported in `converted`. If False, raise: rounding a state changes a run.
+      grow: If True, a leaf that is smaller than its slot, such as the moments of an embedding that has more rows now,
+        fills the start of each axis; the rest is as `init` makes it. It is reported in `converted`. The age of an
+        average stays one number for the whole parameter, so new rows are corrected as old ones are. If False, raise.
       strict: If True, raise if a leaf would be fresh, or dropped without being renamed to None.
 
     Returns:
       The restored state and a `Restored` report.
 
     Raises:
-      ValueError: With `strict`, a leaf would be fresh or dropped. Always: a saved leaf has another shape or dtype, a
-        name in `renamed` is not in any saved path, or two saved leaves have one new path. The message has the paths.
+      ValueError: With `strict`, a leaf would be fresh or dropped. Always: a saved leaf has another shape or dtype that
+        neither `grow` nor `cast` converts, a name in `renamed` is not in any saved path, two saved leaves have one new
+        path, or `saved` holds several states. The message has the paths.
       TypeError: `tx` is not a transformation, or `renamed` is not a dict of paths.
 
     >>> import gradtx as gx, jax.numpy as jnp
@@ -88,8 +109,11 @@ def restore(
     need = _by_path("this optimizer's state", flat)
     boxed = {keystr(path, simple=True, separator="/"): path_of(path) for path, _ in flat}  # Flax saves w as w/value
     del flat  # frees each fresh array as soon as it is replaced
-    have = {boxed.get(path, path): leaf for path, leaf in _saved(saved).items()}
-    origin, gone = _moved(list(have), renamed or {})
+    within, have = _state_of(_leaves(saved), need, at)
+    have = {boxed.get(path, path): _array(path, leaf) for path, leaf in have.items()}
+    if within and isinstance(renamed, Mapping):
+        renamed = {x.removeprefix(f"{within}/") if isinstance(x, str) else x: new for x, new in renamed.items()}
+    origin, gone = _moved(list(have), {} if renamed is None else renamed)
     _rewrapped(origin, need, have)
     _set_clocks(tx, origin, need, have)
     report = Restored(
@@ -97,6 +121,7 @@ def restore(
         [path for path in need if path not in origin],
         [path for new, path in origin.items() if new not in need],
         list(_by_path("params", tree_flatten_with_path(params)[0])),
+        {},
     )
     if strict and (report.fresh or report.dropped):
         raise ValueError(
@@ -107,23 +132,50 @@ def restore(
         )
     for path, old in report.kept.items():
         place = f"restore: {old!r}, which renamed={{{old!r}: None}} would drop,"
-        need[path] = placed(place, have[old], need[path])
+        x, like = _viewed(have[old], need[path]), need[path]
+        need[path] = placed(place, x, like, cast, grow)
+        if describe(x) != describe(like):
+            report.converted[path] = f"{describe(x)} → {describe(like)}"
     if not isinstance(step := need["step"], Tracer) and step < 0:
         raise ValueError(f"restore: {origin['step']!r} must be the number of updates, got {step}")
     return structure.unflatten(need.values()), report._replace(dropped=[*report.dropped, *gone])
 
 
-def placed(place: str, x: Any, like: Any) -> jax.Array:
+def placed(place: str, x: Any, like: Any, cast: bool = False, grow: bool = False) -> jax.Array:
     """Copy `x` to the devices of `like`. Raises `ValueError` (prefixed with `place`) if shape or dtype differ."""
-    if jnp.issubdtype(like.dtype, prng_key) and x.dtype == np.uint32:
-        x = jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(like))
-    elif x.dtype == np.dtype((np.void, x.dtype.itemsize)) and x.dtype.itemsize == like.dtype.itemsize:
-        x = x.view(like.dtype)  # npz stores bfloat16 and similar dtypes as bytes
+    x = _viewed(x, like)
+    kept, said = x, f"{place} is {describe(x)}, not {describe(like)}"
+    if x.dtype != like.dtype and _alike(x.dtype, like.dtype):
+        if not cast:
+            raise ValueError(f"{said}: pass cast=True to convert it")
+        with np.errstate(over="ignore"):
+            x = x.astype(like.dtype)
+    smaller = x.ndim == like.ndim and all(a <= b for a, b in zip(x.shape, like.shape))
+    if x.dtype == like.dtype and x.shape != like.shape and smaller:
+        if not grow:
+            raise ValueError(f"{said}: pass grow=True to keep it as the start of each axis")
+        x = jnp.asarray(like).at[tuple(map(slice, x.shape))].set(x)
     if (x.shape, x.dtype) != (like.shape, like.dtype):
-        raise ValueError(f"{place} is {describe(x)}, not {describe(like)}")
+        raise ValueError(said)
     if isinstance(x, Tracer) or isinstance(like, Tracer):
         return jnp.asarray(x)
+    if x.dtype != kept.dtype and np.isfinite(kept).all() and not np.isfinite(x).all():
+        raise ValueError(f"{said}, which cannot hold its values")
     return jax.device_put(x, like.sharding if getattr(like, "committed", False) else None, may_alias=False)
+
+
+def _viewed(x: Any, like: Any) -> Any:
+    """An array of the dtype that was saved: files store keys as their numbers, and npz bfloat16 and such as bytes."""
+    if jnp.issubdtype(like.dtype, prng_key) and x.dtype == np.uint32:
+        return jax.random.wrap_key_data(jnp.asarray(x), impl=jax.random.key_impl(like))
+    if x.dtype == np.dtype((np.void, size := x.dtype.itemsize)) and size in (like.dtype.itemsize, 2):
+        return x.view(like.dtype if size == like.dtype.itemsize else jnp.bfloat16)
+    return x
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two dtypes are of one kind: both floating, or both integers."""
+    return any(jnp.issubdtype(a, kind) and jnp.issubdtype(b, kind) for kind in (jnp.floating, jnp.integer))
 
 
 def _by_path(place: str, flat: Any) -> dict[str, Any]:
@@ -135,17 +187,52 @@ def _by_path(place: str, flat: Any) -> dict[str, Any]:
     return out
 
 
-def _saved(saved: Any) -> dict[str, Any]:
+def _leaves(saved: Any) -> dict[str, Any]:
+    """The leaves of the saved tree by their paths; the keys of a flat dict may be paths, as strings or tuples."""
+    if isinstance(saved, Mapping):
+        saved = {"/".join(map(str, key)) if isinstance(key, tuple) else key: x for key, x in saved.items()}
     try:
-        flat = tree_flatten_with_path(dict(saved) if isinstance(saved, Mapping) else saved)[0]
-    except ValueError as error:
+        return _by_path("saved", tree_flatten_with_path(saved)[0])
+    except (TypeError, ValueError) as error:
+        if "restore: " in str(error):
+            raise
         raise ValueError("restore: in saved, a dict must have keys of one type, which can be sorted") from error
-    leaves = _by_path("saved", flat)
-    for path, leaf in leaves.items():
-        live(f"restore: {path!r}", leaf)
-        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
-            raise ValueError(f"restore: an array must be saved as {path!r}, got {leaf!r}")
-    return leaves
+
+
+def _state_of(leaves: dict[str, Any], need: Mapping[str, Any], at: str | None) -> tuple[str, dict[str, Any]]:
+    """Return the path of the state in the saved tree, and the leaves of the state by their paths in it.
+
+    A state has the leaf `step`, and all its other leaves are in `slots`. NNX saves each leaf x as x/value.
+    """
+    if not isinstance(at, (str, type(None))):
+        raise TypeError(f"restore: at must be the path of the state in saved, a string, got {said(at)}")
+
+    def inside(place: str) -> dict[str, Any]:
+        within = {path.removeprefix(f"{place}/"): x for path, x in leaves.items() if path.startswith(f"{place}/")}
+        return within if place else leaves
+
+    steps = {path.removesuffix("/value") for path in leaves}
+    places = sorted(path.removesuffix("step").rstrip("/") for path in steps if f"/{path}".endswith("/step"))
+    places = [x for x in places if all(re.match("step(/value)?$|slots/", path) for path in inside(x))]
+    places = [x for x in places if "/slots/" not in f"/{x}/"]  # the clock of a wrapper
+    if need.keys() - {"step"}:
+        places = [x for x in places if len(inside(x)) > 1] or places
+    if at is not None and not inside(at):
+        raise ValueError(f"restore: at={at!r} is not in saved, which has a state at {_listed(places) or 'no path'}")
+    if at is None and len(places) > 1 and "" not in places:
+        raise ValueError(f"restore: saved holds several states: pass at={' or at='.join(map(repr, places))}")
+    place = at if at is not None else "" if "" in places else "".join(places)
+    found = inside(place)
+    if "step/value" in found:
+        found = {path if path in need else path.removesuffix("/value"): x for path, x in found.items()}
+    return place, found
+
+
+def _array(path: str, leaf: Any) -> Any:
+    live(f"restore: {path!r}", leaf)
+    if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
+        raise ValueError(f"restore: an array must be saved as {path!r}, got {leaf!r}")
+    return leaf
 
 
 def _moved(have: list[str], renamed: Mapping[str, str | None]) -> tuple[dict[str, str], list[str]]:
@@ -237,14 +324,16 @@ def _table(report: Restored, whole: bool = True) -> str:
             slot, leaf = split(path)
             slots.setdefault(slot, ([], [], []))[kind].append(leaf)
 
-    rows: list[tuple[str, ...]] = [("slot", "saved as", "kept", "fresh", "dropped")]
+    rows: list[tuple[str, ...]] = [("slot", "saved as", "kept", "fresh", "dropped", "converted")]
     for slot, kinds in slots.items():
         old = [report.kept[f"{slot}/{leaf}" if leaf else slot].removesuffix(f"/{leaf}") for leaf in kinds[0]]
         several = sum(map(bool, kinds)) > 1
         cells = (f"{len(some)}: {_listed(some)}" if several and some else str(len(some) or "") for some in kinds)
+        now = [report.converted.get(f"{slot}/{leaf}" if leaf else slot) for leaf in kinds[0]]
+        changed = "; ".join(f"{leaf} {how}".strip() for leaf, how in zip(kinds[0], now) if how)
         if whole or kinds[1] or kinds[2]:
-            rows.append((slot, _listed([was for was in dict.fromkeys(old) if was != slot]), *cells))
-    used = [i for i in range(5) if any(row[i] for row in rows[1:])]
+            rows.append((slot, _listed([was for was in dict.fromkeys(old) if was != slot]), *cells, changed))
+    used = [i for i in range(6) if any(row[i] for row in rows[1:])]
     return aligned([[row[i] for i in used] for row in rows], left=len(used))
 
 

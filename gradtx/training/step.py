@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gradtx.core import Part, Record, State, leaves_by_path, walk
+from gradtx.core import Part, Record, State, leaves_by_path, pair, walk
 from gradtx.core.arguments import checked, function_of, is_array, live, trace_state, traced
 from gradtx.core.errors import place, said
 from gradtx.core.kinds import Count
@@ -44,8 +44,9 @@ class train_step(Record):
     program: `step(…, tx=other)` runs other hyperparameters without compiling again. Within `jax.jit` or `jax.lax.scan`
     the step is a plain function.
 
-    The pieces of the optimizer receive the extra arguments that they need: the loss as `value`, the `key`, and, of the
-    same batch, the gradient function `grad_fn` and the Hessian-vector product `hvp`. Clipping is a piece of the
+    The pieces of the optimizer receive the extra arguments that they need: the loss as `value`, the gradient as `grad`,
+    the `key`, and, of the same batch, the loss `value_fn` and its gradient `grad_fn` as functions of the parameters,
+    and the Hessian-vector product `hvp`. So do Optax's transformations that read them. Clipping is a piece of the
     optimizer: `gx.chain(gx.clip_by_global_norm(1.0), tx)`. Evaluate the model at
     `gx.eval_params(step.tx, state, params)`.
 
@@ -140,7 +141,12 @@ class train_step(Record):
 
     @cached_property
     def _needs_key(self) -> bool:
-        return self.has_key or any("key" in piece.needs for piece in walk(self.tx))
+        return self.has_key or "key" in self._reads
+
+    @cached_property
+    def _reads(self) -> set[str]:
+        """The extra arguments that the pieces read."""
+        return {name for piece in walk(self.tx) for name in (piece.reads() if isinstance(piece, pair) else piece.needs)}
 
     def __getstate__(self) -> dict[str, Any]:  # without the cached properties
         return {name: getattr(self, name) for name in self._kinds}
@@ -253,14 +259,19 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
         gradient = jax.tree.map(lambda g: None if is_float0(g) else jnp.conj(g), gradient)
         return (value, gradient), model_state, aux
 
-    def mean_gradient_of(params):
+    def value_of(params, batch, model_state, key):
+        value, (model_state, aux) = step._value(params, batch, model_state, key)
+        return value, model_state, aux
+
+    def mean_of(evaluate, params):
+        """Evaluate on the whole batch, in micro-batches."""
         if step.micro_batches == 1:
-            return gradient_of(params, batch, model_state, key)
+            return evaluate(params, batch, model_state, key)
 
         def part(carry, rows):
             mean, model_state, i = carry
             own = None if key is None else jax.random.fold_in(key, i)
-            new, model_state, aux = gradient_of(params, rows, model_state, own)
+            new, model_state, aux = evaluate(params, rows, model_state, own)
             return (
                 jax.tree.map(lambda m, x: m + x.astype(m.dtype) / step.micro_batches, mean, new),
                 model_state,
@@ -269,27 +280,28 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
 
         rows = jax.tree.map(lambda x: jnp.reshape(x, (step.micro_batches, -1, *jnp.shape(x)[1:])), batch)
         first = jax.tree.map(lambda x: x[0], rows)
-        like = jax.eval_shape(lambda: gradient_of(params, first, model_state, key)[0])
+        like = jax.eval_shape(lambda: evaluate(params, first, model_state, key)[0])
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype if x.dtype.itemsize >= 4 else "float32"), like)
         (mean, after, _), aux = jax.lax.scan(part, (zeros, model_state, 0), rows)
         return jax.tree.map(lambda m, x: m.astype(x.dtype), mean, like), after, aux
 
     def grad_fn(point):
-        return mean_gradient_of(point)[0][1]
+        return mean_of(gradient_of, point)[0][1]
 
-    (value, gradient), after, aux = mean_gradient_of(params)
+    (value, gradient), after, aux = mean_of(gradient_of, params)
     if not jax.tree.leaves(gradient):
         raise ValueError("train_step: params holds no floating or complex array to train: write 0.0, not 0")
 
     def go(params, state, gradient):
         given = {
             "value": value,
+            "grad": gradient,
             "key": key,
+            "value_fn": lambda point: mean_of(value_of, point)[0],
             "grad_fn": grad_fn,
             "hvp": lambda v: jax.jvp(grad_fn, (params,), (v,))[1],
         }
-        needs = {name for piece in walk(step.tx) for name in piece.needs}
-        extra = {name: x for name, x in given.items() if name in needs}
+        extra = {name: x for name, x in given.items() if name in step._reads}
         return step.tx.apply(params, state, gradient, **extra)
 
     finite = None

@@ -132,7 +132,7 @@ def flush(tx: TransformationLike, params: Any, state: State, **extra: Any) -> tu
     slots = state.slots
     for names, piece in pieces(tx):
         if isinstance(piece, accumulate) and piece.every_k > 1:
-            slots = _replaced(slots, (*names, "count"), lambda count: count - FLUSH)
+            slots = _replaced(slots, (*names, "count"), lambda count: jax.tree.map(lambda n: n - FLUSH, count))
     zeros = jax.tree.map(lambda p: jnp.zeros_like(p) if differentiable("params", p) else None, params)
     return tx.apply(params, state._replace(slots=slots), zeros, **extra)
 

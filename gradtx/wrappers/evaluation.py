@@ -48,20 +48,24 @@ def eval_params(tx: TransformationLike, state: State, params: Any) -> Any:
     evaluated = _evaluated(tx, state, params)
     if not any(map(_has_own, walk(tx))):
         return params
-    return jax.tree.map(lambda p, e: p if e is None else e, params, evaluated, is_leaf=trees.is_none)
+    out = jax.tree.map(lambda p, e: p if e is None else e, trees.opened(params), evaluated, is_leaf=trees.is_none)
+    return trees.arranged(out, params)
 
 
 @trees.compiled
 def _evaluated(tx: Transformation, state: Any, params: Any) -> Any:
-    """Compute the evaluation parameters; None where they equal the trained parameters."""
+    """Compute the evaluation parameters, in opened nodes; None where they equal the trained parameters."""
     if not isinstance(state, State):
         raise TypeError(f"eval_params(tx, state, params) needs the State of tx.init, got {type(state).__name__}")
+    params = trees.opened(params)
     floating = {path: trees.differentiable(f"params[{path!r}]", p) for path, p in trees.leaves_by_path(params).items()}
-    check_slots(state.slots, jax.eval_shape(lambda p: init_slots(tx.at(0), p), params), exact=True)
-    dtype = trees.working_dtype(params, state.slots)
+    expected = jax.eval_shape(lambda p: init_slots(tx.at(0), p), params)
+    slots = trees.boxed_like(state.slots, expected)
+    check_slots(slots, expected, exact=True)
+    dtype = trees.working_dtype(params, slots)
     leaves, tree = jax.tree.flatten(params)
-    wide = tree.unflatten([trees.widen(p, dtype) if own else None for p, own in zip(leaves, floating.values())])
-    out = _of(tx, state.slots if tx.flat else state.slots.get(type(tx).__name__, {}), wide)
+    wide = tree.unflatten([trees.widen(p, dtype) if floats else None for p, floats in zip(leaves, floating.values())])
+    out = _of(tx, slots if tx.flat else slots.get(type(tx).__name__, {}), wide)
     return jax.tree.map(
         lambda p, w, o: None if o is w else trees.narrow(o, p), params, wide, out, is_leaf=trees.is_none
     )

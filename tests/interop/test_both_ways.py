@@ -89,3 +89,68 @@ def test_optax_wrappers_of_gradtx_inside_gradtx():
     tx = gx.chain(gx.clip(0.5), optax.apply_if_finite(gx.as_optax(gx.adam()), 2))
     expected, _ = follow(gx.chain(gx.clip(0.5), gx.adam()), params, gradients)
     assert_near(follow(tx, params, gradients)[0], expected)
+
+
+# ---------------------------------------------------------------- the extra arguments that Optax's members read
+def quartic(params, batch):
+    return jnp.mean((batch @ params["w"] - 1) ** 4) + jnp.sum(params["b"] ** 2)
+
+
+READERS = {
+    "value": optax.chain(optax.sgd(0.05), optax.contrib.reduce_on_plateau(factor=0.5, patience=1)),
+    "value and params": optax.polyak_sgd(max_learning_rate=0.1),
+    "value, grad and value_fn": optax.lbfgs(memory_size=3),
+    "a line search": optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(max_backtracking_steps=15)),
+}
+PARTS = {"alone": lambda tx: tx, "in a chain": lambda tx: gx.chain(gx.identity(), tx)}
+
+
+@pytest.mark.parametrize("wrap", PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+@pytest.mark.promotes("Optax's arithmetic")
+def test_train_step_and_fit_pass_on_what_optax_reads(reader, wrap):
+    params = {"w": jnp.full((2, 1), 0.1), "b": jnp.ones(2)}
+    batch = jax.random.normal(jax.random.key(0), (8, 2))
+    expected, state = params, reader.init(params)
+    for _ in range(3):
+        value, gradient = jax.value_and_grad(quartic)(expected, batch)
+        more = {"value": value, "grad": gradient, "value_fn": lambda p: quartic(p, batch)}
+        updates, state = reader.update(gradient, state, expected, **more)
+        expected = optax.apply_updates(expected, updates)
+    step = gx.train_step(quartic, wrap(reader), donate=False)
+    ours, state = params, step.tx.init(params)
+    for _ in range(3):
+        ours, state, _ = step(ours, state, batch)
+    assert_near(ours, expected)
+    assert_near(gx.fit(params, wrap(reader), quartic, batch, steps=3, progress=False).params, expected)
+    split = gx.train_step(quartic, wrap(reader), micro_batches=2, donate=False)
+    assert_near(split(params, split.tx.init(params), batch)[0], step(params, step.tx.init(params), batch)[0])
+
+
+def test_a_pair_in_train_step_receives_the_arguments_in_its_signature():
+    seen = {}
+
+    def update(updates, state, params, *, value, key, grad_fn):
+        seen.update(value=value, key=key, gradient=grad_fn(params))
+        return updates, state
+
+    step = gx.train_step(lambda w, batch: jnp.sum(w * batch), (lambda params: (), update), donate=False)
+    params = jnp.zeros(2)
+    step(params, step.tx.init(params), jnp.ones(2), key=jax.random.key(0))
+    assert seen.keys() == {"value", "key", "gradient"} and seen["gradient"].shape == (2,)
+    with pytest.raises(ValueError, match="key is missing"):
+        step(params, step.tx.init(params), jnp.ones(2))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "complex64"])
+@pytest.mark.promotes("Optax's arithmetic")
+def test_a_line_search_of_optax_in_another_dtype(dtype):
+    params = {"w": jnp.full((2, 1), 0.1, dtype), "b": jnp.ones(2, dtype)}
+    loss = lambda params, batch: jnp.real(quartic(jax.tree.map(jnp.abs, params), jnp.abs(batch)))  # noqa: E731
+    step = gx.train_step(loss, optax.lbfgs(memory_size=2), donate=False)
+    state, batch = step.tx.init(params), jnp.ones((4, 2), dtype)
+    losses = []
+    for _ in range(3):
+        params, state, metrics = step(params, state, batch)
+        losses.append(float(metrics.loss))
+    assert losses[-1] < losses[0]

@@ -6,6 +6,7 @@ import pickle
 from typing import Any, NamedTuple
 
 import chex
+import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,10 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from cases import ALL
+from flax import nnx
 from flax.serialization import from_bytes, msgpack_restore, msgpack_serialize, to_bytes, to_state_dict
+from flax.training.train_state import TrainState
+from flax.traverse_util import flatten_dict
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from streams import follow, params_of, stream, types
 
@@ -276,13 +280,180 @@ def test_the_report_is_a_table():
     ]
 
 
+# ---------------------------------------------------------------- what frameworks write
+class Trainer(eqx.Module):
+    model: Any
+    opt_state: Any
+
+
+def trained(tx, params) -> Any:
+    return follow(tx, params, stream(params, 2))[1]
+
+
+def in_nnx(tx):
+    model = nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Linear(3, 1, rngs=nnx.Rngs(0)))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    params = nnx.as_pure(nnx.state(model, nnx.Param))
+    state = trained(tx, params)
+    nnx.update(optimizer.opt_state, nnx.state(state))
+    return optimizer, params, state
+
+
+def of_nnx(tx):
+    optimizer, params, state = in_nnx(tx)
+    return nnx.state(optimizer), params, state
+
+
+def of_nnx_pure(tx):
+    saved, params, state = of_nnx(tx)
+    return nnx.to_pure_dict(saved), params, state
+
+
+def of_nnx_opt_state(tx):
+    optimizer, params, state = in_nnx(tx)
+    return optimizer.opt_state, params, state
+
+
+def of_train_state(tx):
+    params = nn.Dense(3).init(jax.random.key(0), jnp.ones((1, 2)))
+    state = trained(tx, params)
+    return TrainState.create(apply_fn=None, params=params, tx=tx).replace(opt_state=state), params, state
+
+
+def of_equinox(tx):
+    model = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
+    params = eqx.filter(model, eqx.is_inexact_array)
+    state = trained(tx, params)
+    return eqx.filter(Trainer(model, state), eqx.is_array), params, state
+
+
+def of_optax(tx):
+    params = params_of()
+    state = trained(optax.chain(optax.identity(), tx), params)
+    return {"params": params, "opt_state": state}, params, state[1]
+
+
+FILES = {
+    "orbax": by_orbax,
+    "npz": lambda saved, path: by_npz({"it": saved}, path)["it"],
+    "msgpack": by_msgpack,
+    "flat": lambda saved, path: flatten_dict(by_orbax(saved, path)),
+    "as it is": lambda saved, path: saved,
+}
+
+
+ROOTS = dict.fromkeys((of_nnx, of_nnx_pure, of_train_state, of_equinox), "opt_state")
+ROOTS |= {of_nnx_opt_state: None, of_optax: "opt_state/1"}
+AND_FILES = [(written, form) for written in ROOTS for form in FILES]  # Flax's msgpack takes none of these
+AND_FILES = [x for x in AND_FILES if x not in [(w, "msgpack") for w in (of_nnx, of_nnx_opt_state, of_equinox)]]
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+@pytest.mark.parametrize("written, form", AND_FILES, ids=lambda x: getattr(x, "__name__", x))
+@pytest.mark.parametrize("tx", [gx.adamw(), gx.sgd(), gx.skip_nonfinite(gx.sgd())], ids=["adamw", "sgd", "guarded"])
+def test_a_state_is_found_in_what_a_framework_writes(written, form, tx, tmp_path):
+    tree, params, state = written(tx)
+    saved = FILES[form](tree, tmp_path)
+    for at in (None, ROOTS[written]):
+        again, report = gx.restore(tx, params, saved, at=at)
+        assert bits(again) == bits(state) and types(again) == types(state)
+        assert not report.fresh and not report.dropped and not report.converted
+
+
+def test_a_restored_state_goes_on_in_an_nnx_optimizer():
+    optimizer, params, state = in_nnx(gx.adamw())
+    again = nnx.Optimizer(nnx.Linear(1, 1, rngs=nnx.Rngs(0)), gx.adamw(), wrt=nnx.Param)
+    again.opt_state = nnx.data(nnx.clone(in_nnx(gx.adamw())[0].opt_state))
+    restored, _ = gx.restore(gx.adamw(), params, nnx.state(optimizer))
+    nnx.update(again.opt_state, nnx.state(restored))
+    assert bits(again.opt_state) == bits(optimizer.opt_state) == bits(state)
+
+
+def test_the_paths_of_renamed_begin_at_the_state_or_at_the_root():
+    saved = {"opt": SGD.init(SMALL), "params": SMALL}
+    for part in ("w", f"opt/{VELOCITY}/w", f"{VELOCITY}/w"):
+        new = "kernel" if part == "w" else f"{VELOCITY}/kernel"
+        state, _ = gx.restore(SGD, RENAMED, saved, renamed={part: new})
+        assert state.slots["add_momentum"]["velocity"].keys() == RENAMED.keys()
+
+
+def test_one_of_several_states():
+    saved = {name: SGD.init(SMALL)._replace(step=jnp.int32(i)) for i, name in enumerate("gd")}
+    assert [int(gx.restore(SGD, SMALL, saved, at=name)[0].step) for name in "gd"] == [0, 1]
+    with pytest.raises(TypeError, match="at must be the path of the state in saved, a string"):
+        gx.restore(SGD, SMALL, saved, at=0)  # pyright: ignore[reportArgumentType]
+
+
+# ---------------------------------------------------------------- rows and dtypes that changed
+GROWING = {"adam": gx.adam(), "adafactor": gx.adafactor(min_size=2), "sm3": gx.sm3()}
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("tx", GROWING.values(), ids=GROWING)
+def test_more_rows(tx, axis):
+    shape = (6, 3) if axis == 0 else (4, 5)
+    before, after = ({"e": jnp.ones(s), "b": jnp.ones(3)} for s in ((4, 3), shape))
+    saved, fresh = trained(tx, before), leaves_by_path(tx.init(after))
+    state, report = gx.restore(tx, after, saved, grow=True)
+    assert not report.fresh and not report.dropped and report.converted
+    old = leaves_by_path(saved)
+    for path, x in leaves_by_path(state).items():
+        start = tuple(map(slice, old[path].shape))
+        assert bits(x[start]) == bits(old[path])
+        assert bits(x.at[start].set(0)) == bits(fresh[path].at[start].set(0))
+        assert (path in report.converted) == (x.shape != old[path].shape)
+    types_of = types(tx.init(after))
+    assert types(state) == types_of
+    tx.update(after, state, after)
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+@pytest.mark.parametrize("form", ["npz", "msgpack", "orbax"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_another_precision(dtype, form, tmp_path):
+    tx, params = gx.adamw(), params_of()
+    state = trained(tx, params)
+    other = jax.tree.map(lambda x: np.asarray(x).astype(dtype) if x.dtype == "float32" else x, state)
+    saved = FORMATS[form]({"it": other}, tmp_path)["it"]
+    again, report = gx.restore(tx, params, saved, cast=True)
+    assert types(again) == types(state)
+    assert bits(again) == bits(jax.tree.map(lambda x, y: jnp.asarray(np.asarray(x), y.dtype), other, state))
+    floating = [path for path, x in leaves_by_path(state).items() if x.dtype == "float32"]
+    assert list(report.converted) == floating and dtype in str(report) and "→ float32" in str(report)
+    assert list(report.kept) == list(leaves_by_path(state))
+    with pytest.raises(ValueError, match="pass cast=True"):
+        gx.restore(tx, params, saved)
+
+
+@pytest.mark.promotes("Optax's arithmetic")
+def test_and_into_bfloat16():
+    params, wide, narrow = params_of(), optax.scale_by_adam(), optax.scale_by_adam(mu_dtype=jnp.bfloat16)
+    saved = trained(gx.chain(wide), params)
+    state, report = gx.restore(gx.chain(narrow), params, saved, cast=True)
+    mean = state.slots["pair"]["state"].mu
+    assert bits(mean) == bits(jax.tree.map(lambda x: x.astype("bfloat16"), saved.slots["pair"]["state"].mu))
+    assert {x.split(" → ")[1][:8] for x in report.converted.values()} == {"bfloat16"}
+
+
 # ---------------------------------------------------------------- errors
 STATE = SGD.init(SMALL)
 FLAT = leaves_by_path(STATE)
 WRONG: dict[str, Any] = {  # saved, more arguments, what the message says
     "another optimizer": (ADAM.init(SMALL), {}, rf"(?s){VELOCITY}.*2.*slots/precondition/by/scale_by_ema/mean.*2"),
     "nothing": ({}, {}, "step"),
-    "a part of a larger tree": ({"opt": STATE}, {}, "opt/step"),
+    "two states": ({"g": STATE, "d": STATE}, {}, "several states: pass at='d' or at='g'"),
+    "a state that is nowhere": ({"opt": STATE}, {"at": "optimizer"}, "at='optimizer' is not in saved, .* state at opt"),
+    "a dtype that cannot hold it": (
+        *({**FLAT, f"{VELOCITY}/w": np.full(3, 1e60)}, {"cast": True}),
+        r"float64\[3\], not float32\[3\], which cannot hold its values",
+    ),
+    "another kind of dtype": ({**FLAT, "step": np.float32(1)}, {"cast": True}, r"float32\[\], not int32\[\]$"),
+    "rows": ({**FLAT, f"{VELOCITY}/w": np.ones(2, "f4")}, {}, "not float32.*: pass grow=True"),
+    "more rows than there are": (
+        *({**FLAT, f"{VELOCITY}/w": np.ones(4, "f4")}, {"grow": True}),
+        r"is float32\[4\], not float32\[3\]$",
+    ),
+    "precision": ({**FLAT, f"{VELOCITY}/w": np.ones(3)}, {}, "not float32.*: pass cast=True"),
     "a shape": ({**FLAT, f"{VELOCITY}/w": np.ones(4, "f4")}, {}, r"velocity/w'.* is float32\[4\], not float32\[3\]"),
     "a shape, if not strict": (
         *({**FLAT, f"{VELOCITY}/w": np.ones((3, 1), "f4")}, {"strict": False}),
