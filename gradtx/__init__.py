@@ -36,7 +36,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from gradtx import combinators, display, inspect, interop, optimizers, pieces, projections, schedules, wrappers
+from gradtx import combinators, display, inspect, optimizers, pieces, projections, schedules, wrappers
 from gradtx.combinators import *  # noqa: F403
 from gradtx.core import (
     Context,
@@ -54,7 +54,6 @@ from gradtx.core import (
 from gradtx.core.apply import apply_updates
 from gradtx.core.where import is_matrix
 from gradtx.inspect import *  # noqa: F403
-from gradtx.interop import *  # noqa: F403
 from gradtx.optimizers import *  # noqa: F403
 from gradtx.pieces import *  # noqa: F403
 from gradtx.projections import *  # noqa: F403
@@ -62,9 +61,10 @@ from gradtx.serialization import *  # noqa: F403
 from gradtx.wrappers import *  # noqa: F403
 
 if TYPE_CHECKING:  # imported at their first use
+    from gradtx import interop, serialization, training
     from gradtx import lab as lab
     from gradtx import plots as plots
-    from gradtx import serialization, training
+    from gradtx.interop import as_optax, from_optax, from_torch, to_optax
     from gradtx.training.fit import fit
     from gradtx.training.gradient_check import check_gradient, numeric_gradient
     from gradtx.training.random_search import random_search
@@ -87,7 +87,7 @@ __all__ += wrappers.__all__
 # Inspection, saving, other libraries.
 __all__ += inspect.__all__
 __all__ += serialization.__all__
-__all__ += interop.__all__
+__all__ += ["as_optax", "from_optax", "from_torch", "to_optax"]  # imported at the first use
 # Training; imported at the first use.
 __all__ += ["Sweep", "fit", "grid", "stack", "sweep", "train_step"]
 __all__ += ["check_gradient", "numeric_gradient", "random_search"]
@@ -103,10 +103,12 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of gradtx
     def __getattr__(name):
         if name == "plots" and not find_spec("matplotlib"):
             raise AttributeError('gradtx.plots needs matplotlib: pip install "gradtx[race]"')
-        if name in ("lab", "plots", "training"):
+        if name in ("interop", "lab", "plots", "training"):
             return import_module(f"gradtx.{name}")
         if name in __all__:
-            return getattr(import_module("gradtx.training"), name)
+            return getattr(
+                import_module("gradtx.interop" if "optax" in name or "torch" in name else "gradtx.training"), name
+            )
         from gradtx.core.errors import public
 
         raise AttributeError(public("gradtx", name, __dir__()))
