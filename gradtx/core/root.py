@@ -34,7 +34,7 @@ class Context(NamedTuple):
     params: Any  # the parameters, or None; in `update_leaf`, those of the leaf
     extra: dict[str, Any]  # the extra keyword arguments of `update`
     seen: Array | None = None  # read `age`
-    leaf: str = ""  # the path of the leaf: read `path`
+    unasked_path: str = ""  # read `path`, which notes that it was read
     asked: list[Any] | None = None  # the questions about the leaf, with the answers: see `leaf_by_leaf`
 
     @property
@@ -57,7 +57,7 @@ class Context(NamedTuple):
         return bool(self._ask(chooser(where)))
 
     def _ask(self, question: Callable[[str, Any], Any]) -> Any:
-        answer = question(self.leaf, self.params)
+        answer = question(self.unasked_path, self.params)
         if self.asked is not None:
             self.asked.append((question, answer))
         return answer
@@ -128,7 +128,7 @@ def run(tx: Any, updates: Any, slots: Slots, context: Context, then: Any = None,
 def updated(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
     """Call `update_tree`, with the age of the piece if it counts; without a gradient, the piece does not age."""
     if not tx.counts or "age" not in slots:
-        return checks.updated(tx, updates, slots, context)
+        return checks.updated(tx, updates, slots, context if tx.counts else context._replace(seen=None))
     age = counted(slots["age"]) if jax.tree.leaves(updates) else slots["age"]
     others = {name: slot for name, slot in slots.items() if name != "age"}
     out, new = checks.updated(tx, updates, others, context._replace(seen=age))
@@ -173,7 +173,7 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
 
         def program(g, p, row):
             old = form.unflatten(row)
-            u, new = updated(tx, g, old, context._replace(params=p, leaf=path, asked=asked))
+            u, new = updated(tx, g, old, context._replace(params=p, unasked_path=path, asked=asked))
             checks.check_run(type(tx).__name__, u, g, new, old)
             return u, form.flatten_up_to(new)
 

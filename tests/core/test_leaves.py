@@ -50,7 +50,7 @@ def test_a_rule_is_traced_once_for_all_leaves_of_which_its_questions_have_the_sa
     assert traced.count("update") == times
     for i in range(10):
         for name in ("kernel", "bias"):
-            here = Context(jnp.array(1), None, {}, leaf=f"layer_{i}/{name}")
+            here = Context(jnp.array(1), None, {}, unasked_path=f"layer_{i}/{name}")
             want = PARAMS[f"layer_{i}"][name] + asks(here)
             np.testing.assert_array_equal(updates[f"layer_{i}"][name], want)
     np.testing.assert_array_equal(state.slots["own"]["seen"]["layer_9"]["bias"], np.ones(3))
@@ -113,5 +113,6 @@ def test_a_piece_that_does_not_count_has_no_age():
         def update_leaf(self, g, slots, context):
             return g * context.age.astype(g.dtype), slots
 
-    with pytest.raises(TypeError, match=r"a piece that reads context\.age must declare counts = True"):
-        counts_not().update(jnp.ones(1), counts_not().init(jnp.ones(1)))
+    for tx in (counts_not(), gx.lookahead(counts_not()), gx.chain(gx.rectify(), counts_not())):
+        with pytest.raises(TypeError, match=r"a piece that reads context\.age must declare counts = True"):
+            tx.update(jnp.ones(1), tx.init(jnp.ones(1)), jnp.ones(1))
