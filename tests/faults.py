@@ -47,6 +47,13 @@ FAULTS = [
         f"{CONTRACT}_fresh_slots_in_an_old_run_give_the_first_updates_of_a_new_one[adam-0]",
     ),
     Fault(
+        "a piece without a gradient ages",
+        "core/root.py",
+        ' if jax.tree.leaves(updates) else slots["age"]',
+        "",
+        "tests/core/test_leaves.py::test_without_any_gradient_a_piece_does_not_age",
+    ),
+    Fault(
         "a restored clock is the saved step, whatever its unit",
         "serialization/restore.py",
         "        if len(governed) == 1:",

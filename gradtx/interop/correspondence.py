@@ -115,7 +115,7 @@ class Source(NamedTuple):
     library: str
     saved: list[Saved]
     wrappers: list[Wrapper]
-    idle: list[str]  # leaves that hold no state
+    stateless: list[str]  # leaves that hold no state
     unknown: list[str]
 
 
@@ -350,17 +350,17 @@ def converted(
     counts = {leaf.path: int(leaf.value) for one in source.saved for leaf in one.counts.values()}
     values = {n for path, n in counts.items() if path in used}
     left = [path for path, n in counts.items() if values and n not in values]  # the others say the same
-    idle = list(source.idle)
+    stateless = list(source.stateless)
     for one in source.saved:
         names = {name for (name, _), leaf in one.arrays.items() if leaf.path in used}
         for (name, _), leaf in one.arrays.items():
             if leaf.path not in used and not (name == "mu_product" and name in names):  # it is the same for all
-                (idle if matching.held(leaf.path) == 0 else left).append(leaf.path)
-    idle += [leaf.path for w in source.wrappers for leaf in w.numbers.values() if leaf.path not in used]
+                (stateless if matching.held(leaf.path) == 0 else left).append(leaf.path)
+    stateless += [leaf.path for w in source.wrappers for leaf in w.numbers.values() if leaf.path not in used]
     left += source.unknown
     fresh = [path for path in new if path not in kept]
     kept = {path: kept[path] for path in new if path in kept}
-    report = Restored(kept, fresh, [*left, *idle], list(leaves_by_path(params)), {})
+    report = Restored(kept, fresh, [*left, *stateless], list(leaves_by_path(params)), {})
     _check(function, report, [path for path in fresh if matching.reads(path, list(new))], left, strict)
     return structure.unflatten(new.values()), report
 
@@ -411,8 +411,8 @@ def back(
     used = {*kept.values(), *ages, *matching.clocks}
     left = [path for path in ours if path not in used and not path.endswith("/mean_log_decay")]
     fresh = [path for path in new if path not in kept]
-    idle = {*source.idle, *(leaf.path for w in source.wrappers for leaf in w.numbers.values())}
-    needed = [path for path in fresh if path not in idle and matching.held(path) < 0]
+    stateless = {*source.stateless, *(leaf.path for w in source.wrappers for leaf in w.numbers.values())}
+    needed = [path for path in fresh if path not in stateless and matching.held(path) < 0]
     kept = {path: kept[path] for path in new if path in kept}
     report = Restored(kept, fresh, left, list(leaves_by_path(params)), {})
     _check(function, report, needed, left, strict)

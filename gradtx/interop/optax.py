@@ -178,14 +178,14 @@ class _Reader:
             arrays = self.leaves(fields["acc_grads"])
             named = {("acc_grads", p): Leaf(_joined(place, "acc_grads", x.path), x.value) for p, x in arrays.items()}
             self.source.saved.append(Saved(named, {}, around))
-            self.idle(fields.get("skip_state", ()), f"{place}skip_state/")
+            self.stateless(fields.get("skip_state", ()), f"{place}skip_state/")
         elif set(fields) >= IF_FINITE:
             numbers = ("notfinite_count", "total_notfinite")
             self.wrapper("skip_nonfinite", fields, place, around, "inner_state", numbers)
-            self.source.idle.append(f"{place}last_finite")
+            self.source.stateless.append(f"{place}last_finite")
         elif set(fields) >= HYPERPARAMETERS:
             self.source.saved.append(Saved({}, self.counts(fields, place), around))
-            self.idle(fields["hyperparams"], f"{place}hyperparams/")
+            self.stateless(fields["hyperparams"], f"{place}hyperparams/")
             self.state(fields.get("hyperparams_states", {}), f"{place}hyperparams_states/", around)
             self.state(fields["inner_state"], f"{place}inner_state/", around)
         elif (read := self.record(fields, place, around)) is not None:
@@ -212,7 +212,7 @@ class _Reader:
         if set(fields) not in FIELDS:
             return None
         arrays: dict[tuple[str, str], Leaf] = {}
-        idle = []
+        stateless = []
         trees = {name: self.leaves(node) for name, node in fields.items() if name not in ("count", "ns_coeffs")}
         if any(parameter not in self.shapes for tree in trees.values() for parameter in tree):
             return None
@@ -223,12 +223,12 @@ class _Reader:
                 leaf = Leaf(_joined(place, name, leaf.path), leaf.value)
                 known = _meaning(name, self.shapes[parameter], {n: x[parameter].value for n, x in trees.items()})
                 if known is None:
-                    idle.append(leaf.path)
+                    stateless.append(leaf.path)
                 else:
                     arrays["muon_mu" if "ns_coeffs" in fields else known, parameter] = leaf
-        self.source.idle.extend(idle)
+        self.source.stateless.extend(stateless)
         if "ns_coeffs" in fields:
-            self.idle(fields["ns_coeffs"], f"{place}ns_coeffs/")
+            self.stateless(fields["ns_coeffs"], f"{place}ns_coeffs/")
         return Saved(arrays, self.counts(fields, place), around)
 
     def counts(self, fields: dict[str, Any], place: str) -> dict[str | None, Leaf]:
@@ -239,8 +239,8 @@ class _Reader:
         self.source.wrappers.append(Wrapper(place, kind, leaves, around))
         self.state(fields[inner], f"{place}{inner}/", (*around, place))
 
-    def idle(self, tree: Any, place: str) -> None:
-        self.source.idle.extend(f"{place}{leaf.path}".rstrip("/") for leaf in self.leaves(tree).values())
+    def stateless(self, tree: Any, place: str) -> None:
+        self.source.stateless.extend(f"{place}{leaf.path}".rstrip("/") for leaf in self.leaves(tree).values())
 
 
 def _read(function: str, state: Any, params: Any) -> Source:

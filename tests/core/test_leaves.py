@@ -120,3 +120,11 @@ def test_a_piece_that_does_not_count_has_no_age():
     for tx in (counts_not(), gx.lookahead(counts_not()), gx.chain(gx.rectify(), counts_not())):
         with pytest.raises(TypeError, match=r"a piece that reads context\.age must declare counts = True"):
             tx.update(jnp.ones(1), tx.init(jnp.ones(1)), jnp.ones(1))
+
+
+@pytest.mark.parametrize("tx", [gx.nesterov_ema(), gx.bias_correction(), gx.running_mean(), gx.lookahead(gx.sgd(0.1))])
+def test_without_any_gradient_a_piece_does_not_age(tx):
+    params = {"w": jnp.ones(2)}
+    _, state = tx.update(params, tx.init(params), params)
+    _, after = tx.update({"w": None}, state, params)
+    assert after.slots[type(tx).__name__]["age"] == 1 and after.step == 2

@@ -45,7 +45,7 @@ TX = gx.chain(around(mine(3.0, power=2), rate=slower(2.0, name="x")), gx.scale_b
 
 
 def trained(tx, steps=2):
-    """What the other process finds out."""
+    """Report what the other process finds."""
     params = jnp.full(2, 2.0)
     state = tx.init(params)
     for _ in range(steps):
