@@ -238,16 +238,18 @@ def check_row(piece: Any, path: str, row: Any) -> Any:
 
 def check_names(piece: Any, params: Any, rows: list[Any]) -> list[str]:
     """Return the names of the slots, or raise unless they are the same for all parameters."""
-    named = {path: row for path, row in zip(leaves_by_path(params), rows) if row is not None}
-    first = next(iter(named), "")
-    for path, row in named.items():
-        if row.keys() != named[first].keys():
-            these, others = (_listed(x) if x else "none" for x in (named[first], row))
+    first = next((i for i, row in enumerate(rows) if row is not None), None)
+    if first is None:
+        return []
+    for i, row in enumerate(rows):
+        if row is not None and row.keys() != rows[first].keys():
+            paths = [*leaves_by_path(params)]
+            these, others = (_listed(x) if x else "none" for x in (rows[first], row))
             raise ValueError(
                 f"{type(piece).__name__}: init_leaf must return the same slots for every leaf, got {these} for "
-                f"{first!r} and {others} for {path!r}: use partition to give the leaves different pieces"
+                f"{paths[first]!r} and {others} for {paths[i]!r}: use partition to give the leaves different pieces"
             )
-    return [*named[first]] if named else []
+    return [*rows[first]]
 
 
 def initial(piece: Any, params: Any) -> Any:
@@ -262,9 +264,9 @@ def initial(piece: Any, params: Any) -> Any:
         raise TypeError(f"{name} failed on the whole tree of parameters, which it receives: {how}") from error
     if not isinstance(slots, dict):
         raise TypeError(f"{name} must return a dict of slots, got {said(slots)}")
-    for path, x in leaves_by_path(slots).items():
-        if not is_array(x) and not isinstance(x, (float, int, complex)):
-            raise TypeError(f"{name}: slots[{path!r}] must be an array, got {said(x)}")
+    if not all(map(_is_slot, jax.tree.leaves(slots))):
+        path, x = next((path, x) for path, x in leaves_by_path(slots).items() if not _is_slot(x))
+        raise TypeError(f"{name}: slots[{path!r}] must be an array, got {said(x)}")
     for key, slot in slots.items() if hasattr(piece, "update_leaf") else ():
         try:
             jax.tree.structure(params, is_leaf=is_none).flatten_up_to(slot)
@@ -272,6 +274,10 @@ def initial(piece: Any, params: Any) -> Any:
             how = "for a slot of one array, define init_leaf(self, param)"
             raise ValueError(f"{name} must return trees like params, got {said(slot)} as {key!r}: {how}") from None
     return slots
+
+
+def _is_slot(x: Any) -> bool:
+    return is_array(x) or isinstance(x, (float, int, complex))
 
 
 @functools.cache

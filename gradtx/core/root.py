@@ -246,13 +246,13 @@ def _prepare(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, 
         extra["grad"] = jax.tree.map(lambda g: None if is_float0(g) else trees.widen(g, dtype), grad)
     step = counted(state.step)
     now = at_work(tx, state.step, dtype)
-    old = jax.tree.map(lambda x: jnp.asarray(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
+    old = jax.tree.map(lambda x: trees.as_dtype(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
 
     def finish(out, slots, add=lambda u: u):
         if out is not NOTHING:
             out = jax.tree.map(lambda u, o: u if o is None else trees.narrow(o, u), updates, out)
             out = trees.arranged(out, given)
-        slots = jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, slots)
+        slots = jax.tree.map(lambda s, x: trees.as_dtype(x, s.dtype), state.slots, slots)
         return add(out), trees.arranged(State(step, slots), kept)
 
     return (now, wide, old, Context(step, params, extra)), finish
@@ -278,4 +278,5 @@ def _checked(tx: Any, updates: Any, state: State, params: Any) -> State:
 @jax.jit
 def _expected(tx: Any, params: Any) -> Slots:
     """The slots of a valid state; only their shapes are used, traced once for each structure."""
-    return init_slots(tx.at(0), params)
+    alike: dict[Any, Any] = {}  # one leaf in place of all of its type: the slots of an array are made once
+    return init_slots(tx.at(0), jax.tree.map(lambda p: alike.setdefault(jax.typeof(p), p), params))

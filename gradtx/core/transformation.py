@@ -113,6 +113,7 @@ class Transformation(Record, Pair):
             return owners.structs_of(self.init, params)
         owners.refuse_placeholder(self.init, params)
         checks.check_params(params)
+        trees.leaves_by_path(params)  # raises for two leaves of one path
         now = self.at(0)
         checks.check_hyperparameters(now, walk(now), trees.working_dtype(params))
         return State(jnp.zeros((), jnp.int32), trees.boxed_as(params, init_slots(now, trees.opened(params))))
@@ -240,17 +241,22 @@ class PerLeaf(Transformation):
 
     def init_tree(self, params: Any) -> Slots:
         leaves, tree = tree_flatten_with_path(params)
-        wide = [widen(p) if differentiable("params", p) else None for _, p in leaves]
 
         def slots_of(p: Array) -> Slots:
+            p = widen(p)
             row = checks.check_row(self, trees.path_of(keys), self.init_leaf(p))
             return {name: sharded(slot, p) for name, slot in row.items()}
 
-        if any(isinstance(p, Tracer) for p in wide):
+        if any(isinstance(p, Tracer) for _, p in leaves):
             slots_of = jax.jit(slots_of)  # traced once for all leaves of the same type
-        rows = []
-        for (keys, _), p in zip(leaves, wide):  # noqa: B007 (an error of slots_of names the leaf)
-            rows.append(None if p is None else slots_of(p))
+        rows, made = [], {}
+        for keys, p in leaves:
+            row = made.get(id(p))  # in a trace, where many leaves may be one: see `root._expected`
+            if row is None and differentiable("params", p):
+                row = slots_of(p)
+            if isinstance(p, Tracer):
+                made[id(p)] = row
+            rows.append(row)
         names = checks.check_names(self, params, rows)
         return {name: tree.unflatten([row and row[name] for row in rows]) for name in names}
 

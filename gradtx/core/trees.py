@@ -231,16 +231,21 @@ def widen(x: Any, dtype: Any = None) -> jax.Array:
     """A real array of at least float32, or of `dtype`. A complex one becomes pairs of reals: shape (…, 2)."""
     have = _dtype(x)
     dtype = dtype or _wide(have)
-    if have == dtype and isinstance(x, jax.Array) and not getattr(x, "weak_type", False):
-        return x
-    x = jnp.stack([jnp.real(x), jnp.imag(x)], -1) if jnp.iscomplexobj(x) else x
-    return jnp.asarray(x, dtype)
+    return as_dtype(
+        jnp.stack([jnp.real(x), jnp.imag(x)], -1) if jnp.issubdtype(have, jnp.complexfloating) else x, dtype
+    )
 
 
 def narrow(x: jax.Array, like: Any) -> jax.Array:
     """Undo `widen`: cast to the dtype of `like`."""
     x = jax.lax.complex(x[..., 0], x[..., 1]) if jnp.iscomplexobj(like) else x
-    return jnp.asarray(x, jnp.result_type(like))
+    return as_dtype(x, _dtype(like))
+
+
+def as_dtype(x: Any, dtype: Any) -> jax.Array:
+    """An array of the dtype: `x` itself where it is one, since casting hundreds of leaves makes a trace longer."""
+    is_one = isinstance(x, jax.Array) and x.dtype == dtype and not getattr(x, "weak_type", False)
+    return x if is_one else jnp.asarray(x, dtype)
 
 
 def sharded(slot: Any, param: Any) -> Any:
