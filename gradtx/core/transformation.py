@@ -250,7 +250,7 @@ class PerLeaf(Transformation):
         if any(isinstance(p, Tracer) for _, p in leaves):
             slots_of = jax.jit(slots_of)  # traced once for all leaves of the same type
         rows, made = [], {}
-        for keys, p in leaves:
+        for keys, p in leaves:  # noqa: B007 (an error of slots_of names the leaf)
             row = made.get(id(p))  # in a trace, where many leaves may be one: see `root._expected`
             if row is None and differentiable("params", p):
                 row = slots_of(p)
