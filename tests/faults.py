@@ -106,15 +106,15 @@ FAULTS = [
     Fault(
         "slots take the dtype of the computation",
         "core/root.py",
-        "jax.tree.map(lambda s, x: jnp.asarray(x, s.dtype), state.slots, slots)",
+        "jax.tree.map(lambda s, x: trees.as_dtype(x, s.dtype), state.slots, slots)",
         "slots",
         f"{CONTRACT}_wider_gradients_do_not_widen_the_state",
     ),
     Fault(
         "slots start in the parameter's dtype",
         "core/transformation.py",
-        'widen(p) if differentiable("params", p) else None for _, p in leaves]',
-        'jnp.asarray(p) if differentiable("params", p) else None for _, p in leaves]',
+        "            p = widen(p)\n",
+        "            p = jnp.asarray(p)\n",
         f"{CONTRACT}_the_state_is_a_fixed_point_and_updates_keep_their_dtype[scale_by_ema-0]",
     ),
     Fault(
