@@ -52,7 +52,7 @@ from gradtx.core import (
     pair,
 )
 from gradtx.core.apply import apply_updates
-from gradtx.core.where import is_matrix
+from gradtx.core.where import is_linear, is_matrix
 from gradtx.inspect import *  # noqa: F403
 from gradtx.optimizers import *  # noqa: F403
 from gradtx.pieces import *  # noqa: F403
@@ -77,7 +77,7 @@ __version__ = "0.2.0.dev0"
 
 # The protocol: transformations, hyperparameters, schedules.
 __all__ = ["Context", "Decay", "NonNegative", "PerLeaf", "Positive", "Scalar", "Schedule", "State", "Transformation"]
-__all__ += ["apply_updates", "is_matrix", "of_step", "pair", "schedules"]
+__all__ += ["apply_updates", "is_linear", "is_matrix", "of_step", "pair", "schedules"]
 # Optimizers, and the pieces, combinators and wrappers they are composed of.
 __all__ += optimizers.__all__
 __all__ += pieces.__all__

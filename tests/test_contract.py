@@ -280,6 +280,31 @@ def test_fresh_slots_in_an_old_run_give_the_first_updates_of_a_new_one(tx):
     assert_near(old.slots, new.slots)
 
 
+# ---------------------------------------------------------------- layouts
+@each_tx
+def test_stacked_layers_are_updated_as_the_layers_alone(tx):
+    if any(isinstance(piece, gx.leafwise) for piece in walk(tx)):
+        pytest.skip("declared: it runs on each leaf as a whole")
+    if "key" in extra(tx):
+        pytest.skip("declared: the key of a layer is made of its number, not of a path")
+    if "where='w'" in repr(tx):
+        pytest.skip("declared: the pattern does not match the paths of separate layers")
+    if any(isinstance(piece, gx.reduced) and piece.over == "rows" for piece in walk(tx)):
+        tx = gx.reduced(gx.scale_by_ema(0.8), "columns", how="sum")
+    several = [params_of(seed=i) for i in range(2)]
+    alone = {name: [layer[name] for layer in several] for name in several[0]}
+    stacked = gx.layout(tx, "batch ...")
+
+    def stack(tree):
+        return {name: jnp.stack(layers) for name, layers in tree.items()}
+
+    gradients = list(stream(alone, 3))
+    expected, _ = follow(tx, alone, gradients)
+    made, state = follow(stacked, stack(alone), map(stack, gradients))
+    assert_near(made, list(map(stack, expected)), 2e-6)
+    assert types(jax.jit(stacked.init)(stack(alone))) == types(state)
+
+
 # ---------------------------------------------------------------- jax's transformations
 @each_part_tx
 def test_scan_equals_a_loop(tx):

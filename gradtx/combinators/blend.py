@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import Context, Part, Positive, Scalar, Slots, Transformation
-from gradtx.core.root import separable
+from gradtx.core.root import map_layers, separable
 from gradtx.pieces.formulas import lerp
 
 
@@ -69,9 +69,9 @@ class cautious(Transformation):
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
 
-        def masked(a, g):
+        def masked(axes, a, g):
             uphill = a * g >= 0  # False for NaN, which passes through
             share = jnp.mean(jnp.where(uphill, 0, jnp.ones_like(a)))
             return jnp.where(uphill, 0, a) / jnp.maximum(share, self.floor) if a.size else a
 
-        return jax.tree.map(masked, made, updates), new
+        return map_layers(masked, made, updates), new

@@ -3,12 +3,11 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from gradtx.core import Context, Part, Positive, Slots, Transformation
-from gradtx.core.root import separable
-from gradtx.pieces.directions import Axis, all_but
+from gradtx.core.axes import refuse_doubt
+from gradtx.core.root import map_layers, separable
 from gradtx.pieces.formulas import cosine, norm, tangent, unit
 
 
@@ -41,7 +40,7 @@ class graft(Transformation):
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         magnitude = self.part("magnitude", updates, slots, context, new := {})
         direction = self.part("direction", updates, slots, context, new)
-        return jax.tree.map(lambda m, d: norm(m) * unit(d), magnitude, direction), new
+        return map_layers(lambda axes, m, d: norm(m) * unit(d), magnitude, direction), new
 
 
 class project_if_orthogonal(Transformation):
@@ -52,19 +51,16 @@ class project_if_orthogonal(Transformation):
     A weight whose norm does not matter, because a normalization follows, has a gradient orthogonal to it. A momentum
     step is not orthogonal, and makes the norm grow; the same learning rate then turns the weight less.
 
-    For a matrix, the condition is tested by channel: the weights of one output, n of them. If it holds for every
-    channel, each channel is projected; otherwise the leaf is tested, and projected, as a whole. Leaves of fewer than
-    two axes are left unchanged. Needs `params`.
+    For a linear map, the condition is tested by channel: the weights of one output, n of them. If it holds for every
+    channel, each channel is projected; otherwise the leaf is tested, and projected, as a whole. Vectors and tables of
+    embeddings are left unchanged. Needs `params`.
 
     Args:
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes a of
         g, the gradient.
       threshold: δ, the bound on |cos(g, θ)|·√n below which the update is projected, above 0.
-      output_axis: The axis of outputs; a channel is all other axes. −1 is right for the kernels of Flax and Keras,
-        (…, inputs, outputs), and 0 for those of Equinox and PyTorch.
-
     Raises:
-      ValueError: A leaf of two or more axes does not have the axis `output_axis`.
+      ValueError: The axes of a leaf are in doubt: `layout` says them.
 
     Source: Heo et al. 2021, arXiv 2006.08217, algorithms 1 and 2; channel and layer as in its published code.
 
@@ -78,22 +74,24 @@ class project_if_orthogonal(Transformation):
 
     inner: Part
     threshold: Positive = 0.1
-    output_axis: Axis = -1
 
     formula = "u = tangent(inner(g), θ, g, threshold)"
     needs = ("params",)
 
+    def init_tree(self, params: Any) -> Slots:
+        refuse_doubt(self, params)
+        return super().init_tree(params)
+
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
 
-        def project(path, a, g, param):
-            if g.ndim < 2 or not g.size:
+        def project(axes, a, g, param):
+            if not axes.is_linear or not g.size:
                 return a
-            path = jax.tree_util.keystr(path, simple=True, separator="/")
-            inputs = all_but("project_if_orthogonal", path, g.shape, self.output_axis)
-            in_channel = math.prod(g.shape[i] for i in inputs)
-            of_channels = jnp.max(jnp.abs(cosine(g, param, inputs))) < self.threshold / math.sqrt(in_channel)
+            channel = tuple(i for i in range(g.ndim) if i not in axes.of("out"))
+            in_channel = math.prod(g.shape[i] for i in channel)
+            of_channels = jnp.max(jnp.abs(cosine(g, param, channel))) < self.threshold / math.sqrt(in_channel)
             of_layer = jnp.abs(cosine(g, param)) < self.threshold / math.sqrt(g.size)
-            return jnp.where(of_channels, tangent(a, param, inputs), jnp.where(of_layer, tangent(a, param), a))
+            return jnp.where(of_channels, tangent(a, param, channel), jnp.where(of_layer, tangent(a, param), a))
 
-        return jax.tree_util.tree_map_with_path(project, made, updates, context.params), new
+        return map_layers(project, made, updates, context.params), new

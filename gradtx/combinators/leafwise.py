@@ -11,9 +11,9 @@ from jax.tree_util import tree_flatten_with_path
 
 from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Part, Slots, Transformation, init_slots, path_of, run
+from gradtx.core.arguments import one_key
 from gradtx.core.kinds import CountOrZero
 from gradtx.core.trees import Owned, differentiable, is_leaf, is_none, sharded
-from gradtx.pieces.extra import one_key
 
 
 class Separate(Transformation):

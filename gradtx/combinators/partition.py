@@ -1,7 +1,5 @@
 """Groups of parameters: a transformation for each."""
 
-import dataclasses
-import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,6 +12,7 @@ from jax.tree_util import tree_flatten_with_path, treedef_is_leaf
 
 from gradtx.core import Context, Kind, Part, PerLeaf, Slots, Transformation, init_slots, leaves_by_path, path_of, run
 from gradtx.core.arguments import function_of, sequence
+from gradtx.core.axes import given, leaf_of
 from gradtx.core.checks import FUNCTIONS
 from gradtx.core.errors import said
 from gradtx.core.transformation import TransformationLike
@@ -34,32 +33,18 @@ class Rule(NamedTuple):
     said: str  # its name in errors
 
 
-@dataclasses.dataclass(frozen=True)
-class Leaf:
-    """The leaf that a function of (path, leaf) sees: the properties that init and update both know."""
-
-    shape: tuple[int, ...]  # for a complex leaf, the shape of the pairs of reals
-    ndim = property(lambda self: len(self.shape))
-    size = property(lambda self: math.prod(self.shape))
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"a group is chosen by path and shape: a leaf has shape, ndim and size, not {name!r}")
-
-
-def _leaf(path: str, leaf: Any) -> Leaf | None:
-    leaf, owner = (leaf.content, leaf.owner) if isinstance(leaf, Owned) else (leaf, None)
-    if leaf is None or not differentiable(f"params[{path!r}]", leaf):
-        return None
-    shape = owner.shape if owner else jnp.shape(leaf)
-    pairs = jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.complexfloating)
-    return Leaf((*shape, 2) if pairs else shape)
+def _leaf(path: str, leaf: Any) -> Any:
+    """The leaf that a function of (path, leaf) sees, as the user has it; None if it is absent."""
+    array = leaf.content if isinstance(leaf, Owned) else leaf
+    present = array is not None and differentiable(f"params[{path!r}]", array)
+    return given(path, leaf_of(leaf)) if present else None
 
 
 class Cut(NamedTuple):
     """The leaves of a tree, None included, and the name of the rule for each."""
 
     tree: Any
-    leaves: list[Leaf | None]
+    leaves: list[Any]
     names: list[str | None]
 
     def to(self, name: str, like: Any) -> Any:
@@ -70,7 +55,7 @@ class Cut(NamedTuple):
         """Return an extra argument, cut to the group if it has the structure of this tree."""
         if treedef_is_leaf(self.tree):  # any argument has this structure, `value` too: compare shapes
             leaf, shape = self.leaves[0], getattr(x, "shape", ())
-            return self.to(name, x) if leaf and leaf.shape in (shape, (*shape, 2)) else x
+            return self.to(name, x) if leaf and shape in (leaf.shape, (*leaf.shape, 2)) else x
         try:
             return self.to(name, x)
         except ValueError:
@@ -178,7 +163,7 @@ class partition(Groups, init=False):
     Args:
       rules: A dict of transformations. A key is a pattern of paths, `"*/bias"` or `"layers/*/attn/**"` (`*` is any
         name, `**` any number of names); a function of (path, leaf), such as `is_matrix`, where the leaf has `shape`,
-        `ndim` and `size`; or, with `labels`, a label.
+        `ndim`, `size` and `dtype`; or, with `labels`, a label.
       default: The transformation for the parameters that no rule chooses. None to raise if there are any.
       labels: A tree of strings, whose leaves may stand for whole branches of the parameters.
       optional: The keys of the rules that may choose no parameter.
@@ -291,8 +276,8 @@ class masked(Groups):
     Args:
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
       where: The parameters that `inner` updates: a path pattern, which must match a parameter; a function of (path,
-        leaf), where the leaf has `shape`, `ndim` and `size`; a tree of booleans, whose leaves may stand for whole
-        branches; or None for all.
+        leaf), where the leaf has `shape`, `ndim`, `size` and `dtype`; a tree of booleans, whose leaves may stand for
+        whole branches; or None for all.
       otherwise: The updates of all other parameters: `"identity"` leaves them unchanged, and `"zero"` makes them 0.
 
     Raises:
@@ -328,8 +313,8 @@ class freeze(Groups):
 
     Args:
       where: The parameters to freeze: a path pattern, which must match a parameter; a function of (path, leaf), where
-        the leaf has `shape`, `ndim` and `size`; a tree of booleans, whose leaves may stand for whole branches; or None
-        for all.
+        the leaf has `shape`, `ndim`, `size` and `dtype`; a tree of booleans, whose leaves may stand for whole branches;
+        or None for all.
 
     Raises:
       ValueError: A pattern matches no parameter.

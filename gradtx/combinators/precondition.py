@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import Context, NonNegative, Part, Slots, Transformation
-from gradtx.core.root import separable
+from gradtx.core.root import map_layers, separable
 from gradtx.pieces.elementwise import identity
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
 
@@ -93,8 +93,8 @@ class clipped_precondition(Transformation):
         quotient = jax.tree.map(lambda d, s: safe_divide(d, s + self.eps), direction, size)
         made = self.part("then", quotient, slots, context, new)
 
-        def shorten(u, g, s):
+        def shorten(axes, u, g, s):
             surprise = safe_divide(g, jnp.maximum(s, self.eps))
             return u / jnp.maximum(1, safe_sqrt(jnp.mean(surprise * surprise))) if g.size else u
 
-        return jax.tree.map(shorten, made, updates, size), new
+        return map_layers(shorten, made, updates, size), new

@@ -1,14 +1,16 @@
 """Transformations of reductions over many coordinates, whose state is as small as these reductions."""
 
+import math
 from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.tree_util import tree_map_with_path
+from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 
 from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Kind, Part, Slots, Transformation, init_slots, path_of, run
+from gradtx.core.axes import axes_of, refuse_doubt
 from gradtx.core.errors import said
 from gradtx.core.kinds import Count
 from gradtx.core.trees import differentiable, widen
@@ -18,12 +20,12 @@ HOW = {"mean": jnp.mean, "sum": jnp.sum, "max": jnp.max}
 
 
 def _over(place: str, value: Any) -> Any:
-    if value in ("leaf", "rows", "columns"):
+    if value in ("leaf", "rows", "columns", "inputs"):
         return value
     axes = (value,) if isinstance(value, int) else value
     if isinstance(axes, (tuple, list)) and all(isinstance(a, int) and not isinstance(a, bool) for a in axes):
         return tuple(axes)
-    raise ValueError(f"{place} must be 'leaf', 'rows', 'columns', or the axes to reduce, got {said(value)}")
+    raise ValueError(f"{place} must be 'leaf', 'rows', 'columns', 'inputs', or the axes to reduce, got {said(value)}")
 
 
 class OnFewer(Transformation):
@@ -48,15 +50,16 @@ class reduced(OnFewer):
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes a of
         the numbers.
       over: The coordinates that are reduced to one number: `"leaf"`, all of a leaf; `"rows"`, each x[i]; `"columns"`,
-        each x[..., j]; or the axes to reduce, such as `(0, 2)`. A leaf of fewer than two axes is one row, and one
-        column. In a matrix of shape (in, out), the weights into one neuron are a column; in one of (out, in), and in a
-        table of embeddings, a row. A complex leaf has one more axis, the last, of real and imaginary parts.
+        each x[..., j]; `"inputs"`, the weights into each output, or each row of a table of embeddings; or the axes to
+        reduce, such as `(0, 2)`. A vector is one row, one column, and the weights into one output. Layers that `layout`
+        declares to be stacked are reduced one at a time, and real and imaginary parts together.
       blocks: The number of blocks of equal size into which neighbouring rows or columns are gathered; None for one
         block for each. With `"columns"` and as many blocks as heads, the weights of a head have one number.
       how: The reduction of a block: `"mean"`, `"sum"` or `"max"`.
 
     Raises:
-      ValueError: A leaf does not have an axis of `over`, or `blocks` does not divide its rows or columns.
+      ValueError: A leaf does not have an axis of `over`, `blocks` does not divide its rows or columns, or, with
+        `"inputs"`, the axes of a leaf are in doubt: `layout` says them.
 
     Source: Ginsburg et al. 2019, arXiv 1905.11286 (the leaf); Zhang et al. 2024, arXiv 2406.16793 (blocks).
 
@@ -83,49 +86,57 @@ class reduced(OnFewer):
             raise ValueError(f"reduced: blocks needs over='rows' or over='columns', got over={self.over!r}")
 
     def init_tree(self, params: Any) -> Slots:
+        if self.over == "inputs":
+            refuse_doubt(self, params)
         return super().init_tree(self._numbers(params, "mean"))
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         own = context._replace(params=self._numbers(context.params, "mean"))
         made = self.part("inner", self._numbers(updates, self.how), slots, own, new := {})
 
-        def expand(g, a):
-            shape, axes = self._cut("", g.shape)
+        def expand(path, g, a):
+            shape, axes = self._cut(path_of(path), g)
             return jnp.broadcast_to(jnp.expand_dims(a, axes), shape).reshape(g.shape)
 
-        return jax.tree.map(expand, updates, made), new
+        return tree_map_with_path(expand, updates, made), new
 
     def _numbers(self, tree: Any, how: str) -> Any:
         def reduce(path, x):
             if not differentiable("params", x):
                 return x
-            shape, axes = self._cut(path_of(path), jnp.shape(x := widen(x)))
+            shape, axes = self._cut(path_of(path), x := widen(x))
             return (HOW[how] if x.size else jnp.sum)(x.reshape(shape), axis=axes)
 
         return tree_map_with_path(reduce, tree)
 
-    def _cut(self, path: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _cut(self, path: str, x: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shape with the blocks on a separate axis, and the axes to reduce."""
+        own = axes_of(path, x)
+        shape, own_axes = own.sizes(x.shape), range(len(own.roles))
         every = range(len(shape))
         if isinstance(self.over, tuple):
-            if out := [a for a in self.over if a not in range(-len(shape), len(shape))]:
+            if out := [a for a in self.over if a not in range(-x.ndim, x.ndim)]:
                 raise ValueError(
-                    f"reduced: over={self.over}, but the leaf {path!r} of shape {shape} has no axis {out[0]}"
+                    f"reduced: over={self.over}, but the leaf {path!r} of shape {x.shape} has no axis {out[0]}"
                 )
-            return shape, tuple(sorted({a % len(shape) for a in self.over}))
-        if self.over == "leaf" or len(shape) < 2:
-            return shape, tuple(every)
-        kept = 0 if self.over == "rows" else len(shape) - 1
-        if self.blocks is None:
-            return shape, tuple(a for a in every if a != kept)
-        size, left = divmod(shape[kept], self.blocks)
-        if left:
-            raise ValueError(
-                f"reduced: blocks={self.blocks} must divide the number of {self.over}, but the leaf {path!r} "
-                f"of shape {shape} has {shape[kept]}"
-            )
-        gathered = (*shape[:kept], self.blocks, size, *shape[kept + 1 :])
-        return gathered, tuple(a for a in range(len(gathered)) if a != kept)
+            return x.shape, tuple(sorted({a % x.ndim for a in self.over}))
+        one = [a for a in own_axes if own.roles[a] != "batch"]  # the axes of one layer
+        kept = [a for a in own_axes if a not in one]
+        if self.over == "inputs":
+            kept += own.of("out") if own.is_linear else own.of("row")
+        elif self.over != "leaf" and len(one) >= 2:
+            kept.append(chosen := one[0] if self.over == "rows" else one[-1])
+            if self.blocks is not None:
+                size, left = divmod(shape[chosen], self.blocks)
+                if left:
+                    raise ValueError(
+                        f"reduced: blocks={self.blocks} must divide the number of {self.over}, but the leaf {path!r} "
+                        f"of shape {x.shape} has {shape[chosen]}"
+                    )
+                shape = (*shape[:chosen], self.blocks, size, *shape[chosen + 1 :])
+                kept = [a + (a > chosen) for a in kept]
+                every = range(len(shape))
+        return shape, tuple(a for a in every if a not in kept)
 
 
 class factored(OnFewer):
@@ -135,14 +146,16 @@ class factored(OnFewer):
     c_j = a(\mathrm{mean}_i\, g_{ij})$$
 
     The state of the inner transformation has n + m numbers instead of n·m. Use it for nonnegative updates, such as
-    squares: if a is linear, no matrix of rank one is nearer, by the I-divergence, to a of the full matrix. A leaf of
-    more than two axes is a stack of matrices, which are its last two axes.
+    squares: if a is linear, no matrix of rank one is nearer, by the I-divergence, to a of the full matrix. The
+    rows are the inputs of a linear map, or the rows of a table, and the columns its outputs; several inputs, as in the
+    kernel of a convolution, act as one axis. Where the axes of a leaf are in doubt, its last two axes are factored, and
+    all others count matrices. Vectors are not factored, and real and imaginary parts are averaged together.
 
     Args:
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes a of
         the means, and of a leaf that is not factored.
-      min_size: The smallest size of both axes of a leaf that is factored; smaller leaves keep their full shape. The
-        same holds for leaves with fewer than two axes. `min_size=1` gives the same updates as the default, 2.
+      min_size: The smallest size of both sides of a leaf that is factored; smaller leaves keep their full shape, and so
+        do vectors. `min_size=1` gives the same updates as the default, 2.
 
     Source: Shazeer and Stern 2018, arXiv 1804.04235, section 3.
 
@@ -169,29 +182,41 @@ class factored(OnFewer):
             new |= {name: kept} if kept else {}
             made.append(out)
 
-        def join(g, r, c, whole):
+        def join(path, g, r, c, whole):
             if whole is not None:
                 return whole
-            mean = jnp.mean(r, -1, keepdims=True)
+            shape, rows, columns, rest = _sides(path_of(path), g)
+            r, c = jnp.expand_dims(r, (*columns, *rest)), jnp.expand_dims(c, (*rows, *rest))
+            mean = jnp.mean(r, rows, keepdims=True)
             scale = jax.lax.stop_gradient(jnp.where(mean > 0, mean, 1))
             share = safe_divide(r / scale, mean / scale)  # r·c, and r/mean² in the derivative, may overflow
-            return share[..., :, None] * c[..., None, :]
+            return jnp.broadcast_to(share * c, shape).reshape(g.shape)
 
-        return jax.tree.map(join, updates, *made), new
+        return tree_map_with_path(join, updates, *made), new
 
     def _parts(self, tree: Any) -> dict[str, Any]:
         """Return the row means, the column means and the leaves that are not factored, with None elsewhere."""
 
-        def parts(x: Any) -> tuple[Any, Any, Any]:
+        def parts(path: str, x: Any) -> tuple[Any, Any, Any]:
             if not differentiable("params", x):
                 return None, None, x
-            matrix: Array = widen(x)
-            if matrix.ndim < 2 or min(matrix.shape[-2:]) < self.min_size:
-                return None, None, matrix
-            if not matrix.size:
-                return jnp.sum(matrix, -1), jnp.sum(matrix, -2), None
-            return jnp.mean(matrix, -1), jnp.mean(matrix, -2), None
+            shape, rows, columns, rest = _sides(path, x := widen(x))
+            if not rows or min(math.prod(shape[i] for i in side) for side in (rows, columns)) < self.min_size:
+                return None, None, x
+            mean, x = jnp.mean if x.size else jnp.sum, x.reshape(shape)
+            return mean(x, (*columns, *rest)), mean(x, (*rows, *rest)), None
 
-        leaves, structure = jax.tree.flatten(tree)
-        columns = zip(*map(parts, leaves)) if leaves else ((), (), ())
-        return {n: structure.unflatten(column) for n, column in zip(("rows", "columns", "whole"), columns)}
+        leaves, structure = tree_flatten_with_path(tree)
+        several = zip(*(parts(path_of(path), x) for path, x in leaves)) if leaves else ((), (), ())
+        return {n: structure.unflatten(column) for n, column in zip(("rows", "columns", "whole"), several)}
+
+
+def _sides(path: str, x: Array) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return the shape of a leaf with its axes split, and the axes of its rows, its columns, and its pairs of reals."""
+    own = axes_of(path, x)
+    rows, columns = own.of("in", "row"), own.of("out")
+    if own.doubt:
+        *_, row, column = own.of("?")
+        rows, columns = (row,), (column,)
+    shape = own.sizes(x.shape)
+    return shape, rows if columns else (), columns, tuple(range(len(own.roles), len(shape)))

@@ -120,6 +120,15 @@ def sequence(place: str, values: Any, least: int = 0) -> list[Any]:
     return values
 
 
+def one_key(place: str, key: Any) -> jax.Array:
+    """Return `key` if it is one random key, typed or uint32[2]; else raise a TypeError that names the place."""
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if shape != () if typed else (dtype, shape) != (jnp.uint32, (2,)):
+        raise TypeError(f"{place}: key must be one random key, jax.random.key(0), got {said(key)}")
+    return key
+
+
 def is_array(x: Any) -> bool:
     """Whether x is an array of numbers or random keys, or describes one, as a `ShapeDtypeStruct` does."""
     dtype = getattr(x, "dtype", None)

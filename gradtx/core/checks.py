@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import zero_from_primal
 
-from gradtx.core.arguments import is_array, live, misfit
+from gradtx.core.arguments import is_array, live, misfit, one_key
 from gradtx.core.errors import TRACEABLE, _listed, place, said, unknown
 from gradtx.core.trees import (
     NOTHING,
@@ -69,6 +69,8 @@ def check_extra(needs: dict[str, str], params: Any, extra: dict[str, Any]) -> No
         if name != "**" and (params if name == "params" else extra.get(name)) is None:
             what, how = ("the parameters", "") if name == "params" else (f"the argument {name!r}", f", {name}=…")
             raise ValueError(f"{piece} needs {what}: call update(updates, state, params{how})")
+    if "key" in needs:
+        one_key(needs["key"], extra["key"])
     for name in FUNCTIONS:
         if not (extra.get(name) is None or callable(extra[name])):
             raise TypeError(f"{name} must be a function of a tree like the parameters, got {said(extra[name])}")

@@ -1,18 +1,23 @@
 """One update, from the user's call down to the pieces: the clock, schedules, precision, checks and compilation."""
 
+import math
+import operator
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
-from jax.tree_util import tree_flatten_with_path
+from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 
-from gradtx.core import checks, trees
+from gradtx.core import axes, checks, trees
 from gradtx.core.apply import apply_updates
+from gradtx.core.axes import Axes
 from gradtx.core.checks import FUNCTIONS
-from gradtx.core.trees import NOTHING, is_float0, is_none, path_of
+from gradtx.core.trees import NOTHING, differentiable, is_float0, is_none, path_of, sharded, widen
 from gradtx.core.where import chooser
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -52,9 +57,27 @@ class Context(NamedTuple):
         """In `update_leaf`, the path of the leaf: `layers/0/weight`."""
         return self._ask(_path)
 
+    @property
+    def axes(self) -> Axes:
+        """In `update_leaf`, which axes of the leaf are inputs and outputs; of one layer, if the leaf is several."""
+        return self._ask(axes.axes_of)
+
+    @property
+    def key(self) -> Array:
+        """In `update_leaf`, a random key for the leaf and this step, made of the extra argument `key`.
+
+        It differs for each leaf, layer and step. The piece declares `needs = ("key",)`.
+        """
+        return self.key_of(self.path)
+
+    def key_of(self, name: str) -> Array:
+        """A random key for a name, such as the path of a leaf, and this step, made of the extra argument `key`."""
+        return jax.random.fold_in(jax.random.fold_in(self.extra["key"], self.step), crc32(name.encode()))
+
     def chooses(self, where: Any) -> bool:
-        """In `update_leaf`, whether `where` chooses the leaf."""
-        return bool(self._ask(chooser(where)))
+        """In `update_leaf`, whether `where` chooses the leaf, as the user has it."""
+        chosen = chooser(where)
+        return bool(self._ask(lambda path, leaf: chosen(path, axes.given(path, leaf))))
 
     def _ask(self, question: Callable[[str, Any], Any]) -> Any:
         answer = question(self.unasked_path, self.params)
@@ -95,7 +118,7 @@ def keys_of(tx: Any, name: str, part: Any) -> tuple[str, ...]:
 
 def own_slots(tx: Any, params: Any) -> Slots:
     """The initial slots of `tx`; with its age, if it counts."""
-    slots = checks.initial(tx, params)
+    slots = _init_layers(tx, params) if is_separable(tx) and has_layers(params) else checks.initial(tx, params)
     return slots | {"age": jnp.zeros((), jnp.int32)} if tx.counts else slots
 
 
@@ -165,17 +188,25 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
     programs: dict[Any, list[Any]] = {}
 
     def program_of(keys, g, p, row):
-        alike = programs.setdefault((*map(jax.typeof, jax.tree.leaves((g, p, row))),), [])
-        for asked, program in alike:
-            if all(question(path_of(keys), p) == answer for question, answer in asked):
-                return program
-        path, asked = path_of(keys), []
+        layers = axes.layers_of(path := path_of(keys), g)
+        alike = programs.setdefault((*map(jax.typeof, jax.tree.leaves((g, p, row))), layers), [])
+        with axes.within(one=True):
+            for asked, program in alike:
+                if all(question(path, p) == answer for question, answer in asked):
+                    return program
+        asked = []
 
-        def program(g, p, row):
+        def one(g, p, row, key):
+            extra = context.extra if key is None else context.extra | {"key": key}
             old = form.unflatten(row)
-            u, new = updated(tx, g, old, context._replace(params=p, unasked_path=path, asked=asked))
+            with axes.within(one=True):
+                own = context._replace(params=p, extra=extra, unasked_path=path, asked=asked)
+                u, new = updated(tx, g, old, own)
             checks.check_run(type(tx).__name__, u, g, new, old)
             return u, form.flatten_up_to(new)
+
+        def program(g, p, row):
+            return one(g, p, row, None) if layers is None else update_layers(one, layers, whole, g, p, row, context)
 
         alike.append((asked, compiled(program)))
         return alike[-1][1]
@@ -192,6 +223,97 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
     out, *columns = map(list, zip(*rows))
     new = [tree.unflatten(column) if w else x for w, x, column in zip(whole, first, columns)]
     return tree.unflatten(out), form.unflatten(new)
+
+
+def update_layers(
+    update: Any, layers: Axes, whole: list[bool], g: Array, p: Any, row: list[Any], context: Context
+) -> tuple[Array, list[Any]]:
+    """Run the update of a leaf on each of its layers; slots that are not `whole` are the same for all."""
+    sizes = axes.cut(g, layers).shape[: len(layers.of("batch"))]
+    key = context.extra.get("key")
+    if key is not None:  # another one for each layer
+        numbers = jnp.arange(math.prod(sizes)).reshape(sizes)
+        key = along(sizes, lambda i: jax.random.fold_in(context.extra["key"], i))(numbers)
+    old = [
+        jax.tree.map(lambda x: axes.cut(x, layers) if x.shape == g.shape else x, x) if w else x
+        for w, x in zip(whole, row)
+    ]
+    ways = [0 if w else None for w in whole]
+    of_p, of_key = (None if x is None else 0 for x in (p, key))
+    cut = (axes.cut(g, layers), p if p is None else axes.cut(p, layers), old, key)
+    u, new = along(sizes, update, (0, of_p, ways, of_key), (0, ways))(*cut)
+    return axes.joined(u, layers, g.shape), [
+        jax.tree.map(lambda x, o: axes.joined(x, layers, g.shape) if o.shape == g.shape else x, x, o) if w else x
+        for w, x, o in zip(whole, new, row)
+    ]
+
+
+def along(sizes: tuple[int, ...], function: Any, into: Any = 0, out: Any = 0) -> Any:
+    """Map a function over as many leading axes as there are sizes."""
+    for _ in sizes:
+        function = jax.vmap(function, into, out)
+    return function
+
+
+def map_layers(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """As `jax.tree.map`, but one layer at a time where `layout` says that a leaf is several; `function(axes, x, …)`."""
+
+    def one(keys: Any, x: Any, *others: Any) -> Any:
+        own = axes.axes_of(path_of(keys), x).of_one()
+        if (layers := axes.layers_of(path_of(keys), x)) is None:
+            return function(own, x, *others)
+        cut = [axes.cut(y, layers) for y in (x, *others)]
+        out = along(cut[0].shape[: len(layers.of("batch"))], partial(function, own))(*cut)
+        return axes.joined(out, layers, x.shape)
+
+    return tree_map_with_path(one, tree, *rest)
+
+
+def has_layers(params: Any) -> bool:
+    """Whether a leaf of the parameters is several layers, to be updated one at a time."""
+    return any(axes.layers_of(path_of(keys), p) for keys, p in tree_flatten_with_path(params)[0])
+
+
+def _init_layers(tx: Any, params: Any) -> Slots:
+    """The initial slots of a separable transformation, as `update_layers` takes them."""
+    leaves, tree = tree_flatten_with_path(params, is_leaf=is_none)
+    wide = [widen(p) if p is not None and differentiable("params", p) else None for _, p in leaves]
+    several = [None if p is None else axes.layers_of(path_of(keys), p) for (keys, _), p in zip(leaves, wide)]
+    cut = [p if a is None else axes.cut(p, a) for a, p in zip(several, wide)]
+    groups: dict[tuple[int, ...], list[int]] = {}  # leaves of as many layers
+    for i, (a, p) in enumerate(zip(several, cut)):
+        if p is not None:
+            groups.setdefault(() if a is None else p.shape[: len(a.of("batch"))], []).append(i)
+    made = {}
+    with axes.within(one=True):
+        for sizes, members in groups.items():
+            some = tree.unflatten(p if i in members else None for i, p in enumerate(cut))
+            made[sizes] = along(sizes, lambda ps: checks.initial(tx, ps))(some)
+
+    def placed(i: int, slot: Any) -> Any:
+        """A slot of a leaf, whose axes are in the order of the parameter's if it has them all."""
+        if (a := several[i]) is None:
+            return slot
+        return jax.tree.map(
+            lambda x: sharded(axes.joined(x, a, wide[i].shape), wide[i]) if x.shape == cut[i].shape else x, slot
+        )
+
+    first = next(iter(made.values()))
+    whole, form = jax.tree.flatten(per_leaf(tx, first))
+    flat = {sizes: form.flatten_up_to(slots) for sizes, slots in made.items()}
+    out = []
+    for j, w in enumerate(whole):
+        if not w:
+            sizes, slots = next(iter(flat.items()))
+            out.append(jax.tree.map(operator.itemgetter((0,) * len(sizes)), slots[j]))
+            continue
+        row: list[Any] = [None] * len(leaves)
+        for sizes, members in groups.items():
+            column = tree.flatten_up_to(flat[sizes][j])
+            for i in members:
+                row[i] = placed(i, column[i])
+        out.append(tree.unflatten(row))
+    return form.unflatten(out)
 
 
 def per_leaf(tx: Any, slots: Slots) -> Any:
@@ -213,19 +335,21 @@ def at_work(tx: Any, step: Any, dtype: Any) -> Any:
 @trees.compiled
 def update(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
     """The update of `Transformation.update`."""
-    work, finish = _prepare(tx, updates, state, params, extra)
-    return finish(*run(*work))
+    with axes.within(leaves=axes.leaves_of(updates if params is None else params)):
+        work, finish = _prepare(tx, updates, state, params, extra)
+        return finish(*run(*work))
 
 
 @trees.compiled
 def apply(tx: Any, params: Any, state: State, updates: Any, extra: dict[str, Any]) -> tuple[Any, State]:
     """The update and the addition of `Transformation.apply`."""
-    work, finish = _prepare(tx, updates, state, params, extra)
 
     def add(u: Any) -> Any:
         return params if u is NOTHING else apply_updates(params, u)
 
-    return run(*work, then=lambda *made: finish(*made, add))
+    with axes.within(leaves=axes.leaves_of(updates if params is None else params)):
+        work, finish = _prepare(tx, updates, state, params, extra)
+        return run(*work, then=lambda *made: finish(*made, add))
 
 
 def _prepare(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, Any]:

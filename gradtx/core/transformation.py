@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Union
 
 import jax
@@ -10,7 +11,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.tree_util import tree_flatten_with_path
 
-from gradtx.core import checks, owners, root, trees
+from gradtx.core import axes, checks, owners, root, trees
 from gradtx.core.arguments import checked, misfit, scheduled
 from gradtx.core.checks import check_made
 from gradtx.core.errors import said
@@ -93,6 +94,10 @@ class Transformation(Record, Pair):
             new[name] = kept
         return out
 
+    def scope(self) -> AbstractContextManager[Any]:
+        """The context in which its parts run: `layout` declares the axes of the parameters there."""
+        return nullcontext()
+
     def params_of(self, name: str, params: Any, slots: Slots) -> Any:
         """The parameters that a part receives, by default all; None for the leaves of other groups."""
         return params
@@ -116,7 +121,9 @@ class Transformation(Record, Pair):
         trees.leaves_by_path(params)  # raises for two leaves of one path
         now = self.at(0)
         checks.check_hyperparameters(now, walk(now), trees.working_dtype(params))
-        return State(jnp.zeros((), jnp.int32), trees.boxed_as(params, init_slots(now, trees.opened(params))))
+        with axes.within(leaves=axes.leaves_of(params)):
+            slots = init_slots(now, trees.opened(params))
+        return State(jnp.zeros((), jnp.int32), trees.boxed_as(params, slots))
 
     @checked
     def update(  # pyright: ignore[reportIncompatibleVariableOverride]

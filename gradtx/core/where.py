@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core import axes
 from gradtx.core.arguments import checked, function_of
 from gradtx.core.errors import said
 from gradtx.core.kinds import Kind
@@ -75,7 +75,7 @@ def choose(place: str, where: Any, params: Any) -> set[str]:
     for path, leaf in leaves.items():
         if leaf is None and not isinstance(where, str):  # of another group; a pattern may still match it
             continue
-        answer = chooses(path, leaf)
+        answer = chooses(path, axes.given(path, leaf))
         if not isinstance(answer, (bool, np.bool_)):
             raise TypeError(f"{place} must return True or False for {path!r}, got {said(answer)}")
         if answer:
@@ -89,17 +89,42 @@ def choose(place: str, where: Any, params: Any) -> set[str]:
 def is_matrix(path: str, leaf: Any) -> bool:
     """Whether a parameter has two axes or more: True for weights, False for biases and scales.
 
+    Axes that only count layers, as `layout` says, are not counted, and a name such as `bias` or `scale` says that it is
+    a vector, whatever its shape.
+
     Args:
-      path: The path of the parameter; unused.
+      path: The path of the parameter.
       leaf: The parameter, or anything with its shape.
 
     Returns:
       A bool.
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> gx.is_matrix("layer/bias", jnp.zeros(3))
-    False
+    >>> gx.is_matrix("layer/bias", jnp.zeros(3)), gx.is_matrix("attention/query/bias", jnp.zeros((8, 64)))
+    (False, False)
     >>> gx.adamw(0.001, where=gx.is_matrix).links[1]
     add_weight_decay(0.01, where=is_matrix)
     """
-    return jnp.ndim(leaf) >= 2
+    roles = [role for role in axes.axes_of(path, leaf).roles if role != "batch"]
+    return len(roles) >= 2 and roles != ["out"] * len(roles)
+
+
+@checked
+def is_linear(path: str, leaf: Any) -> bool:
+    """Whether a parameter is a linear map with known inputs and outputs, as Muon needs.
+
+    True for the kernels of dense layers, convolutions and attention; False for vectors, for tables of embeddings, and
+    for a leaf whose axes are in doubt: `layout` says them, and `explain` shows them with the reason of a doubt.
+
+    Args:
+      path: The path of the parameter.
+      leaf: The parameter, or anything with its shape.
+
+    Returns:
+      A bool.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> gx.is_linear("dense/kernel", jnp.zeros((3, 4))), gx.is_linear("embed/embedding", jnp.zeros((100, 4)))
+    (True, False)
+    """
+    return axes.axes_of(path, leaf).is_linear

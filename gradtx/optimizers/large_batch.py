@@ -117,7 +117,6 @@ def sgdp(
     momentum: ScalarOrSchedule = 0.9,
     nesterov: bool = False,
     threshold: ScalarOrSchedule = 0.1,
-    output_axis: int = -1,
 ) -> Transformation:
     """SGDP: momentum projected off the weights whose scale does not matter (Heo et al., 2021).
 
@@ -134,10 +133,9 @@ def sgdp(
       momentum: β, the decay of the momentum, in [0, 1).
       nesterov: If True, use Nesterov's form of momentum.
       threshold: δ, above 0: the cosine, times √n, below which gradient and weight count as orthogonal.
-      output_axis: The axis of the outputs: -1 for kernels of Flax and Keras, 0 for kernels of Equinox and PyTorch.
 
     Raises:
-      ValueError: At the update, a leaf of two axes or more lacks `output_axis`.
+      ValueError: The axes of a leaf are in doubt: `layout` says them.
 
     Source: Heo et al. 2021, arXiv 2006.08217, algorithm 1.
 
@@ -147,7 +145,7 @@ def sgdp(
     >>> tx.update(jnp.array([[4.0], [-3.0]]), state, params)[0].round(2).T  # orthogonal: v loses its part along w
     Array([[-5.6,  4.2]], dtype=float32)
     """
-    projected = project_if_orthogonal(add_momentum(momentum, nesterov), threshold, output_axis)
+    projected = project_if_orthogonal(add_momentum(momentum, nesterov), threshold)
     return chain(projected, scale_by_learning_rate(learning_rate))
 
 
@@ -158,7 +156,6 @@ def adamp(
     b2: ScalarOrSchedule = 0.999,
     eps: ScalarOrSchedule = 1e-8,
     threshold: ScalarOrSchedule = 0.1,
-    output_axis: int = -1,
 ) -> Transformation:
     """AdamP: Adam projected off the weights whose scale does not matter (Heo et al., 2021).
 
@@ -177,10 +174,9 @@ def adamp(
       b2: β₂, the decay of the average of squared gradients, in [0, 1).
       eps: ε, added to the denominator, 0 or more.
       threshold: δ, above 0: the cosine, times √n, below which gradient and weight count as orthogonal.
-      output_axis: The axis of the outputs: -1 for kernels of Flax and Keras, 0 for kernels of Equinox and PyTorch.
 
     Raises:
-      ValueError: At the update, a leaf of two axes or more lacks `output_axis`.
+      ValueError: The axes of a leaf are in doubt: `layout` says them.
 
     Source: Heo et al. 2021, arXiv 2006.08217, algorithm 2.
 
@@ -191,4 +187,4 @@ def adamp(
     True
     """
     adam = precondition(momentum(b1), by=rms(b2), eps=eps)
-    return chain(project_if_orthogonal(adam, threshold, output_axis), scale_by_learning_rate(learning_rate))
+    return chain(project_if_orthogonal(adam, threshold), scale_by_learning_rate(learning_rate))

@@ -186,16 +186,16 @@ def adam_mini(
     eps: ScalarOrSchedule = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
     where: Where = None,
-    over: str | Axes = "columns",
+    over: str | Axes = "inputs",
     blocks: int | None = None,
 ) -> Transformation:
     """Adam-mini: Adam with one denominator for each block of parameters (Zhang et al., 2024).
 
     w ← w − η·(m̂/(√ŝ + ε) + λ·w), with ŝ = ema(mean g²)/(1 − β₂ᵗ) of each block, m̂ = ema(g)/(1 − β₁ᵗ)
 
-    By default a block is a column of a matrix, the weights into one neuron where kernels are (in, out), or a whole
+    By default a block is the weights into one output of a linear map, a row of a table of embeddings, or a whole
     vector. `over` and `blocks` choose other blocks, and `partition` chooses them by parameter:
-    `{"**/embedding": adam_mini(over="rows"), "**/query/kernel": adam_mini(blocks=heads)}`.
+    `{"**/query/kernel": adam_mini(over="columns", blocks=heads)}`.
 
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
@@ -204,13 +204,14 @@ def adam_mini(
       eps: ε, added to the denominator, 0 or more.
       weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
-      over: The blocks: `"columns"`, each x[..., j]; `"rows"`, each x[i], for kernels (out, in) and tables of
-        embeddings; `"leaf"`; or the axes to average over, such as `(0, 2)`.
+      over: The blocks: `"inputs"`, the weights into one output, or a row of a table; `"columns"`, each x[..., j];
+        `"rows"`, each x[i]; `"leaf"`; or the axes to average over, such as `(0, 2)`.
       blocks: The number of equal blocks into which neighbouring rows or columns are gathered, such as the number of
         heads; None for one block per row or column.
 
     Raises:
-      ValueError: A leaf lacks an axis of `over`, or its rows or columns do not make `blocks` equal blocks.
+      ValueError: A leaf lacks an axis of `over`, its rows or columns do not make `blocks` equal blocks, or, with
+        `"inputs"`, its axes are in doubt: `layout` says them.
 
     Source: Zhang et al. 2024, arXiv 2406.16793, algorithms 1 to 3.
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from gradtx.combinators import chain, partition
 from gradtx.core import Transformation
 from gradtx.core.arguments import checked, sequence
-from gradtx.core.where import is_matrix
+from gradtx.core.where import is_linear
 from gradtx.optimizers.adam import adam
 from gradtx.pieces import (
     add_momentum,
@@ -19,7 +19,7 @@ from gradtx.pieces import (
     sign,
     unit_rms,
 )
-from gradtx.typing import Axes, DTypeLike, Patterns, ScalarOrSchedule, TransformationLike, Where
+from gradtx.typing import DTypeLike, Patterns, ScalarOrSchedule, TransformationLike, Where
 
 
 def _each(where: Where, tx: TransformationLike) -> dict[Any, TransformationLike]:
@@ -37,12 +37,11 @@ def muon(
     momentum: ScalarOrSchedule = 0.95,
     weight_decay: ScalarOrSchedule = 0.0,
     default: TransformationLike = ADAM,
-    where: Where = is_matrix,
+    where: Where = is_linear,
     exclude: Patterns = (),
     nesterov: bool = True,
     corrected: bool = False,
     rule: Literal["original", "spectral", "adam", "sign"] = "original",
-    axes: tuple[Axes, Axes] = (-2, -1),
     method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz",
     dtype: DTypeLike | None = None,
 ) -> Transformation:
@@ -53,6 +52,9 @@ def muon(
     U·S·Vᵀ is the singular value decomposition, so all singular values of the update become c. The parameters that
     `where` chooses take these steps, except those of `exclude`, such as embeddings and heads; `default` optimizes all
     others.
+
+    The names of the parameters say which axes are inputs and outputs: `kernel` and `w` are (inputs, outputs), `weight`
+    is (outputs, inputs). `layout` says it for others, such as stacked layers, and `explain` lists what is understood.
 
     PyTorch takes an average of gradients for v, which gives the same steps, since only the direction of v counts. Optax
     corrects that average for its start at 0 before Nesterov's step, so its first steps differ (`corrected=True`).
@@ -65,8 +67,8 @@ def muon(
         matrices only.
       default: The optimizer of all other parameters. The default is Adam with a learning rate of 3e-4, β₂ = 0.95 and
         ε = 1e-10, as in the author's code.
-      where: The parameters that Muon optimizes: a path pattern or a function of (path, leaf). The default is every leaf
-        with two axes or more.
+      where: The parameters that Muon optimizes: a path pattern or a function of (path, leaf). The default is every
+        linear map: not vectors, nor tables of embeddings, nor leaves whose axes are in doubt.
       exclude: The parameters that `default` optimizes although `where` chooses them: a path pattern or a function of
         (path, leaf), or a sequence of them. Each must choose at least one parameter.
       nesterov: If True, use Nesterov's form of momentum. If False, U·S·Vᵀ = v.
@@ -75,15 +77,13 @@ def muon(
       rule: The factor c: `"original"`, √max(1, outputs/inputs), Muon's own; `"adam"`, 0.2·√max(inputs, outputs), which
         makes the RMS of the update 0.2, about that of Adam's updates; `"spectral"`, √(outputs/inputs); or `"sign"`,
         1/inputs.
-      axes: The axes (inputs, outputs) of a matrix, each a number or a tuple of numbers; all other axes count matrices.
-        (-2, -1) is right for kernels in JAX's libraries and in Optax, (-1, -2) for PyTorch's layout.
       method: The algorithm that orthogonalizes: `"newton_schulz"`, Muon's five iterations; `"polar_express"`, five
         iterations that come closer to orthogonal; or `"svd"`, exact but slow on accelerators.
       dtype: The dtype to which the factors of the iterations' products are rounded: `"bfloat16"`, as in Muon's own
         code, `"float32"`, or None for the dtype that they have.
 
     Raises:
-      ValueError: A pattern chooses no parameter, or a chosen leaf has fewer than two axes or lacks one of `axes`.
+      ValueError: A pattern chooses no parameter, or a chosen leaf is not a linear map with known axes.
       TypeError: A chosen leaf is complex.
 
     Source: Jordan et al. 2024, Muon: an optimizer for hidden layers; weight decay, Liu et al. 2025, arXiv 2502.16982.
@@ -95,7 +95,7 @@ def muon(
            [-0. , -0.5]], dtype=float32)
     """
     direction = nesterov_ema(momentum) if corrected and nesterov else add_momentum(momentum, nesterov)
-    shaped = chain(direction, orthogonalize(method, axes=axes, dtype=dtype), scale_by_shape(rule, axes))
+    shaped = chain(direction, orthogonalize(method, dtype=dtype), scale_by_shape(rule))
     matrices = chain(shaped, add_weight_decay(weight_decay), scale_by_learning_rate(learning_rate))
     return partition(_each(exclude, default) | {where: matrices}, default, optional=where if callable(where) else ())
 
@@ -109,7 +109,6 @@ def scion(
     heads: Patterns = (),
     embeddings: Patterns = (),
     constrained: bool = True,
-    axes: tuple[Axes, Axes] = (-2, -1),
 ) -> Transformation:
     """Scion: steps to the boundary of a norm ball that fits each kind of layer (Pethick et al., 2025).
 
@@ -134,11 +133,9 @@ def scion(
       embeddings: The tables of embeddings, in the same form as `heads`.
       constrained: If True, pull the parameters towards 0 by η·w, so that they stay in the balls. If False, leave out
         this term.
-      axes: The axes (inputs, outputs) of a matrix, each a number or a tuple of numbers; all other axes count matrices.
-        (-2, -1) is right for kernels in JAX's libraries, (-1, -2) for PyTorch's layout.
 
     Raises:
-      ValueError: A pattern chooses no parameter, or a matrix or head lacks one of `axes`.
+      ValueError: A pattern chooses no parameter, or a head is not a linear map with known axes.
       TypeError: A matrix or head is complex.
 
     Source: Pethick et al. 2025, arXiv 2502.07529 (SCG, and uSCG if not `constrained`), without its ε.
@@ -148,9 +145,9 @@ def scion(
     >>> tx.update({"table": jnp.array([[0.1, -3.0]])}, tx.init(params), params)[0]
     {'table': Array([[-1.5,  0.5]], dtype=float32)}
     """
-    signs, outer = (sign(), scale_by_shape("sign", axes)), scale(outer_radius)
-    spectral = chain(orthogonalize(axes=axes), scale_by_shape("spectral", axes), scale(radius))
-    rules = _each(heads, chain(*signs, outer)) | _each(embeddings, chain(sign(), outer)) | {is_matrix: spectral}
-    oracle = partition(rules, default=chain(unit_rms(), scale(radius)), optional=is_matrix)
+    signs, outer = (sign(), scale_by_shape("sign")), scale(outer_radius)
+    spectral = chain(orthogonalize(), scale_by_shape("spectral"), scale(radius))
+    rules = _each(heads, chain(*signs, outer)) | _each(embeddings, chain(sign(), outer)) | {is_linear: spectral}
+    oracle = partition(rules, default=chain(unit_rms(), scale(radius)), optional=is_linear)
     inward = (add_weight_decay(1.0),) if constrained else ()
     return chain(scale_by_ema(decay), oracle, *inward, scale_by_learning_rate(learning_rate))

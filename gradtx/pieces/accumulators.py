@@ -6,8 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.tree_util import tree_map_with_path
 
-from gradtx.core import Context, Decay, NonNegative, PerLeaf, Slots
+from gradtx.core import Context, Decay, NonNegative, PerLeaf, Slots, path_of
+from gradtx.core.axes import axes_of
 from gradtx.core.trees import differentiable, sharded, widen
 from gradtx.pieces.formulas import lerp, safe_sqrt
 
@@ -149,29 +151,29 @@ class sm3_sum(PerLeaf):
     formula = "s = min(row_max(s), column_max(s)) + g; u = s"
 
     def init_tree(self, params: Any) -> Slots:
-        def start(p):
-            rows = _largest(widen(p)) if differentiable("params", p) else None
+        def start(path, p):
+            ndim = len(axes_of(path_of(path), p).roles)
+            rows = _largest(widen(p), ndim) if differentiable("params", p) else None
             return jax.tree.map(lambda x: sharded(jnp.zeros_like(x), x), rows)
 
-        return {"largest": jax.tree.map(start, params)} if jax.tree.leaves(params) else {}
+        return {"largest": tree_map_with_path(start, params)} if jax.tree.leaves(params) else {}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        total = _least(slots["largest"]) + g
-        return total, {"largest": _largest(total)}
+        total = _least(slots["largest"], g.ndim) + g
+        return total, {"largest": _largest(total, len(context.axes.roles))}
 
 
-def _largest(x: Array) -> tuple[Array, ...]:
-    """Return, for each axis, the maximum over the other axes; with fewer than two axes, x itself."""
-    if x.ndim < 2:
+def _largest(x: Array, ndim: int) -> tuple[Array, ...]:
+    """Return, for each of the first axes, the maximum over all others; with fewer than two of them, x itself."""
+    if ndim < 2:
         return (x,)
-    every = range(x.ndim)
-    return tuple(jnp.max(x, tuple(a for a in every if a != axis), initial=0) for axis in every)
+    return tuple(jnp.max(x, tuple(a for a in range(x.ndim) if a != axis), initial=0) for axis in range(ndim))
 
 
-def _least(largest: tuple[Array, ...]) -> Array:
+def _least(largest: tuple[Array, ...], ndim: int) -> Array:
     """Return, for each coordinate, the smallest of its maxima in `_largest`."""
     if len(largest) == 1:
         return largest[0]
-    every = range(len(largest))
+    every = range(ndim)
     expanded = (jnp.expand_dims(x, [a for a in every if a != axis]) for axis, x in enumerate(largest))
     return reduce(jnp.minimum, expanded)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax.tree_util import tree_map_with_path
 
 from gradtx.core import Context, Slots, Transformation, path_of
-from gradtx.pieces.extra import key_of
 
 
 class hessian_diagonal(Transformation):
@@ -52,7 +51,7 @@ class hessian_diagonal(Transformation):
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         def signs(path, g):
-            key = key_of(self, context, path_of(path))
+            key = context.key_of(path_of(path))
             return jax.random.rademacher(key, g.shape, g.dtype, out_sharding=jax.typeof(g).sharding)
 
         z = tree_map_with_path(signs, updates)

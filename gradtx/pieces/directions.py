@@ -1,18 +1,13 @@
 """Remove a direction from the updates: the mean over the inputs, or the direction of the parameters."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, PerLeaf, Slots
-from gradtx.core.kinds import Axis
+from gradtx.core.axes import refuse_doubt
 from gradtx.pieces.formulas import norm, safe_divide, tangent
-
-
-def all_but(name: str, path: str, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """Return the axes of a leaf other than its output axis."""
-    if not -len(shape) <= axis < len(shape):
-        raise ValueError(f"{name}: output_axis={axis} must be an axis of {path!r}, got shape {shape}: mask that leaf")
-    return tuple(i for i in range(len(shape)) if i != axis % len(shape))
 
 
 class centralize(PerLeaf):
@@ -20,14 +15,11 @@ class centralize(PerLeaf):
 
     u = g − mean(g)
 
-    The sum of the weights of each output then stays constant. Leaves of fewer than two axes are left unchanged.
-
-    Args:
-      output_axis: The axis of the outputs, an integer; the mean is over all other axes. −1 fits the kernels of Flax and
-        Keras, (…, inputs, outputs). 0 fits the kernels of Equinox and PyTorch, and is Optax's choice.
+    The sum of the weights of each output then stays constant. Vectors and tables of embeddings, which have no inputs,
+    are left unchanged. Optax takes the mean over all axes but the first, the outputs of PyTorch's weights.
 
     Raises:
-      ValueError: A leaf of two axes or more does not have this axis.
+      ValueError: The axes of a leaf are in doubt: `layout` says them.
 
     Source: Yong et al. 2020, arXiv 2004.01461, section 3.
 
@@ -38,15 +30,15 @@ class centralize(PerLeaf):
            [ 1.,  3.]], dtype=float32)
     """
 
-    output_axis: Axis = -1
-
     formula = "u = g - input_mean(g)"
 
+    def init_tree(self, params: Any) -> Slots:
+        refuse_doubt(self, params)
+        return {}
+
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        if g.ndim < 2 or not g.size:
-            return g, slots
-        inputs = all_but("centralize", context.path, g.shape, self.output_axis)
-        return g - jnp.mean(g, axis=inputs, keepdims=True), slots
+        axes = context.axes
+        return g - jnp.mean(g, axis=axes.of("in"), keepdims=True) if axes.is_linear and g.size else g, slots
 
 
 class project_out(PerLeaf):

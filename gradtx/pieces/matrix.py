@@ -11,10 +11,11 @@ from jax.lax import Precision
 from jax.sharding import NamedSharding, PartitionSpec, reshard
 from jax.tree_util import tree_flatten_with_path
 
-from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, leaves_by_path, path_of
+from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, path_of
+from gradtx.core.axes import Axes, axes_of, leaves_of
 from gradtx.core.errors import said
 from gradtx.core.kinds import Count
-from gradtx.core.trees import differentiable, working_dtype
+from gradtx.core.trees import working_dtype
 from gradtx.pieces.formulas import unit
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Muon's, the same at every step
@@ -31,55 +32,35 @@ POLAR_EXPRESS = (  # optimal for singular values from 1e-3 to 1, one step after 
 SAFETY = 1.01  # the paper divides the input of each step except the last by this, against rounding errors
 
 
-def _axes(place: str, value: Any) -> Any:
-    several = [side if isinstance(side, (tuple, list)) else (side,) for side in value] if _is_pair(value) else [()]
-    flat = [axis for side in several for axis in side]
-    if not all(several) or any(type(axis) is not int for axis in flat) or len({*flat}) < len(flat):
-        raise ValueError(
-            f"{place} must be two axes, or tuples of axes, (inputs, outputs), without repeats, got {said(value)}"
-        )
-    return tuple(side[0] if len(side) == 1 else tuple(side) for side in several)
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and len(value) == 2
-
-
-Axes = Annotated[Any, Kind(_axes)]
-"""The axes of a matrix, (inputs, outputs): two integers, or two tuples of integers."""
-
-
 class _View(NamedTuple):
-    """A view of an array as a stack of matrices: its axes in the order batch, inputs, outputs, and their sizes."""
+    """A view of an array as a stack of matrices: its axes split and in the order batch, inputs, outputs."""
 
+    split: tuple[int, ...]
     order: tuple[int, ...]
     batch: int
     inputs: int
     outputs: int
 
 
-def _view(tx: Any, path: str, shape: tuple[int, ...]) -> _View:
-    place, sides = f"{type(tx).__name__}: {path!r}", [x if isinstance(x, tuple) else (x,) for x in tx.axes]
-    flat = [axis + len(shape) * (axis < 0) for side in sides for axis in side]
-    if len(shape) < 2:
-        raise ValueError(
-            f"{place} must have two axes or more, got shape {shape}: give it another transformation with "
-            f"partition({{is_matrix: {type(tx).__name__}(…)}}, default=…)"
-        )
-    if any(not 0 <= axis < len(shape) for axis in flat) or len({*flat}) < len(flat):
-        raise ValueError(f"{place} has shape {shape}: axes={tx.axes} must be distinct axes of it")
-    batch = [axis for axis in range(len(shape)) if axis not in flat]
-    inputs, outputs = (prod(shape[axis] for axis in side) for side in (flat[: len(sides[0])], flat[len(sides[0]) :]))
-    return _View((*batch, *flat), len(batch), inputs, outputs)
+def _view(axes: Axes, shape: tuple[int, ...]) -> _View:
+    split = axes.sizes(shape)
+    batch, inputs, outputs = (axes.of(role) for role in ("batch", "in", "out"))
+    several = (prod(split[axis] for axis in side) for side in (inputs, outputs))
+    return _View(split, (*batch, *inputs, *outputs), len(batch), *several)
 
 
-def _refuse_what_is_no_matrix(tx: Any, params: Any) -> Slots:
-    for path, p in leaves_by_path(params).items():
-        if differentiable(f"params[{path!r}]", p):
-            if jnp.iscomplexobj(p):
-                what = "keep the real and the imaginary part as two leaves"
-                raise TypeError(f"{type(tx).__name__}: {path!r} must be a real matrix, got complex numbers: {what}")
-            _view(tx, path, jnp.shape(p))
+def _refuse_what_is_not_linear(tx: Any, params: Any) -> Slots:
+    for path, p in leaves_of(params).items():
+        axes, name = axes_of(path, p), f"{type(tx).__name__}: {path!r}"
+        if jnp.issubdtype(p.dtype, jnp.complexfloating):
+            what = "keep the real and the imaginary part as two leaves"
+            raise TypeError(f"{name} must be a real matrix, got complex numbers: {what}")
+        axes.refuse_doubt(type(tx).__name__, path)
+        if jnp.issubdtype(p.dtype, jnp.floating) and not axes.is_linear:
+            raise ValueError(
+                f"{name} must be a linear map, with inputs and outputs, got shape {p.shape}, axes '{axes}': "
+                f"give it another transformation with partition({{is_linear: {type(tx).__name__}(…)}}, default=…)"
+            )
     return {}
 
 
@@ -158,15 +139,16 @@ class orthogonalize(Transformation):
     Args:
       method: `"newton_schulz"`, `"polar_express"`, or `"svd"`, which is exact but slow on accelerators.
       steps: The number of steps of an iteration, an integer, 1 or more.
-      axes: The two axes of a matrix, in either order; in `scale_by_shape` the order matters. All other axes index the
-        matrices, as in scanned layers. A tuple of axes acts as one axis: `axes=((0, 1, 2), 3)` for the kernel of a
-        convolution.
       dtype: The dtype to which the factors of the iteration's products are rounded: `"bfloat16"` as in Muon's own code,
         `"float32"`, or None for no rounding. Sums are in float32 at least. Products of float32 are exact to float32 on
         every device and do not use a faster, rougher format. `"svd"` ignores it.
 
+    The names of the leaves, or `layout`, say which axes are inputs and outputs. Several inputs, as in the kernel of a
+    convolution, act as one axis, and so do several outputs; all other axes count matrices.
+
     Raises:
-      ValueError: A leaf has fewer than two axes, or not the axes named: exclude it with `partition` or `masked`.
+      ValueError: A leaf is not a linear map, or its axes are in doubt: exclude it with `partition` or `masked`, or say
+        its axes with `layout`.
       TypeError: A leaf is complex.
 
     Source: Jordan et al. 2024, Muon: an optimizer for hidden layers; Amsel et al. 2025, arXiv 2505.16932 (Polar
@@ -182,7 +164,6 @@ class orthogonalize(Transformation):
 
     method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz"
     steps: Count = 5
-    axes: Axes = (-2, -1)
     dtype: Annotated[Any, Kind(_dtype)] = None
 
     formula = (
@@ -191,11 +172,11 @@ class orthogonalize(Transformation):
     )
 
     def init_tree(self, params: Any) -> Slots:
-        return _refuse_what_is_no_matrix(self, params)
+        return _refuse_what_is_not_linear(self, params)
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         leaves, tree = tree_flatten_with_path(updates)
-        out, views = [g for _, g in leaves], [_view(self, path_of(path), g.shape) for path, g in leaves]
+        out, views = [g for _, g in leaves], [_view(axes_of(path_of(path), g), g.shape) for path, g in leaves]
         alike: dict[Any, list[int]] = {}
         for i, (view, g) in enumerate(zip(views, out)):
             if g.size:
@@ -220,7 +201,7 @@ class orthogonalize(Transformation):
 
 def _batch_spec(g: Array, view: _View) -> Any:
     """Return how an explicit mesh divides the matrices, if along one axis that only indexes them; else None."""
-    return jax.typeof(g).sharding.spec[view.order[0]] if view.batch == 1 else None
+    return jax.typeof(g).sharding.spec[view.order[0]] if view.batch == 1 and view.split == g.shape else None
 
 
 def _stack(g: Array, view: _View) -> Array:
@@ -229,15 +210,15 @@ def _stack(g: Array, view: _View) -> Array:
     if any(sharding.spec):
         spec = [_batch_spec(g, view) if axis == view.order[0] else None for axis in range(g.ndim)]
         g = reshard(g, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
-    x = g.transpose(view.order).reshape(-1, view.inputs, view.outputs)
+    x = g.reshape(view.split).transpose(view.order).reshape(-1, view.inputs, view.outputs)
     return x.mT if view.inputs > view.outputs else x
 
 
 def _unstack(x: Array, like: Array, view: _View) -> Array:
     """Undo `_stack`."""
     x = x.mT if view.inputs > view.outputs else x
-    x = x.reshape([like.shape[axis] for axis in view.order])
-    x = x.transpose(sorted(range(like.ndim), key=view.order.__getitem__))
+    x = x.reshape([view.split[axis] for axis in view.order])
+    x = x.transpose(sorted(range(x.ndim), key=view.order.__getitem__)).reshape(like.shape)
     sharding = jax.typeof(like).sharding
     return reshard(x, sharding) if any(sharding.spec) else x
 
@@ -264,12 +245,11 @@ class scale_by_shape(PerLeaf):
 
     Args:
       rule: `"original"`, `"adam"`, `"spectral"` or `"sign"`.
-      axes: The axis of the inputs, over which the matrix sums, and the axis of the outputs, or tuples of axes. The
-        default fits the kernels of JAX's libraries, (…, inputs, outputs), which compute x·W. For PyTorch's layout,
-        (outputs, inputs), use `axes=(-1, -2)`. All other axes index the matrices.
+
+    The names of the leaves, or `layout`, say which axes are inputs and outputs.
 
     Raises:
-      ValueError: A leaf has fewer than two axes, or not the axes named.
+      ValueError: A leaf is not a linear map, or its axes are in doubt: `layout` says them.
       TypeError: A leaf is complex.
 
     Source: Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982 ("adam"); Bernstein and Newhouse 2024, arXiv
@@ -282,7 +262,6 @@ class scale_by_shape(PerLeaf):
     """
 
     rule: Literal["original", "spectral", "adam", "sign"] = "original"
-    axes: Axes = (-2, -1)
 
     formula = (
         "u = sqrt(max(1, outputs(g) / inputs(g))) * g if rule == 'original' else "
@@ -291,8 +270,8 @@ class scale_by_shape(PerLeaf):
     )
 
     def init_tree(self, params: Any) -> Slots:
-        return _refuse_what_is_no_matrix(self, params)
+        return _refuse_what_is_not_linear(self, params)
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        view = _view(self, context.path, g.shape)
+        view = _view(context.axes, g.shape)
         return FACTORS[self.rule](view.inputs, view.outputs) * g if g.size else g, slots

@@ -4,7 +4,6 @@ import jax
 from jax import Array
 
 from gradtx.core import Context, NonNegative, PerLeaf, Slots
-from gradtx.pieces.extra import key_of
 from gradtx.pieces.formulas import safe_sqrt
 
 
@@ -39,4 +38,4 @@ class add_noise(PerLeaf):
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         variance = self.variance / context.age.astype(g.dtype) ** self.power
-        return g + safe_sqrt(variance) * jax.random.normal(key_of(self, context, context.path), g.shape, g.dtype), slots
+        return g + safe_sqrt(variance) * jax.random.normal(context.key, g.shape, g.dtype), slots

@@ -13,7 +13,6 @@ from jax import Array
 
 from gradtx.core import Context, PerLeaf, Slots
 from gradtx.core.trees import sharded
-from gradtx.pieces.extra import key_of
 
 DTYPES = {"of_bfloat16": "bfloat16", "of_float16": "float16"}  # the low-precision dtypes, by the name of their slot
 
@@ -132,7 +131,7 @@ class stochastic_rounding(PerLeaf):
                 rest, start = jax.lax.stop_gradient((g - (near - p), near))
                 towards = jnp.where(rest > 0, jnp.inf, -jnp.inf).astype(dtype)
                 away = jax.lax.nextafter(start.astype(dtype), towards).astype(g.dtype) - start
-                key = key_of(self, context, f"stochastic_rounding/{context.path}")
+                key = context.key_of(f"stochastic_rounding/{context.path}")
                 farther = jax.random.uniform(key, g.shape, g.dtype) < rest / away
                 return near + jnp.where(farther, away, 0) - p, slots
         return g, slots

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from gradtx.core.arguments import checked
+from gradtx.core.arguments import checked, one_key
 from gradtx.core.errors import said
-from gradtx.pieces.extra import one_key
 from gradtx.training.gradient_check import _floating, _number, _value_of
 from gradtx.typing import PyTree
 

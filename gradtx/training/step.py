@@ -11,12 +11,11 @@ import numpy as np
 from jax import Array
 
 from gradtx.core import Part, Record, State, leaves_by_path, pair, walk
-from gradtx.core.arguments import checked, function_of, is_array, live, trace_state, traced
+from gradtx.core.arguments import checked, function_of, is_array, live, one_key, trace_state, traced
 from gradtx.core.errors import place, said
 from gradtx.core.kinds import Count
 from gradtx.core.programs import program_of
 from gradtx.core.trees import is_float0
-from gradtx.pieces.extra import one_key
 from gradtx.pieces.measures import all_finite
 
 WIDE = {"xla_cpu_prefer_vector_width": 512}

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from gradtx.core import Slots, State, Transformation, init_slots, trees, walk
+from gradtx.core import Slots, State, Transformation, axes, init_slots, trees, walk
 from gradtx.core.arguments import checked
 from gradtx.core.checks import check_slots
 from gradtx.core.root import keys_of
@@ -59,13 +59,15 @@ def _evaluated(tx: Transformation, state: Any, params: Any) -> Any:
         raise TypeError(f"eval_params(tx, state, params) needs the State of tx.init, got {type(state).__name__}")
     params = trees.opened(params)
     floating = {path: trees.differentiable(f"params[{path!r}]", p) for path, p in trees.leaves_by_path(params).items()}
-    expected = jax.eval_shape(lambda p: init_slots(tx.at(0), p), params)
+    with axes.within(leaves=axes.leaves_of(params)):
+        expected = jax.eval_shape(lambda p: init_slots(tx.at(0), p), params)
     slots = trees.boxed_like(state.slots, expected)
     check_slots(slots, expected, exact=True)
     dtype = trees.working_dtype(params, slots)
     leaves, tree = jax.tree.flatten(params)
     wide = tree.unflatten([trees.widen(p, dtype) if floats else None for p, floats in zip(leaves, floating.values())])
-    out = _of(tx, slots if tx.flat else slots.get(type(tx).__name__, {}), wide)
+    with axes.within(leaves=axes.leaves_of(params)):
+        out = _of(tx, slots if tx.flat else slots.get(type(tx).__name__, {}), wide)
     return jax.tree.map(
         lambda p, w, o: None if o is w else trees.narrow(o, p), params, wide, out, is_leaf=trees.is_none
     )
@@ -80,11 +82,14 @@ def _of(tx: Any, slots: Slots, params: Any) -> Any:
     if _has_own(tx):
         return tx.evaluate(params, slots)
     out = params
-    for name, part in tx.parts().items():
-        if any(map(_has_own, walk(part))):
-            theirs = tx.params_of(name, params, slots)
-            made = _of(part, _within(slots, keys_of(tx, name, part)), theirs)
-            out = jax.tree.map(lambda p, o, m, t: o if m is t else m, params, out, made, theirs, is_leaf=trees.is_none)
+    with tx.scope():
+        for name, part in tx.parts().items():
+            if any(map(_has_own, walk(part))):
+                theirs = tx.params_of(name, params, slots)
+                made = _of(part, _within(slots, keys_of(tx, name, part)), theirs)
+                out = jax.tree.map(
+                    lambda p, o, m, t: o if m is t else m, params, out, made, theirs, is_leaf=trees.is_none
+                )
     return out
 
 

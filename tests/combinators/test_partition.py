@@ -341,10 +341,13 @@ def test_any_tree_absent_leaves_integers_and_complex_numbers():
     assert u["n"].dtype == jax.dtypes.float0 and u["a"].bias is None and u["z"][0].dtype == jnp.complex64
     assert not any(path.endswith("/n") for path in paths(state.slots))
     chex.assert_trees_all_equal_structs(tx.update(u, state, tree)[1], state)
-    # a complex leaf is seen as pairs at init and at update alike
-    z = {"z": jnp.ones(2, jnp.complex64), "w": jnp.ones(2)}
+    # a complex leaf has the shape that the user gave it, at init and at update alike
+    z = {"z": jnp.ones((2, 2), jnp.complex64), "v": jnp.ones(2, jnp.complex64), "w": jnp.ones(2)}
     tx = partition({gx.is_matrix: sgd}, default=gx.scale(1.0))
     assert paths(tx.init(z).slots) == {"partition/is_matrix/add_momentum/velocity/z"}
+    chosen = partition({lambda path, leaf: leaf.dtype == jnp.complex64: sgd}, default=gx.scale(1.0))
+    assert {path.split("/")[-1] for path in paths(chosen.init(z).slots)} == {"z", "v"}
+    assert_near(chosen.update(z, chosen.init(z), z)[0]["w"], z["w"])
     assert_near(tx.update(z, tx.init(z), z)[0]["w"], z["w"])
 
 
@@ -623,10 +626,10 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         TypeError,
         "^masked: where=<lambda> must return True or False for 'embed', got 1$",
     ),
-    "a function of the dtype": (
-        lambda: partition({lambda path, leaf: leaf.dtype == "float32": adam}, default=sgd).init(params),
+    "a function of the values": (
+        lambda: partition({lambda path, leaf: leaf.sum() > 0: adam}, default=sgd).init(params),
         AttributeError,
-        "chosen by path and shape: a leaf has shape, ndim and size, not 'dtype'",
+        "chosen by its path and type: a leaf has shape, ndim, size and dtype, not 'sum'",
     ),
     "a rule of the wrong type": (
         lambda: partition({3: adam}),

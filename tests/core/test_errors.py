@@ -874,7 +874,7 @@ PARTS = {
     "a predicate that looks at values": (
         lambda: gx.masked(tx, lambda path, leaf: leaf.sum() > 0, otherwise="zero").init(params),
         AttributeError,
-        "^a group is chosen by path and shape: a leaf has shape, ndim and size, not 'sum'",
+        "^a parameter is chosen by its path and type: a leaf has shape, ndim, size and dtype, not 'sum'",
     ),
     "a predicate that answers an array": (
         lambda: gx.freeze(lambda path, leaf: jnp.array(True)).init(params),
