@@ -39,6 +39,7 @@ CORE = [
     "schedule",
     "trees",
     "programs",
+    "axes",
     "checks",
     "apply",
     "where",

@@ -53,8 +53,8 @@ class reduced(OnFewer):
         each x[..., j]; `"inputs"`, the weights into each output, or each row of a table of embeddings; or the axes to
         reduce, such as `(0, 2)`. A vector is one row, one column, and the weights into one output. Layers that `layout`
         declares to be stacked are reduced one at a time, and real and imaginary parts together.
-      blocks: The number of blocks of equal size into which neighbouring rows or columns are gathered; None for one
-        block for each. With `"columns"` and as many blocks as heads, the weights of a head have one number.
+      blocks: The number of blocks of equal size into which neighbouring rows, columns or outputs are gathered; None for
+        one block for each. With as many blocks as heads, the weights of a head have one number.
       how: The reduction of a block: `"mean"`, `"sum"` or `"max"`.
 
     Raises:
@@ -82,8 +82,8 @@ class reduced(OnFewer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.blocks is not None and self.over not in ("rows", "columns"):
-            raise ValueError(f"reduced: blocks needs over='rows' or over='columns', got over={self.over!r}")
+        if self.blocks is not None and self.over not in ("rows", "columns", "inputs"):
+            raise ValueError(f"reduced: blocks needs over='rows', 'columns' or 'inputs', got over={self.over!r}")
 
     def init_tree(self, params: Any) -> Slots:
         if self.over == "inputs":
@@ -123,19 +123,22 @@ class reduced(OnFewer):
         one = [a for a in own_axes if own.roles[a] != "batch"]  # the axes of one layer
         kept = [a for a in own_axes if a not in one]
         if self.over == "inputs":
-            kept += own.of("out") if own.is_linear else own.of("row")
-        elif self.over != "leaf" and len(one) >= 2:
-            kept.append(chosen := one[0] if self.over == "rows" else one[-1])
-            if self.blocks is not None:
-                size, left = divmod(shape[chosen], self.blocks)
-                if left:
-                    raise ValueError(
-                        f"reduced: blocks={self.blocks} must divide the number of {self.over}, but the leaf {path!r} "
-                        f"of shape {x.shape} has {shape[chosen]}"
-                    )
-                shape = (*shape[:chosen], self.blocks, size, *shape[chosen + 1 :])
-                kept = [a + (a > chosen) for a in kept]
-                every = range(len(shape))
+            of_block = list(own.of("out") if own.is_linear else own.of("row"))
+        else:
+            ends = {"rows": one[:1], "columns": one[-1:], "leaf": []}
+            of_block = ends[self.over] if len(one) >= 2 else []
+        if self.blocks is not None and of_block:
+            chosen, *others = of_block
+            size, left = divmod(shape[chosen], self.blocks)
+            if left or others:
+                raise ValueError(
+                    f"reduced: blocks={self.blocks} must divide the number of {'outputs' if self.over == 'inputs' else self.over}, but the leaf {path!r} "
+                    f"of shape {x.shape} has {' by '.join(str(shape[a]) for a in of_block)}"
+                )
+            shape = (*shape[:chosen], self.blocks, size, *shape[chosen + 1 :])
+            kept = [a + (a > chosen) for a in kept]
+            every = range(len(shape))
+        kept += of_block
         return shape, tuple(a for a in every if a not in kept)
 
 

@@ -137,7 +137,9 @@ class Layout(NamedTuple):
         """The axes of a parameter as the user has it."""
         shape = leaf.shape if isinstance(leaf, Leaf) else jnp.shape(leaf)
         for where, text in self.rules:
-            if where(path, leaf):
+            with within(layout=Layout((), self.library)):  # where `is_matrix` is a rule, names decide
+                chosen = where(path, leaf)
+            if chosen:
                 return _expanded(text, path, shape, self.library)
         return guessed(path, len(shape), self.library)
 
@@ -206,7 +208,7 @@ def axes_of(path: str, leaf: Any) -> Axes:
     """The axes of a parameter; of one layer, where layers are run one at a time."""
     now = scope()
     if path not in now.leaves:  # not a parameter, but a number that a piece keeps beside them
-        return guessed(path, len(leaf.shape), now.layout.library)
+        return guessed(path, len(getattr(leaf, "shape", ())), now.layout.library)
     axes = now.layout.axes_of(path, now.leaves[path])
     return axes.of_one() if now.one else axes
 

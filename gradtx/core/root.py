@@ -140,7 +140,7 @@ def run(tx: Any, updates: Any, slots: Slots, context: Context, then: Any = None,
         checks.check_run(name, made, updates, new, own)
         return made, new if flat or not new else {name: new}
 
-    if not isinstance(updates, Array) and is_separable(tx):
+    if is_separable(tx) and (not isinstance(updates, Array) or axes.layers_of("", updates)):
         made = named(*leaf_by_leaf(tx, updates, own, context))
         return made if then is None else then(*made)
     if then is None:

@@ -35,7 +35,7 @@ def from_torch(
     imported: the arrays may be tensors on the CPU, or NumPy arrays.
 
     Hyperparameters are not converted: those of `tx` count. PyTorch's form is `amsgrad(correct_first=False)`,
-    `nadam(warmup=True)` and `muon(axes=(-1, -2))` for kernels (out, in). SGD with a dampening d is
+    `nadam(warmup=True)` and `layout(muon(), library="torch")` for kernels (out, in). SGD with a dampening d is
     `chain(scale(1 − d), add_momentum(β), scale_by_learning_rate(η))`, or `averaged_momentum` if d = β: only its first
     momentum, which is g, is another. A `weight_decay` of optimizers other than AdamW and Muon is
     `chain(add_weight_decay(λ), tx)`. RAdam's ε is divided by √(1 − β₂ᵗ): pass a schedule.

@@ -195,7 +195,7 @@ def adam_mini(
 
     By default a block is the weights into one output of a linear map, a row of a table of embeddings, or a whole
     vector. `over` and `blocks` choose other blocks, and `partition` chooses them by parameter:
-    `{"**/query/kernel": adam_mini(over="columns", blocks=heads)}`.
+    `{"**/query/kernel": adam_mini(blocks=heads)}`.
 
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
@@ -206,8 +206,8 @@ def adam_mini(
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
       over: The blocks: `"inputs"`, the weights into one output, or a row of a table; `"columns"`, each x[..., j];
         `"rows"`, each x[i]; `"leaf"`; or the axes to average over, such as `(0, 2)`.
-      blocks: The number of equal blocks into which neighbouring rows or columns are gathered, such as the number of
-        heads; None for one block per row or column.
+      blocks: The number of equal blocks into which neighbouring outputs, rows or columns are gathered, such as the
+        number of heads; None for one block for each.
 
     Raises:
       ValueError: A leaf lacks an axis of `over`, its rows or columns do not make `blocks` equal blocks, or, with

@@ -510,13 +510,13 @@ def test_explain():
     )
     shapes = jax.eval_shape(lambda: {**params, "n": jnp.arange(2), "absent": None})
     text = """\
-parameter      type          group
-embed          float32[5,2]  partition.default, freeze.frozen
-layers/0/bias  float32[4]    partition.**/bias.masked.inner, freeze.otherwise
-layers/0/w     float32[3,4]  partition.default, freeze.otherwise
-layers/1/bias  float32[2]    partition.**/bias.masked.otherwise, freeze.otherwise
-layers/1/w     float32[4,2]  partition.default, freeze.otherwise
-n              int32[2]      not floating
+parameter      type          axes     group
+embed          float32[5,2]  row out  partition.default, freeze.frozen
+layers/0/bias  float32[4]    out      partition.**/bias.masked.inner, freeze.otherwise
+layers/0/w     float32[3,4]  in out   partition.default, freeze.otherwise
+layers/1/bias  float32[2]    out      partition.**/bias.masked.otherwise, freeze.otherwise
+layers/1/w     float32[4,2]  in out   partition.default, freeze.otherwise
+n              int32[2]               not floating
 
 partition.default, freeze.frozen = chain(clip(1.0), identity(), scale_by_learning_rate(0.5), zero())
 partition.**/bias.masked.inner, freeze.otherwise = chain(clip(1.0), scale(2.0), identity())
@@ -525,10 +525,10 @@ partition.**/bias.masked.otherwise, freeze.otherwise = chain(clip(1.0), zero(), 
 not floating = identity()"""
     assert str(explain(tx, shapes)) == text and repr(explain(tx, shapes)) == text
     rows = explain(tx, params).rows
-    assert [row[:3] for row in rows] == [row[:3] for row in explain(tx, shapes).rows[:-1]]
+    assert [row[:4] for row in rows] == [row[:4] for row in explain(tx, shapes).rows[:-1]]
     assert (
         str(explain(gx.scale(1), {"w": 2.0}))
-        == "parameter  type       group\nw          float32[]  all\n\nall = scale(1.0)"
+        == "parameter  type       axes  group\nw          float32[]        all\n\nall = scale(1.0)"
     )
 
 

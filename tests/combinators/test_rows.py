@@ -122,6 +122,6 @@ def test_what_rowwise_refuses():
     with pytest.raises(ValueError, match=r"^rowwise: axis must be an integer, 0 or more, got -1"):
         gx.rowwise(gx.adam(), axis=-1)
     tx, params = gx.rowwise(gx.add_noise()), jnp.ones((2, 2))
-    with pytest.raises(TypeError, match=r"^rowwise: key must be one random key"):
+    with pytest.raises(TypeError, match=r"^add_noise: key must be one random key"):
         tx.update(params, tx.init(params), key=1)
     assert extra(tx).keys() == {"key"}

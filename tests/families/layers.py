@@ -70,11 +70,11 @@ def fromage(gradients: Gradients, w: ndarray, learning_rate=1e-2) -> Steps:
         yield moved / sqrt(1 + learning_rate**2) - w
 
 
-def project_where_orthogonal(step: ndarray, g: ndarray, w: ndarray, delta: float, output_axis: int = -1) -> ndarray:
+def project_where_orthogonal(step: ndarray, g: ndarray, w: ndarray, delta: float) -> ndarray:
     """The step without its component along w, per channel or as a whole, as in the paper's published code."""
     if w.ndim < 2:
         return step
-    step, g, w = (np.moveaxis(x, output_axis, 0) for x in (step, g, w))
+    step, g, w = (np.moveaxis(x, -1, 0) for x in (step, g, w))
     for rows in (w.shape[0], 1):
         u, of_g, of_w = (x.reshape(rows, -1) for x in (step, g, w))
         products, lengths = (of_g * of_w).sum(1), norm(of_g, axis=1) * norm(of_w, axis=1)
@@ -82,33 +82,29 @@ def project_where_orthogonal(step: ndarray, g: ndarray, w: ndarray, delta: float
             along = divide((u * of_w).sum(1), (of_w**2).sum(1))[:, None] * of_w
             step = (u - along).reshape(step.shape)
             break
-    return np.moveaxis(step, 0, output_axis)
+    return np.moveaxis(step, 0, -1)
 
 
-def projected(step: ndarray, g: ndarray, w: ndarray, threshold: float, output_axis: int) -> ndarray:
+def projected(step: ndarray, g: ndarray, w: ndarray, threshold: float) -> ndarray:
     of_step, of_g, of_w = (x[5:].reshape(3, 4) for x in (step, g, w))
-    kernel = project_where_orthogonal(of_step, of_g, of_w, threshold, output_axis)
+    kernel = project_where_orthogonal(of_step, of_g, of_w, threshold)
     return np.concatenate([step[:5], kernel.ravel()])
 
 
-def sgdp(
-    gradients: Gradients, w: ndarray, learning_rate=1e-1, momentum=0.9, nesterov=False, threshold=0.1, output_axis=-1
-) -> Steps:
+def sgdp(gradients: Gradients, w: ndarray, learning_rate=1e-1, momentum=0.9, nesterov=False, threshold=0.1) -> Steps:
     v = 0.0
     for g in gradients:
         v = momentum * v + g
-        yield -learning_rate * projected(g + momentum * v if nesterov else v, g, w, threshold, output_axis)
+        yield -learning_rate * projected(g + momentum * v if nesterov else v, g, w, threshold)
 
 
-def adamp(
-    gradients: Gradients, w: ndarray, learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-8, threshold=0.1, output_axis=-1
-) -> Steps:
+def adamp(gradients: Gradients, w: ndarray, learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-8, threshold=0.1) -> Steps:
     m, s = 0.0, 0.0
     for t, g in zip(count(1), gradients):
         m = b1 * m + (1 - b1) * g
         s = b2 * s + (1 - b2) * g**2
         p = divide(m / (1 - b1**t), sqrt(s / (1 - b2**t)) + eps)
-        yield -learning_rate * projected(p, g, w, threshold, output_axis)
+        yield -learning_rate * projected(p, g, w, threshold)
 
 
 def orthograd(gradients: Gradients, w: ndarray, inner: Any) -> Steps:
@@ -164,13 +160,13 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     "sgdp": [
         {},
         {"learning_rate": 1e-3, "momentum": 0.5, "nesterov": True, "threshold": 1.0},
-        {"learning_rate": 1e-2, "threshold": 0.5, "output_axis": 0},
+        {"learning_rate": 1e-2, "threshold": 0.5},
         {"learning_rate": 1e-3, "threshold": 10.0},
     ],
     "adamp": [
         {},
         {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "threshold": 1.0},
-        {"b1": 0.8, "threshold": 0.5, "output_axis": 0},
+        {"b1": 0.8, "threshold": 0.5},
         {"threshold": 10.0},
     ],
     "orthograd": [
@@ -208,7 +204,7 @@ OPTAX: dict[str, tuple[Any, Any]] = {
         optax.chain(optax.scale_by_trust_ratio(trust_coefficient=0.1, eps=0.5), optax.scale(-1.0)),
     ),
     "centralize": (
-        gx.chain(gx.centralize(output_axis=0), gx.sgd(0.1)),
+        gx.chain(gx.layout(gx.centralize(), library="torch"), gx.sgd(0.1)),
         optax.chain(optax.centralize(), optax.sgd(0.1)),
     ),
     "projected onto the nonnegative numbers": (

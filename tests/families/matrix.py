@@ -51,11 +51,10 @@ def muon(
     nesterov=True,
     corrected=False,
     rule="original",
-    axes=(-2, -1),
     method="newton_schulz",
 ) -> Steps:
     """With PyTorch's average; `default`, if given, is plain descent, whose rate is read."""
-    inputs, outputs = (3, 4) if axes == (-2, -1) else (4, 3)
+    inputs, outputs = 3, 4
     factors = {"original": max(1, outputs / inputs) ** 0.5, "adam": 0.2 * sqrt(4), "spectral": sqrt(outputs / inputs)}
     gradients, again = tee(gradients)
     others = (
@@ -85,10 +84,9 @@ def scion(
     heads=(),
     embeddings=(),
     constrained=True,
-    axes=(-2, -1),
 ) -> Steps:
     """x ← (1 − γ)·x + γ·lmo(d), or x + γ·lmo(d)."""
-    inputs, outputs = (3, 4) if axes == (-2, -1) else (4, 3)
+    inputs, outputs = 3, 4
     d = np.zeros(17)
     for g in gradients:
         d = decay * d + (1 - decay) * g
@@ -107,14 +105,14 @@ CONFIGURATIONS = {
     "muon": [
         {},
         {"learning_rate": 0.1, "momentum": 0.8, "weight_decay": 0.3, "nesterov": False, "rule": "adam"},
-        {"corrected": True, "rule": "spectral", "axes": (-1, -2), "default": gx.sgd(0.1)},
-        {"method": "polar_express", "axes": (-1, -2), "momentum": 0.5},
+        {"corrected": True, "rule": "spectral", "default": gx.sgd(0.1)},
+        {"method": "polar_express", "momentum": 0.5},
         {"method": "svd", "momentum": 0.99, "weight_decay": 1.0},
         {"exclude": "kernel"},
     ],
     "scion": [
         {},
-        {"learning_rate": 0.1, "decay": 0.5, "radius": 2.0, "axes": (-1, -2), "constrained": False},
+        {"learning_rate": 0.1, "decay": 0.5, "radius": 2.0, "constrained": False},
         {"learning_rate": 0.01, "heads": ("kernel",), "embeddings": ("bias",), "outer_radius": 7.0},
     ],
 }
@@ -131,7 +129,7 @@ OPTAX = {
     ),
 }
 TORCH = {  # which moves no bias
-    "muon": gx.muon(0.01, weight_decay=0.1, default=gx.freeze(), axes=(-1, -2)),
+    "muon": gx.layout(gx.muon(0.01, weight_decay=0.1, default=gx.freeze()), library="torch"),
     "muon by the size of adam": gx.muon(0.01, weight_decay=0.1, default=gx.freeze(), rule="adam"),
 }
 

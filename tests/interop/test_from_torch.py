@@ -28,7 +28,7 @@ RECIPES: dict[str, Any] = {
     "nadam": gx.nadam(0.01, warmup=True),
     "radam": gx.radam(0.01, eps=lambda step: 1e-8 / jnp.sqrt(1 - 0.999 ** (step + 1))),
     "adafactor": gx.adafactor(0.01),
-    "muon": gx.muon(0.02, weight_decay=0.1, axes=(-1, -2)),  # kernels are (out, in)
+    "muon": gx.layout(gx.muon(0.02, weight_decay=0.1), library="torch"),
 }
 COUNTLESS = {"sgd", "sgd, Nesterov", "sgd, dampening", "sgd, average", "muon"}  # PyTorch keeps no count
 

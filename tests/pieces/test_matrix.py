@@ -46,7 +46,7 @@ def test_the_singular_values_reach_the_band(method, steps, floor, band, rough_ba
         assert values.min() > floor * np.linalg.norm(values)
         matrices[str(shape)] = with_singular_values(shape, values)
     for dtype, (low, high) in {"float32": band, "bfloat16": rough_band}.items() if rough_band else [(None, band)]:
-        tx = gx.orthogonalize(method, steps, dtype=dtype)
+        tx = gx.layout(gx.orthogonalize(method, steps, dtype=dtype), {"(3, 2, 5, 4)": "batch batch in out"})
         for scale in (1e-20, 1.0, 1e20):
             made = apply(tx, {name: jnp.asarray(scale * g, jnp.float32) for name, g in matrices.items()})
             for name, u in made.items():
@@ -92,21 +92,21 @@ def test_zero_stays_zero(method):
 @pytest.mark.parametrize("method", ["newton_schulz", "svd"])
 def test_a_matrix_with_a_non_finite_entry_becomes_nan(method):
     for bad in (jnp.nan, jnp.inf):
-        out = apply(gx.orthogonalize(method), {"a": jnp.ones((3, 4)).at[1, 2].set(bad), "b": jnp.eye(3, 4)})
-        assert jnp.isnan(out["a"]).all() and jnp.isfinite(out["b"]).all()
+        out = apply(gx.orthogonalize(method), {"v": jnp.ones((3, 4)).at[1, 2].set(bad), "w": jnp.eye(3, 4)})
+        assert jnp.isnan(out["v"]).all() and jnp.isfinite(out["w"]).all()
 
 
 # ---------------------------------------------------------------- the axes
 @pytest.mark.parametrize(
     "axes, shape, order, matrix",
     [
-        ((-2, -1), (2, 3, 5, 4), (0, 1, 2, 3), (5, 4)),
-        ((-1, -2), (2, 5, 4), (0, 1, 2), (5, 4)),
-        ((0, 1), (5, 4, 3), (2, 0, 1), (5, 4)),
-        ((2, 0), (4, 3, 5), (1, 2, 0), (5, 4)),
-        ((0, (1, 2, 3)), (6, 2, 3, 3), (0, 1, 2, 3), (6, 18)),
-        (((0, 1, 2), 3), (3, 3, 2, 6), (0, 1, 2, 3), (18, 6)),
-        (((1, -1), (0,)), (6, 2, 4, 3), (2, 1, 3, 0), (6, 6)),
+        ("batch batch in out", (2, 3, 5, 4), (0, 1, 2, 3), (5, 4)),
+        ("batch out in", (2, 5, 4), (0, 1, 2), (5, 4)),
+        ("in out batch", (5, 4, 3), (2, 0, 1), (5, 4)),
+        ("out batch in", (4, 3, 5), (1, 2, 0), (5, 4)),
+        ("out in in in", (6, 2, 3, 3), (0, 1, 2, 3), (6, 18)),
+        ("in in in out", (3, 3, 2, 6), (0, 1, 2, 3), (18, 6)),
+        ("out in batch in", (6, 2, 4, 3), (2, 1, 3, 0), (6, 6)),
     ],
 )
 def test_any_axes_are_a_matrix(axes, shape, order, matrix):
@@ -114,8 +114,24 @@ def test_any_axes_are_a_matrix(axes, shape, order, matrix):
     stack = g.transpose(order).reshape(-1, *matrix)
     expected = np.stack([orthogonal(x.astype(np.float64)) for x in stack])
     expected = expected.reshape(np.array(shape)[list(order)]).transpose(np.argsort(order))
-    assert_near(apply(gx.orthogonalize(axes=axes), g), expected, 1e-4)
-    assert gx.orthogonalize(axes=axes) == gx.orthogonalize(axes=[list(x) if isinstance(x, tuple) else x for x in axes])
+    assert_near(apply(gx.layout(gx.orthogonalize(), axes), g), expected, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "axes, shape, parts",
+    [
+        ("in (3 out)", (5, 12), [np.s_[:, :4], np.s_[:, 4:8], np.s_[:, 8:]]),
+        ("(3 out) in", (12, 5), [np.s_[:4], np.s_[4:8], np.s_[8:]]),
+        ("(out 2) in", (8, 5), [np.s_[::2], np.s_[1::2]]),
+        ("batch (2 out) in", (2, 8, 5), [np.s_[0, :4], np.s_[0, 4:], np.s_[1, :4], np.s_[1, 4:]]),
+    ],
+)
+def test_parts_of_an_axis_are_matrices_of_their_own(axes, shape, parts):
+    g = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+    expected = np.empty(shape)
+    for part in parts:
+        expected[part] = orthogonal(g[part].astype(np.float64))
+    assert_near(apply(gx.layout(gx.orthogonalize(), axes), g), expected, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -124,10 +140,11 @@ def test_any_axes_are_a_matrix(axes, shape, order, matrix):
 )
 def test_the_factor_of_a_shape(rule, jax_factor, torch_factor):
     g = {"kernel": jnp.ones((9, 4)), "empty": jnp.ones((0, 4))}
-    for axes, factor in (((-2, -1), jax_factor), ((-1, -2), torch_factor)):
-        out = apply(gx.scale_by_shape(rule, axes), g)
+    for axes, factor in (("in out", jax_factor), ("out in", torch_factor)):
+        out = apply(gx.layout(gx.scale_by_shape(rule), axes), g)
         assert_near(out["kernel"], factor * g["kernel"])
-    assert_near(apply(gx.scale_by_shape(rule, ((0, 1), 2)), jnp.ones((3, 3, 4))), jax_factor * jnp.ones((3, 3, 4)))
+    kernel = jnp.ones((3, 3, 4))
+    assert_near(apply(gx.layout(gx.scale_by_shape(rule), "in in out"), kernel), jax_factor * kernel)
 
 
 # ---------------------------------------------------------------- one batch
@@ -145,15 +162,18 @@ def products(tx, tree):
 
 
 def test_matrices_of_equal_shape_are_one_batch_on_their_longer_side():
-    tree = {"a": jnp.ones((3, 8)), "b": jnp.ones((8, 3)), "c": jnp.ones((5, 3, 8)), "d": [jnp.ones((3, 8)), None]}
-    tx = gx.orthogonalize(steps=4)
+    tree = {"a": jnp.ones((3, 8)), "u": jnp.ones((8, 3)), "c": jnp.ones((5, 3, 8)), "d": [jnp.ones((3, 8)), None]}
+    one = gx.orthogonalize(steps=4)
+    tx = gx.layout(one, {"c": "batch in out"})
     made = products(tx, tree)
-    assert len(made) == 3 * 4 == len(products(tx, tree["a"]))
+    assert len(made) == 3 * 4 == len(products(one, tree["a"]))
     assert {e.outvars[0].aval.shape for e in made} == {(8, 3, 3), (8, 3, 8)}
     assert len(products(tx, {**tree, "e": jnp.ones((3, 7))})) == 2 * 3 * 4
     random = np.random.default_rng(4)
     tree = jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape), jnp.float32), tree)
-    assert_near(apply(tx, tree), jax.tree.map(lambda g: apply(tx, g), tree), 1e-5)
+    got = apply(tx, tree)
+    apart = {**tree, "c": [*tree["c"]]}
+    assert_near({**got, "c": [*got["c"]]}, jax.tree.map(lambda g: apply(one, g), apart), 1e-5)
 
 
 def test_products_have_the_requested_dtype(x64):
@@ -169,7 +189,8 @@ def test_products_have_the_requested_dtype(x64):
 
 @pytest.mark.parametrize("method", ["newton_schulz", "svd"])
 def test_on_an_explicit_mesh_each_leaf_keeps_its_sharding(method):
-    random, tx = np.random.default_rng(5), gx.orthogonalize(method)
+    rules = {"layers": "batch in out", "two": "batch batch in out", "one and columns": "batch in out"}
+    random, tx = np.random.default_rng(5), gx.layout(gx.orthogonalize(method), rules)
     specs = {"rows": (("x", None), (8, 4)), "columns": ((None, "y"), (4, 8)), "both": (("x", "y"), (8, 4))}
     specs |= {"layers": (("x", None, None), (4, 4, 8)), "two": (("x", "y", None, None), (4, 2, 4, 8))}
     specs |= {"whole": ((), (8, 4)), "one and columns": (("y", None, "x"), (2, 8, 4))}
@@ -209,17 +230,16 @@ def test_the_exact_matrix_has_its_derivative(shape, equal, x64):
         (lambda: gx.orthogonalize(steps=True), "orthogonalize: steps must be an integer, 1 or more, got True"),
         (lambda: gx.orthogonalize(dtype="float16"), "orthogonalize: dtype must be 'bfloat16', 'float32' or None"),
         (lambda: gx.orthogonalize(dtype="wide"), "orthogonalize: dtype must be 'bfloat16', 'float32' or None"),
-        (lambda: gx.orthogonalize(axes=(0, 0)), "orthogonalize: axes must be two axes, or tuples of axes"),
-        (lambda: gx.orthogonalize(axes=(0, ())), "orthogonalize: axes must be two axes, or tuples of axes"),
-        (lambda: gx.orthogonalize(axes=1), "orthogonalize: axes must be two axes, or tuples of axes"),
         (lambda: gx.scale_by_shape("wide"), "scale_by_shape: rule must be 'original', 'spectral', 'adam' or 'sign'"),  # pyright: ignore
         (
             lambda: gx.orthogonalize().init({"w": jnp.ones((2, 2)), "b": jnp.ones(4)}),
-            r"orthogonalize: 'b' must have two axes or more, got shape \(4,\): give it another transformation",
+            r"orthogonalize: 'b' must be a linear map, with inputs and outputs, got shape \(4,\), axes 'out': give it",
         ),
-        (lambda: gx.scale_by_shape().init(jnp.ones(())), r"scale_by_shape: '' must have two axes or more"),
-        (lambda: gx.orthogonalize(axes=(0, 2)).init({"w": jnp.ones((2, 2))}), r"'w' has shape \(2, 2\): axes="),
-        (lambda: gx.orthogonalize(axes=(1, -1)).init({"w": jnp.ones((2, 2))}), "must be distinct axes of it"),
+        (lambda: gx.scale_by_shape().init(jnp.ones(())), r"scale_by_shape: '' must be a linear map"),
+        (
+            lambda: gx.orthogonalize().init({"w": jnp.ones((2, 2, 2))}),
+            r"orthogonalize: the axes of 'w' are in doubt \(3 axes: a convolution, heads or stacked layers\?\): write",
+        ),
         (lambda: gx.muon(exclude="embed*").init({"w": jnp.ones((2, 2))}), "the rule 'embed*' chooses no parameter"),
         (lambda: gx.muon(where="w*").init({"b": jnp.ones((2, 2))}), "the rule 'w*' chooses no parameter"),
     ],
@@ -247,7 +267,7 @@ def test_explain_shows_the_groups_of_muon():
         "embed": "partition.embed",
         "head": "partition.head",
         "layers/0/b": "partition.default",
-        "layers/0/w": "partition.is_matrix",
+        "layers/0/w": "partition.is_linear",
     }
     tx = gx.muon(where="layers/*/w", default=gx.freeze())
     assert {row.parameter for row in gx.explain(tx, params).rows if "layers" in row.group} == {"layers/0/w"}
