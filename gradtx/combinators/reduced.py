@@ -131,8 +131,9 @@ class reduced(OnFewer):
             chosen, *others = of_block
             size, left = divmod(shape[chosen], self.blocks)
             if left or others:
+                what = "outputs" if self.over == "inputs" else self.over
                 raise ValueError(
-                    f"reduced: blocks={self.blocks} must divide the number of {'outputs' if self.over == 'inputs' else self.over}, but the leaf {path!r} "
+                    f"reduced: blocks={self.blocks} must divide the number of {what}, but the leaf {path!r} "
                     f"of shape {x.shape} has {' by '.join(str(shape[a]) for a in of_block)}"
                 )
             shape = (*shape[:chosen], self.blocks, size, *shape[chosen + 1 :])
