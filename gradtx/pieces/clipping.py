@@ -1,14 +1,25 @@
 """Clipping: by value, norm or root mean square."""
 
-from typing import Any
+import math
+import numbers
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Context, PerLeaf, Positive, Slots, Transformation
+from gradtx.core import Context, Kind, PerLeaf, Positive, Slots, Transformation, scalar
 from gradtx.pieces.measures import global_norm
 from gradtx.pieces.norms import root_mean_square
+
+
+def _limit(place: str, value: Any) -> Any:
+    unlimited = value is None or (isinstance(value, numbers.Real) and value == math.inf)
+    return None if unlimited else scalar(place, value, Positive)
+
+
+Limit = Annotated[Any, Kind(_limit, data=True)]
+"""Annotates a bound, a number above 0; None and infinity mean no bound, and are structure."""
 
 
 class clip(PerLeaf):
@@ -17,7 +28,7 @@ class clip(PerLeaf):
     u = min(max(g, −c), c);  NaN stays NaN, ±inf becomes ±c
 
     Args:
-      limit: c, the largest absolute value of a coordinate, above 0, in units of the updates.
+      limit: c, the largest absolute value of a coordinate, above 0, in units of the updates. None or `inf`: no limit.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.clip(2.0)
@@ -25,12 +36,12 @@ class clip(PerLeaf):
     Array([ 2., -1.], dtype=float32)
     """
 
-    limit: Positive
+    limit: Limit
 
-    formula = "u = clip(g, -limit, limit)"
+    formula = "u = g if limit is None else clip(g, -limit, limit)"
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        return jnp.clip(g, -self.limit, self.limit), slots
+        return g if self.limit is None else jnp.clip(g, -self.limit, self.limit), slots
 
 
 class adopt_clip(PerLeaf):
@@ -104,7 +115,7 @@ class clip_by_norm(PerLeaf):
     infinity makes every coordinate of its leaf NaN. `clip_by_global_norm` uses the norm of all leaves instead.
 
     Args:
-      max_norm: c, the largest norm of a leaf, above 0, in units of the updates.
+      max_norm: c, the largest norm of a leaf, above 0, in units of the updates. None or `inf`: no limit.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.clip_by_norm(1.0)
@@ -112,9 +123,9 @@ class clip_by_norm(PerLeaf):
     [Array([0.6, 0.8], dtype=float32), Array([0.5], dtype=float32)]
     """
 
-    max_norm: Positive
+    max_norm: Limit
 
-    formula = "u = g * min(1, max_norm / norm(g))"
+    formula = "u = g if max_norm is None else g * min(1, max_norm / norm(g))"
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         return _shortened(g, self.max_norm), slots
@@ -129,7 +140,7 @@ class clip_by_global_norm(Transformation):
     infinity anywhere makes every coordinate NaN: clipping cannot repair a gradient that is only partly finite.
 
     Args:
-      max_norm: c, the largest global norm, above 0, in units of the updates.
+      max_norm: c, the largest global norm, above 0, in units of the updates. None or `inf`: no limit.
 
     Source: Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063.
 
@@ -139,16 +150,18 @@ class clip_by_global_norm(Transformation):
     Array([0.6, 0.8], dtype=float32)
     """
 
-    max_norm: Positive
+    max_norm: Limit
 
-    formula = "u = g * min(1, max_norm / norm(g))"
+    formula = "u = g if max_norm is None else g * min(1, max_norm / norm(g))"
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         return _shortened(updates, self.max_norm), slots
 
 
-def _shortened(updates: Any, max_norm: Array) -> Any:
+def _shortened(updates: Any, max_norm: Array | None) -> Any:
     """Return the updates times min(1, max_norm / ‖updates‖)."""
+    if max_norm is None:
+        return updates
     norm = global_norm(updates)
     factor = jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1), 1)
     factor = jnp.where(jnp.isfinite(norm), factor, jnp.nan)
@@ -164,7 +177,7 @@ class clip_by_rms(PerLeaf):
     underflows. A NaN or an infinity makes every coordinate of its leaf NaN.
 
     Args:
-      max_rms: c, the largest root mean square of a leaf, above 0, in units of the updates.
+      max_rms: c, the largest root mean square of a leaf, above 0, in units of the updates. None or `inf`: no limit.
 
     Source: Shazeer and Stern 2018, arXiv 1804.04235, section 6.
 
@@ -174,11 +187,13 @@ class clip_by_rms(PerLeaf):
     Array([2., 0., 0., 0.], dtype=float32)
     """
 
-    max_rms: Positive = 1.0
+    max_rms: Limit = 1.0
 
-    formula = "u = g * min(1, max_rms / rms(g))"
+    formula = "u = g if max_rms is None else g * min(1, max_rms / rms(g))"
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        if self.max_rms is None:
+            return g, slots
         rms = root_mean_square(g)
         factor = jnp.where(rms > self.max_rms, self.max_rms / jnp.where(rms > 0, rms, 1), 1)
         return jnp.where(jnp.isfinite(rms), factor, jnp.nan) * g, slots
