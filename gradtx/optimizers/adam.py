@@ -798,8 +798,8 @@ def acprop(
     w ← w − η·g/(√ŝ₋₁ + ε), with m = ema(g), ŝ = ema((g − m)² + ε')/(1 − β₂ᵗ) up to the previous step
 
     The first step has no previous deviation and is divided by its own: it is at most η/β₁ in every coordinate, whatever
-    the scale of its gradient. Optax divides it by 1, so that it is as large as the gradient, and uses g − m₋₁ in place of
-    g − m.
+    the scale of its gradient. Optax divides it by 1, so that it is as large as the gradient, and uses g − m₋₁ in place
+    of g − m.
 
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.

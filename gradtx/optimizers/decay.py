@@ -26,8 +26,8 @@ def independent_decay(
       weight_decay: λ, the fraction of the parameters that each step subtracts, 0 or more. A number or a schedule.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
 
-    Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2, where a schedule multiplies both terms; Wortsman et al. 2023,
-    arXiv 2309.14322, section 3.2.
+    Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2, where a schedule multiplies both terms; Wortsman
+    et al. 2023, arXiv 2309.14322, section 3.2.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> params = {"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}
