@@ -99,6 +99,9 @@ CASES: dict[str, list[Case]] = {
     "rprop_steps": [Case(gx.rprop_steps(0.1)), Case(gx.rprop_steps(0.1, shrink=0.5, wait_on_flip=True))],
     "sqrt": [Case(gx.sqrt())],
     "square": [Case(gx.square())],
+    "norm_spike": [Case(gx.norm_spike(0.9, decay=0.8, warmup=1), elementwise=False)],
+    "loss_spike": [Case(gx.loss_spike(2.0, decay=0.8, warmup=1))],
+    "zclip": [Case(gx.zclip(0.5, decay=0.8, warmup=2), elementwise=False)],
     "stochastic_rounding": [Case(gx.stochastic_rounding(), elementwise=False)],
     "trust_ratio": [
         Case(gx.trust_ratio(0.1, weight_decay=0.5, where="w"), moves_at_rest=True, elementwise=False),
@@ -183,6 +186,10 @@ CASES: dict[str, list[Case]] = {
         Case(gx.skip_nonfinite(gx.adam()), elementwise=False),
         Case(gx.skip_nonfinite(gx.sam(gx.sgd(0.1))), moves_at_rest=True, elementwise=False),
         Case(gx.skip_nonfinite(gx.adam(), outgoing=False), elementwise=False),
+    ],
+    "skip_if": [
+        Case(gx.skip_if(gx.adam(), gx.norm_spike(0.9, decay=0.8, warmup=1)), elementwise=False),
+        Case(gx.skip_if(gx.adam(), gx.loss_spike(2.0, warmup=1))),
     ],
     "sam": [Case(gx.sam(gx.adam()), moves_at_rest=True, elementwise=False)],
     # optimizers

@@ -48,6 +48,7 @@ from gradtx.pieces.polyak import polyak_step
 from gradtx.pieces.rounding import kahan_summation, stochastic_rounding
 from gradtx.pieces.rprop import rprop_steps
 from gradtx.pieces.sources import delay, difference, emit_displacement, emit_params
+from gradtx.pieces.spikes import loss_spike, norm_spike, zclip
 
 __all__ = [
     "abs",
@@ -77,9 +78,11 @@ __all__ = [
     "hessian_diagonal",
     "identity",
     "kahan_summation",
+    "loss_spike",
     "lower_bound",
     "nesterov_ema",
     "norm_ratio",
+    "norm_spike",
     "normalize",
     "ones",
     "orthogonalize",
@@ -110,6 +113,7 @@ __all__ = [
     "trust_ratio",
     "unit_rms",
     "yogi_average",
+    "zclip",
 ]
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gradtx.core import Part, Record, State, leaves_by_path, pair, walk
+from gradtx.core import Part, Record, State, leaves_by_path, walk
 from gradtx.core.arguments import checked, function_of, is_array, live, trace_state, traced
 from gradtx.core.errors import place, said
 from gradtx.core.kinds import Count
@@ -146,7 +146,7 @@ class train_step(Record):
     @cached_property
     def _reads(self) -> set[str]:
         """The extra arguments that the pieces read."""
-        return {name for piece in walk(self.tx) for name in (piece.reads() if isinstance(piece, pair) else piece.needs)}
+        return {name for piece in walk(self.tx) for name in piece.reads()}
 
     def __getstate__(self) -> dict[str, Any]:  # without the cached properties
         return {name: getattr(self, name) for name in self._kinds}

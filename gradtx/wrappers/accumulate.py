@@ -62,7 +62,7 @@ class accumulate(Branching):
         slots = super().init_tree(params) | counts
         if self.every_k > 1:
             slots |= running_sum().init_tree(params)
-            if any("value" in piece.needs for piece in walk(self.inner)):
+            if any("value" in piece.reads() for piece in walk(self.inner)):
                 slots["value"] = jnp.zeros((), working_dtype(params))
         return slots
 
@@ -86,7 +86,7 @@ class accumulate(Branching):
         own |= jax.tree.map(lambda a: jnp.where(first, 0, a), sums)  # before its use: a later reset would need a copy
         # Multiplied by 1/n: XLA would keep the quotient of a division in memory.
         extra, weight = dict(context.extra), 1 / count.astype(dtype) if self.mean else 1
-        if "value" in own:
+        if "value" in own and "value" in context.extra:
             own["value"] += jnp.where(flushed, 0, value_of(self, context, own["value"].dtype))
             extra["value"] = weight * own["value"]
         total = updates

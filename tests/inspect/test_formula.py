@@ -32,6 +32,7 @@ EXCEPTIONS = {
     "pair": "another library's functions have no formula",
     "emit_displacement": "the parameters that it is executed with stay where they start",
     "mechanic": "its scale s is found by several tuners, as its docstring tells",
+    "skip_if": "a predicate decides when its inner optimizer runs",
     "reduce_on_plateau": "its factor c is found by a rule on values, which its docstring tells",
 }
 by_name = dict(ALL)
