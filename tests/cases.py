@@ -101,6 +101,8 @@ CASES: dict[str, list[Case]] = {
     "square": [Case(gx.square())],
     "norm_spike": [Case(gx.norm_spike(0.9, decay=0.8, warmup=1), elementwise=False)],
     "loss_spike": [Case(gx.loss_spike(2.0, decay=0.8, warmup=1))],
+    "zero_nonfinite": [Case(gx.zero_nonfinite())],
+    "adaptive_clip": [Case(gx.adaptive_clip(0.5, floor=0.1), elementwise=False)],
     "zclip": [Case(gx.zclip(0.5, decay=0.8, warmup=2), elementwise=False)],
     "stochastic_rounding": [Case(gx.stochastic_rounding(), elementwise=False)],
     "trust_ratio": [

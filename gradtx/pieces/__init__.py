@@ -11,7 +11,15 @@ from gradtx.pieces.averages import (
     scale_by_ema,
     yogi_average,
 )
-from gradtx.pieces.clipping import adabound_clip, adopt_clip, clip, clip_by_global_norm, clip_by_norm, clip_by_rms
+from gradtx.pieces.clipping import (
+    adabound_clip,
+    adaptive_clip,
+    adopt_clip,
+    clip,
+    clip_by_global_norm,
+    clip_by_norm,
+    clip_by_rms,
+)
 from gradtx.pieces.coin_betting import coin_betting
 from gradtx.pieces.curvature import hessian_diagonal
 from gradtx.pieces.decay import add_weight_decay
@@ -31,6 +39,7 @@ from gradtx.pieces.elementwise import (
     sign,
     sqrt,
     square,
+    zero_nonfinite,
 )
 from gradtx.pieces.matrix import orthogonalize, scale_by_shape
 from gradtx.pieces.measures import cosine_similarity, global_norm, norm_ratio
@@ -53,6 +62,7 @@ from gradtx.pieces.spikes import loss_spike, norm_spike, zclip
 __all__ = [
     "abs",
     "adabound_clip",
+    "adaptive_clip",
     "add_constant",
     "add_momentum",
     "add_noise",
@@ -114,6 +124,7 @@ __all__ = [
     "unit_rms",
     "yogi_average",
     "zclip",
+    "zero_nonfinite",
 ]
 
 

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, Kind, PerLeaf, Positive, Slots, Transformation, scalar
+from gradtx.core.kinds import Axis
+from gradtx.pieces.directions import all_but
+from gradtx.pieces.formulas import norm
 from gradtx.pieces.measures import global_norm
 from gradtx.pieces.norms import root_mean_square
 
@@ -162,10 +165,57 @@ def _shortened(updates: Any, max_norm: Array | None) -> Any:
     """Return the updates times min(1, max_norm / ‖updates‖)."""
     if max_norm is None:
         return updates
-    norm = global_norm(updates)
-    factor = jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1), 1)
-    factor = jnp.where(jnp.isfinite(norm), factor, jnp.nan)
+    factor = _factor(global_norm(updates), max_norm)
     return jax.tree.map(lambda g: factor * g, updates)
+
+
+def _factor(norm: Array, most: Array) -> Array:
+    """Return min(1, most / norm), and NaN for a norm that is not finite."""
+    factor = jnp.where(norm > most, most / jnp.where(norm > 0, norm, 1), 1)
+    return jnp.where(jnp.isfinite(norm), factor, jnp.nan)
+
+
+class adaptive_clip(PerLeaf):
+    """Adaptive gradient clipping: clip each unit by the norm of its weights (AGC; Brock et al., 2021).
+
+    u = g · min(1, c·max(‖θ‖, floor) / ‖g‖), with norms of each unit
+
+    A unit is an output: its weights are the entries of a leaf at one index of the output axis. A leaf of fewer than two
+    axes, such as a bias, is one unit. To leave out the last layer, as the paper does, use
+    `masked(adaptive_clip(), where, otherwise="identity")`. A NaN or an infinity makes its unit NaN. Needs `params`.
+
+    Optax takes the first axis alone for the inputs of a leaf of two or three axes, and the first three of a leaf of
+    four: the same, except for three axes.
+
+    Args:
+      ratio: c, the largest norm of a unit's gradient relative to its weights, above 0.
+      floor: The lower bound of ‖θ‖, above 0, in units of the parameters: units that start at 0 can leave it.
+      output_axis: The axis of the outputs, an integer; the norm is over all other axes. −1 fits the kernels of Flax and
+        Keras, (…, inputs, outputs). 0 fits the kernels of Equinox and PyTorch.
+
+    Raises:
+      ValueError: A leaf of two axes or more does not have this axis.
+
+    Source: Brock et al. 2021, arXiv 2102.06171, equation 3.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.adaptive_clip(0.5), jnp.array([[3.0, 1.0], [4.0, 1.0]])
+    >>> tx.update(jnp.array([[6.0, 0.1], [8.0, 0.1]]), tx.init(params), params)[0]
+    Array([[1.5, 0.1],
+           [2. , 0.1]], dtype=float32)
+    """
+
+    ratio: Positive = 0.01
+    floor: Positive = 1e-3
+    output_axis: Axis = -1
+
+    formula = "u = g * min(1, ratio * max(unit_norm(θ), floor) / unit_norm(g))"
+    needs = ("params",)
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        inputs = all_but("adaptive_clip", context.path, g.shape, self.output_axis) if g.ndim > 1 else None
+        most = self.ratio * jnp.maximum(norm(context.params, inputs), self.floor)
+        return _factor(norm(g, inputs), most) * g, slots
 
 
 class clip_by_rms(PerLeaf):
@@ -194,6 +244,4 @@ class clip_by_rms(PerLeaf):
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         if self.max_rms is None:
             return g, slots
-        rms = root_mean_square(g)
-        factor = jnp.where(rms > self.max_rms, self.max_rms / jnp.where(rms > 0, rms, 1), 1)
-        return jnp.where(jnp.isfinite(rms), factor, jnp.nan) * g, slots
+        return _factor(root_mean_square(g), self.max_rms) * g, slots

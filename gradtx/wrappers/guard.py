@@ -33,7 +33,7 @@ class Guard(Branching):
         """Return the loss, or None where `update` is not given it."""
         return value_of(self, context, dtype) if "value" in context.extra else None
 
-    def ends(self, inner: Any, updates: Any, slots: Slots, context: Context, then: Any, rest: Slots) -> tuple[Any, ...]:
+    def ends(self, inner: Any, updates: Any, slots: Slots, context: Context, then: Any, rest: Slots) -> Any:
         """Return the arguments of `run` for `inner`, and two ends of the update: `taken(made, kept)`, `skipped()`.
 
         `rest` are the new slots beside the inner ones and the counts.

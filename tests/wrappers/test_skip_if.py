@@ -1,5 +1,7 @@
 """Skipped spikes: against the rule in NumPy, and with everything that a guard is used with."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -171,7 +173,7 @@ def test_it_is_resumed_from_a_saved_state():
 
 def test_under_vmap_each_step_is_refused_by_itself():
     def run(factor, gradients):
-        tx = gx.skip_if(gx.adam(0.1), gx.norm_spike(factor, warmup=1))
+        tx: Any = gx.skip_if(gx.adam(0.1), gx.norm_spike(factor, warmup=1))
         return jax.lax.scan(lambda s, g: tx.update(g, s)[::-1], tx.init(jnp.ones(2)), gradients)
 
     factors, rows = jnp.array([1.5, 5.0]), jnp.array([[1.0, 1.0], [3.0, 3.0], [1.0, 1.2]])
