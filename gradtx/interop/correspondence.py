@@ -223,9 +223,10 @@ class Matching:
             return max(found, key=lambda one: one[:3])[-1]
         for c, w in self.theirs.items():  # without one, from that of the wrapper inside
             if self.inside(w.around) == place and c != clock and (leaf := self.count(c)):
-                each = self.clocks[c].every_k if w.kind == "accumulate" else 1
+                done, piece = int(leaf.value), self.clocks[c]
+                before = piece.updates(done) if w.kind == "accumulate" else done
                 more = w.numbers["mini_step" if w.kind == "accumulate" else "total_notfinite"]
-                return Leaf(leaf.path, int(leaf.value) * each + int(more.value))
+                return Leaf(leaf.path, before + int(more.value))
         return None
 
     def ages(self, path: str) -> list[Leaf]:
