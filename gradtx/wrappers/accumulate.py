@@ -146,7 +146,7 @@ class accumulate(Branching):
         due = jnp.where(flushed, count > 0, count >= self.group(done))
         sums = {name: own[name] for name in ("sum", "value", "weight") if name in own}
         own |= jax.tree.map(lambda a: jnp.where(first, 0, a), sums)  # before its use: a later reset would need a copy
-        extra, number, left_out = dict(context.extra), count.astype(dtype), flushed
+        extra, number, left_out, this = dict(context.extra), count.astype(dtype), flushed, None
         if self.weighted:
             this = value_of(self, context, dtype, "weight")
             left_out |= this == 0
@@ -155,7 +155,7 @@ class accumulate(Branching):
             number = jnp.where(number == 0, 1, number)
 
         def added(x: Array) -> Array:
-            return jnp.where(left_out, 0, this * x if self.weighted else x)
+            return jnp.where(left_out, 0, x if this is None else this * x)
 
         weight = 1 / number if self.mean else 1  # multiplied: XLA would keep the quotient of a division in memory
         if "value" in own and "value" in context.extra:

@@ -112,10 +112,10 @@ class skip_nonfinite(Guard):
             return jax.lax.cond(fine(*(new := run(*work))), lambda: taken(*new), skipped)
 
         if not self.outgoing:
-            return jax.lax.cond(all_finite(updates, value), lambda: run(*work, taken), skipped)
+            return jax.lax.cond(all_finite(updates, value), lambda: run(*work, then=taken), skipped)
         if any(map(callable, context.extra.values())):
             return jax.lax.cond(all_finite(updates, value), once, skipped)
-        return jax.lax.cond(run(*work, fine), lambda: run(*work, taken), skipped)
+        return jax.lax.cond(run(*work, then=fine), lambda: run(*work, then=taken), skipped)
 
 
 def _become(new: Array, old: Array) -> Any:
@@ -206,4 +206,4 @@ class skip_if(Guard):
         refused, kept = predicate.refuses(updates, kept, context, state)
         rest = {"predicate": {name: kept}} if kept else {}
         work, taken, skipped = self.ends(self.inner, updates, slots, context, then, rest)
-        return jax.lax.cond(~refused, lambda: run(*work, taken), skipped)
+        return jax.lax.cond(~refused, lambda: run(*work, then=taken), skipped)

@@ -71,7 +71,8 @@ def test_units_are_clipped_by_the_norm_of_their_weights(ratio, floor, size, x64)
 @pytest.mark.promotes("Optax's arithmetic")
 def test_adaptive_clip_is_optax_s_except_for_three_axes():
     g, w = (jax.tree.map(jnp.float32, leaves_of(seed)) for seed in (0, 1))
-    tx, theirs = gx.adaptive_clip(0.3), optax.adaptive_grad_clip(0.3)
+    theirs: Any = optax.adaptive_grad_clip(0.3)
+    tx = gx.adaptive_clip(0.3)
     ours, expected = tx.update(g, tx.init(w), w)[0], theirs.update(g, theirs.init(w), w)[0]
     for name in SHAPES:
         assert np.allclose(ours[name], expected[name], rtol=1e-6) == (name != "heads")
@@ -95,7 +96,7 @@ def test_units_without_weights_move_and_a_nan_stays_in_its_unit():
 # ---------------------------------------------------------------- by the running average
 def zclip(gradients, threshold=2.5, decay=0.97, warmup=25):
     """Algorithm 1 of the paper: the mean and the variance of a warmup, then exponential averages of clipped norms."""
-    norms = []
+    norms, mean, variance = [], 0.0, 0.0
     for t, g in enumerate(gradients):
         norm = np.linalg.norm(g)
         if t < warmup:
