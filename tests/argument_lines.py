@@ -35,6 +35,7 @@ OTHERWISE = {
     "freeze": ("where",),
     "ftrl": ("learning_rate",),
     "ftrl_proximal": ("learning_rate",),
+    "independent_decay": ("weight_decay",),
     "laprop": ("b1",),
     "masked": ("where",),
     "prodigy_distance": ("learning_rate",),

@@ -42,6 +42,17 @@ def test_a_clip_adds_one_read_of_the_gradient():
     assert accessed - plain <= (4 + 4 + 4 + 4 / leaves) * size * leaves + 1e4 and temporary <= 4 * size + 1e4
 
 
+def test_a_guard_against_spikes_costs_what_a_clip_costs():
+    (accessed, temporary), (clipped, temporary_of_clip) = (
+        costs(tx, 10**5, 8, as_one=True)
+        for tx in (
+            gx.skip_if(gx.adamw(), gx.norm_spike()),
+            gx.chain(gx.clip_by_global_norm(1.0), gx.adamw()),
+        )
+    )
+    assert accessed <= clipped + 1e4 and temporary <= temporary_of_clip + 1e4
+
+
 @pytest.mark.parametrize(
     "wrap, most, as_one",
     [

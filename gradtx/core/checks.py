@@ -57,13 +57,13 @@ def check_state(kind: type, updates: Any, state: Any, params: Any) -> None:
         raise TypeError(f"state.step must be one int32, got {said(step)}: make the state with init")
 
 
-def check_extra(needs: dict[str, str], params: Any, extra: dict[str, Any]) -> None:
+def check_extra(needs: dict[str, str], reads: set[str], params: Any, extra: dict[str, Any]) -> None:
     """Raise for an extra argument that a piece needs and `update` lacks, and for one that no piece needs."""
-    if "**" not in needs and (wrong := sorted(extra.keys() - needs)):
-        takes = ", ".join(sorted(needs.keys() - {"params"})) or "no extra arguments"
+    if "**" not in needs and (wrong := sorted(extra.keys() - needs - reads)):
+        takes = ", ".join(sorted((needs.keys() | reads) - {"params"})) or "no extra arguments"
         known = wrong[0] in ("key", "value", *FUNCTIONS)
-        reads = f'. A piece that reads it must declare needs = ("{wrong[0]}",)' if known else ""
-        rest = f"This optimizer takes {takes}{reads}"
+        declare = f'. A piece that reads it must declare needs = ("{wrong[0]}",)' if known else ""
+        rest = f"This optimizer takes {takes}{declare}"
         raise TypeError(unknown("unexpected argument", wrong[0], [*needs, "params"], rest))
     for name, piece in needs.items():
         if name != "**" and (params if name == "params" else extra.get(name)) is None:

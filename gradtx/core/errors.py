@@ -27,6 +27,7 @@ INSTEAD |= {("adam", "amsgrad"): "gx.amsgrad", ("adam", "nesterov"): "gx.nadam"}
 # Our names, and those in PyTorch, Keras and Optax, in lower case and without underscores.
 NAMES = {
     "accumulate": "multisteps",
+    "adaptive_clip": "adaptivegradclip",
     "add_momentum": "trace",
     "add_weight_decay": "adddecayedweights",
     "average_params": "averagedmodel",
@@ -43,6 +44,7 @@ NAMES = {
     "schedules.one_cycle": "onecyclelr",
     "schedules.piecewise_constant": "multisteplr",
     "skip_nonfinite": "applyiffinite",
+    "zero_nonfinite": "zeronans",
 }
 
 

@@ -384,7 +384,8 @@ def _prepare(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, 
 
 def _check_arguments(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:
     checks.check_state(State, updates, state, params)
-    checks.check_extra({name: type(piece).__name__ for piece in walk(tx) for name in piece.needs}, params, extra)
+    needs = {name: type(piece).__name__ for piece in walk(tx) for name in piece.needs}
+    checks.check_extra(needs, {name for piece in walk(tx) for name in piece.reads()}, params, extra)
     checks.check_updates(updates, params)
     checks.check_params(params)  # also those without an update
     checks.check_hyperparameters(tx, walk(tx), trees.working_dtype(updates, params))

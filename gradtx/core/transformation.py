@@ -64,6 +64,10 @@ class Transformation(Record, Pair):
     named: ClassVar[bool] = False  # the names of its parts are the names of their classes, as in a chain
     formula: ClassVar[str] = ""  # the formula, for display: "m = decay * m + (1 - decay) * g; u = m"
 
+    def reads(self) -> set[str]:
+        """The arguments of `update` that it reads where they are given: by default, those that it needs."""
+        return {*self.needs}
+
     def parts(self) -> dict[str, "Transformation"]:
         """The transformations it is composed of, by the names of their slots.
 

@@ -203,7 +203,7 @@ class _Writer:
         value = getattr(tx, name)
         if isinstance(value, Transformation):
             return cache(partial(self.emit, value))  # a second call with the same input writes no lines
-        return self.hyperparameter(name, value) if tx._kinds[name].data else value
+        return self.hyperparameter(name, value) if tx._kinds[name].data and value is not None else value
 
     def hyperparameter(self, field: str, value: Any) -> Tex:
         if not math.isnan(number := number_of(value)):

@@ -223,9 +223,10 @@ class Matching:
             return max(found, key=lambda one: one[:3])[-1]
         for c, w in self.theirs.items():  # without one, from that of the wrapper inside
             if self.inside(w.around) == place and c != clock and (leaf := self.count(c)):
-                each = self.clocks[c].every_k if w.kind == "accumulate" else 1
+                done, piece = int(leaf.value), self.clocks[c]
+                before = piece.updates(done) if w.kind == "accumulate" else done
                 more = w.numbers["mini_step" if w.kind == "accumulate" else "total_notfinite"]
-                return Leaf(leaf.path, int(leaf.value) * each + int(more.value))
+                return Leaf(leaf.path, before + int(more.value))
         return None
 
     def ages(self, path: str) -> list[Leaf]:
@@ -263,6 +264,8 @@ class Matching:
         """Whether the updates depend on a slot: on a clock with schedules, on an age with averages."""
         if path in self.clocks:
             return any(isinstance(x, Schedule) for x in jax.tree.leaves(self.tx, is_leaf=_is_schedule))
+        if path.endswith("accumulate/value"):  # of a guard, which needs no loss
+            return any("value" in piece.needs for piece in walk(self.piece(path)))
         if not path.endswith(("/age", "/mean_log_decay")):
             return True
         holder = path.rsplit("/", 2)[0]  # a group without parameters has ages alone
@@ -410,6 +413,7 @@ def back(
 
     used = {*kept.values(), *ages, *matching.clocks}
     left = [path for path in ours if path not in used and not path.endswith("/mean_log_decay")]
+    left = [path for path in left if not path.endswith("accumulate/value") or matching.reads(path, left)]
     fresh = [path for path in new if path not in kept]
     stateless = {*source.stateless, *(leaf.path for w in source.wrappers for leaf in w.numbers.values())}
     needed = [path for path in fresh if path not in stateless and matching.held(path) < 0]

@@ -43,10 +43,10 @@ def as_optax(tx: TransformationLike) -> Any:
     import optax
 
     tx = Transformation.coerce("as_optax: tx", tx)
-    needs = {name for piece in walk(tx) for name in piece.needs}
+    reads = {name for piece in walk(tx) for name in (*piece.needs, *piece.reads())}
 
     def update(updates, state, params=None, **extra):
-        known = {name: x for name, x in extra.items() if name in needs or "**" in needs}
+        known = {name: x for name, x in extra.items() if name in reads or "**" in reads}
         return tx.update(updates, state, params, **known)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)

@@ -47,6 +47,7 @@ from gradtx.optimizers.adam import (
     yogi,
 )
 from gradtx.optimizers.averaging import asgd, ranger, schedule_free_adamw, swa
+from gradtx.optimizers.decay import independent_decay
 from gradtx.optimizers.dual_averaging import ftrl, madgrad
 from gradtx.optimizers.gradient_filters import grokfast, mars, orthograd, pid
 from gradtx.optimizers.large_batch import adamp, fromage, lamb, lars, sgdp
@@ -101,6 +102,7 @@ __all__ = [
     "ftrl",
     "grokfast",
     "heavy_ball",
+    "independent_decay",
     "lamb",
     "laprop",
     "lars",

@@ -95,7 +95,8 @@ def adamw(
       b1: β₁, the decay of the average of gradients, in [0, 1).
       b2: β₂, the decay of the average of squared gradients, in [0, 1).
       eps: ε, added to the denominator, 0 or more. In units of the gradient.
-      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. For one that is
+        not, use `independent_decay(adam(rate), weight_decay)`.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
 
     Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
@@ -796,7 +797,9 @@ def acprop(
 
     w ← w − η·g/(√ŝ₋₁ + ε), with m = ema(g), ŝ = ema((g − m)² + ε')/(1 − β₂ᵗ) up to the previous step
 
-    At the first step √ŝ₋₁ is 1. Optax uses g − m₋₁ in place of g − m.
+    The first step has no previous deviation and is divided by its own: it is at most η/β₁ in every coordinate, whatever
+    the scale of its gradient. Optax divides it by 1, so that it is as large as the gradient, and uses g − m₋₁ in place
+    of g − m.
 
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
@@ -812,11 +815,11 @@ def acprop(
     >>> tx = gx.acprop(1.0)
     >>> gradients, start = jnp.array([4.0, -2.0, 1.0]), tx.init(jnp.zeros(()))
     >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1].round(4)
-    Array([-4.    ,  0.5556, -0.3369], dtype=float32)
+    Array([-1.1111,  0.5556, -0.3369], dtype=float32)
     """
     away = add(identity(), chain(scale_by_ema(b1), scale(-1.0)))
     average = chain(square(), add_constant(eps_in_average), scale_by_ema(b2), bias_correction(b2))
-    size = chain(away, average, delay(1.0), sqrt())
+    size = chain(away, average, delay(from_first=True), sqrt())
     return chain(precondition(identity(), by=size, eps=eps), scale_by_learning_rate(learning_rate))
 
 

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from gradtx.combinators import chain, partition
-from gradtx.core import Transformation
+from gradtx.core import NonNegative, Transformation, scalar
 from gradtx.core.arguments import checked, sequence
 from gradtx.core.where import is_linear
 from gradtx.optimizers.adam import adam
@@ -28,7 +28,7 @@ def _each(where: Where, tx: TransformationLike) -> dict[Any, TransformationLike]
     return dict.fromkeys((where,) if one else sequence("the patterns of a group", where), tx)
 
 
-ADAM = adam(3e-4, b2=0.95, eps=1e-10)  # as in the author's code, for all other parameters
+ADAM_RATE = 0.015  # of Muon's rate: 3e-4 of 0.02, as in the author's code
 
 
 @checked
@@ -36,7 +36,7 @@ def muon(
     learning_rate: ScalarOrSchedule = 0.02,
     momentum: ScalarOrSchedule = 0.95,
     weight_decay: ScalarOrSchedule = 0.0,
-    default: TransformationLike = ADAM,
+    default: TransformationLike | None = None,
     where: Where = is_linear,
     exclude: Patterns = (),
     nesterov: bool = True,
@@ -61,12 +61,12 @@ def muon(
 
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. It applies to the
-        matrices only.
+        matrices, and sets the rate of the default for all other parameters.
       momentum: β, the decay of the momentum, in [0, 1).
       weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. It applies to the
         matrices only.
-      default: The optimizer of all other parameters. The default is Adam with a learning rate of 3e-4, β₂ = 0.95 and
-        ε = 1e-10, as in the author's code.
+      default: The optimizer of all other parameters, with a learning rate of its own. The default is Adam with the
+        learning rate 0.015·η, which is 3e-4 for η = 0.02, β₂ = 0.95 and ε = 1e-10, as in the author's code.
       where: The parameters that Muon optimizes: a path pattern or a function of (path, leaf). The default is every
         linear map: not vectors, nor tables of embeddings, nor leaves whose axes are in doubt.
       exclude: The parameters that `default` optimizes although `where` chooses them: a path pattern or a function of
@@ -97,6 +97,11 @@ def muon(
     direction = nesterov_ema(momentum) if corrected and nesterov else add_momentum(momentum, nesterov)
     shaped = chain(direction, orthogonalize(method, dtype=dtype), scale_by_shape(rule))
     matrices = chain(shaped, add_weight_decay(weight_decay), scale_by_learning_rate(learning_rate))
+    default = (
+        adam(ADAM_RATE * scalar("muon: learning_rate", learning_rate, NonNegative), b2=0.95, eps=1e-10)
+        if default is None
+        else default
+    )
     return partition(_each(exclude, default) | {where: matrices}, default, optional=where if callable(where) else ())
 
 

@@ -11,7 +11,15 @@ from gradtx.pieces.averages import (
     scale_by_ema,
     yogi_average,
 )
-from gradtx.pieces.clipping import adabound_clip, adopt_clip, clip, clip_by_global_norm, clip_by_norm, clip_by_rms
+from gradtx.pieces.clipping import (
+    adabound_clip,
+    adaptive_clip,
+    adopt_clip,
+    clip,
+    clip_by_global_norm,
+    clip_by_norm,
+    clip_by_rms,
+)
 from gradtx.pieces.coin_betting import coin_betting
 from gradtx.pieces.curvature import hessian_diagonal
 from gradtx.pieces.decay import add_weight_decay
@@ -31,6 +39,7 @@ from gradtx.pieces.elementwise import (
     sign,
     sqrt,
     square,
+    zero_nonfinite,
 )
 from gradtx.pieces.matrix import orthogonalize, scale_by_shape
 from gradtx.pieces.measures import cosine_similarity, global_norm, norm_ratio
@@ -48,10 +57,12 @@ from gradtx.pieces.polyak import polyak_step
 from gradtx.pieces.rounding import kahan_summation, stochastic_rounding
 from gradtx.pieces.rprop import rprop_steps
 from gradtx.pieces.sources import delay, difference, emit_displacement, emit_params
+from gradtx.pieces.spikes import loss_spike, norm_spike, zclip
 
 __all__ = [
     "abs",
     "adabound_clip",
+    "adaptive_clip",
     "add_constant",
     "add_momentum",
     "add_noise",
@@ -77,9 +88,11 @@ __all__ = [
     "hessian_diagonal",
     "identity",
     "kahan_summation",
+    "loss_spike",
     "lower_bound",
     "nesterov_ema",
     "norm_ratio",
+    "norm_spike",
     "normalize",
     "ones",
     "orthogonalize",
@@ -110,6 +123,8 @@ __all__ = [
     "trust_ratio",
     "unit_rms",
     "yogi_average",
+    "zclip",
+    "zero_nonfinite",
 ]
 
 

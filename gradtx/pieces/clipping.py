@@ -1,14 +1,28 @@
 """Clipping: by value, norm or root mean square."""
 
-from typing import Any
+import math
+import numbers
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Context, PerLeaf, Positive, Slots, Transformation
+from gradtx.core import Context, Kind, PerLeaf, Positive, Slots, Transformation, scalar
+from gradtx.core.kinds import Axis
+from gradtx.pieces.directions import all_but
+from gradtx.pieces.formulas import norm
 from gradtx.pieces.measures import global_norm
 from gradtx.pieces.norms import root_mean_square
+
+
+def _limit(place: str, value: Any) -> Any:
+    unlimited = value is None or (isinstance(value, numbers.Real) and value == math.inf)
+    return None if unlimited else scalar(place, value, Positive)
+
+
+Limit = Annotated[Any, Kind(_limit, data=True)]
+"""Annotates a bound, a number above 0; None and infinity mean no bound, and are structure."""
 
 
 class clip(PerLeaf):
@@ -17,7 +31,7 @@ class clip(PerLeaf):
     u = min(max(g, −c), c);  NaN stays NaN, ±inf becomes ±c
 
     Args:
-      limit: c, the largest absolute value of a coordinate, above 0, in units of the updates.
+      limit: c, the largest absolute value of a coordinate, above 0, in units of the updates. None or `inf`: no limit.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.clip(2.0)
@@ -25,12 +39,12 @@ class clip(PerLeaf):
     Array([ 2., -1.], dtype=float32)
     """
 
-    limit: Positive
+    limit: Limit
 
-    formula = "u = clip(g, -limit, limit)"
+    formula = "u = g if limit is None else clip(g, -limit, limit)"
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        return jnp.clip(g, -self.limit, self.limit), slots
+        return g if self.limit is None else jnp.clip(g, -self.limit, self.limit), slots
 
 
 class adopt_clip(PerLeaf):
@@ -104,7 +118,7 @@ class clip_by_norm(PerLeaf):
     infinity makes every coordinate of its leaf NaN. `clip_by_global_norm` uses the norm of all leaves instead.
 
     Args:
-      max_norm: c, the largest norm of a leaf, above 0, in units of the updates.
+      max_norm: c, the largest norm of a leaf, above 0, in units of the updates. None or `inf`: no limit.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.clip_by_norm(1.0)
@@ -112,9 +126,9 @@ class clip_by_norm(PerLeaf):
     [Array([0.6, 0.8], dtype=float32), Array([0.5], dtype=float32)]
     """
 
-    max_norm: Positive
+    max_norm: Limit
 
-    formula = "u = g * min(1, max_norm / norm(g))"
+    formula = "u = g if max_norm is None else g * min(1, max_norm / norm(g))"
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         return _shortened(g, self.max_norm), slots
@@ -129,7 +143,7 @@ class clip_by_global_norm(Transformation):
     infinity anywhere makes every coordinate NaN: clipping cannot repair a gradient that is only partly finite.
 
     Args:
-      max_norm: c, the largest global norm, above 0, in units of the updates.
+      max_norm: c, the largest global norm, above 0, in units of the updates. None or `inf`: no limit.
 
     Source: Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063.
 
@@ -139,20 +153,69 @@ class clip_by_global_norm(Transformation):
     Array([0.6, 0.8], dtype=float32)
     """
 
-    max_norm: Positive
+    max_norm: Limit
 
-    formula = "u = g * min(1, max_norm / norm(g))"
+    formula = "u = g if max_norm is None else g * min(1, max_norm / norm(g))"
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         return _shortened(updates, self.max_norm), slots
 
 
-def _shortened(updates: Any, max_norm: Array) -> Any:
+def _shortened(updates: Any, max_norm: Array | None) -> Any:
     """Return the updates times min(1, max_norm / ‖updates‖)."""
-    norm = global_norm(updates)
-    factor = jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1), 1)
-    factor = jnp.where(jnp.isfinite(norm), factor, jnp.nan)
+    if max_norm is None:
+        return updates
+    factor = _factor(global_norm(updates), max_norm)
     return jax.tree.map(lambda g: factor * g, updates)
+
+
+def _factor(norm: Array, most: Array) -> Array:
+    """Return min(1, most / norm), and NaN for a norm that is not finite."""
+    factor = jnp.where(norm > most, most / jnp.where(norm > 0, norm, 1), 1)
+    return jnp.where(jnp.isfinite(norm), factor, jnp.nan)
+
+
+class adaptive_clip(PerLeaf):
+    """Adaptive gradient clipping: clip each unit by the norm of its weights (AGC; Brock et al., 2021).
+
+    u = g · min(1, c·max(‖θ‖, floor) / ‖g‖), with norms of each unit
+
+    A unit is an output: its weights are the entries of a leaf at one index of the output axis. A leaf of fewer than two
+    axes, such as a bias, is one unit. To leave out the last layer, as the paper does, use
+    `masked(adaptive_clip(), where, otherwise="identity")`. A NaN or an infinity makes its unit NaN. Needs `params`.
+
+    Optax takes the first axis alone for the inputs of a leaf of two or three axes, and the first three of a leaf of
+    four: the same, except for three axes.
+
+    Args:
+      ratio: c, the largest norm of a unit's gradient relative to its weights, above 0.
+      floor: The lower bound of ‖θ‖, above 0, in units of the parameters: units that start at 0 can leave it.
+      output_axis: The axis of the outputs, an integer; the norm is over all other axes. −1 fits the kernels of Flax and
+        Keras, (…, inputs, outputs). 0 fits the kernels of Equinox and PyTorch.
+
+    Raises:
+      ValueError: A leaf of two axes or more does not have this axis.
+
+    Source: Brock et al. 2021, arXiv 2102.06171, equation 3.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.adaptive_clip(0.5), jnp.array([[3.0, 1.0], [4.0, 1.0]])
+    >>> tx.update(jnp.array([[6.0, 0.1], [8.0, 0.1]]), tx.init(params), params)[0]
+    Array([[1.5, 0.1],
+           [2. , 0.1]], dtype=float32)
+    """
+
+    ratio: Positive = 0.01
+    floor: Positive = 1e-3
+    output_axis: Axis = -1
+
+    formula = "u = g * min(1, ratio * max(unit_norm(θ), floor) / unit_norm(g))"
+    needs = ("params",)
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        inputs = all_but("adaptive_clip", context.path, g.shape, self.output_axis) if g.ndim > 1 else None
+        most = self.ratio * jnp.maximum(norm(context.params, inputs), self.floor)
+        return _factor(norm(g, inputs), most) * g, slots
 
 
 class clip_by_rms(PerLeaf):
@@ -164,7 +227,7 @@ class clip_by_rms(PerLeaf):
     underflows. A NaN or an infinity makes every coordinate of its leaf NaN.
 
     Args:
-      max_rms: c, the largest root mean square of a leaf, above 0, in units of the updates.
+      max_rms: c, the largest root mean square of a leaf, above 0, in units of the updates. None or `inf`: no limit.
 
     Source: Shazeer and Stern 2018, arXiv 1804.04235, section 6.
 
@@ -174,11 +237,11 @@ class clip_by_rms(PerLeaf):
     Array([2., 0., 0., 0.], dtype=float32)
     """
 
-    max_rms: Positive = 1.0
+    max_rms: Limit = 1.0
 
-    formula = "u = g * min(1, max_rms / rms(g))"
+    formula = "u = g if max_rms is None else g * min(1, max_rms / rms(g))"
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        rms = root_mean_square(g)
-        factor = jnp.where(rms > self.max_rms, self.max_rms / jnp.where(rms > 0, rms, 1), 1)
-        return jnp.where(jnp.isfinite(rms), factor, jnp.nan) * g, slots
+        if self.max_rms is None:
+            return g, slots
+        return _factor(root_mean_square(g), self.max_rms) * g, slots

@@ -41,6 +41,26 @@ class Map(PerLeaf):
         return self.map(g), slots
 
 
+class zero_nonfinite(Map):
+    """Replace each coordinate of the updates that is NaN or infinite by 0.
+
+    u = g where g is finite, else 0
+
+    It hides the fault: the other coordinates of a gradient that is not finite are often wrong too. `skip_nonfinite`
+    skips the whole update instead, and counts it. A complex number becomes 0 in the part that is not finite.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.zero_nonfinite()
+    >>> tx.update(jnp.array([4.0, jnp.nan, -jnp.inf]), tx.init(jnp.zeros(3)))[0]
+    Array([4., 0., 0.], dtype=float32)
+    """
+
+    formula = "u = finite(g)"
+
+    def map(self, g: Array) -> Array:
+        return jnp.where(jnp.isfinite(g), g, 0)
+
+
 class scale(Map):
     """Multiply the updates by a factor.
 

@@ -13,6 +13,8 @@ class delay(PerLeaf):
 
     Args:
       initial_value: The first update emitted, of any sign, in units of the updates.
+      from_first: If True, the first update is emitted at once, instead of `initial_value`, and again at the second
+        step.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.delay()
@@ -22,14 +24,19 @@ class delay(PerLeaf):
     """
 
     initial_value: Scalar = 0.0
+    from_first: bool = False
 
-    formula = "l0 = initial_value; d = l; l = g; u = d"
+    @property
+    def counts(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.from_first
+
+    formula = "l0 = initial_value; d = l + (g - l) * (t <= 1) if from_first else l; l = g; u = d"
 
     def init_leaf(self, param: Array) -> Slots:
         return {"last": jnp.full_like(param, self.initial_value)}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        return slots["last"], {"last": g}
+        return jnp.where(context.age == 1, g, slots["last"]) if self.from_first else slots["last"], {"last": g}
 
 
 class difference(PerLeaf):

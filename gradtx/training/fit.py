@@ -29,7 +29,7 @@ from gradtx.training.step import compiler_options, split_step, train_step
 from gradtx.wrappers import eval_params
 
 MAX_STEPS_PER_CALL = 1024
-OPTIONS = ("has_aux", "has_key", "micro_batches", "skip_nonfinite")
+OPTIONS = ("has_aux", "has_key", "micro_batches", "weighted", "skip_nonfinite")
 
 
 class Fit(NamedTuple):
@@ -120,7 +120,7 @@ def fit(
         installed (`gradtx[progress]`).
       steps_per_call: The largest number of steps in one compiled call. None for as many as take about a tenth of a
         second; for an iterable None means 1, because the batches of one call are held in memory together.
-      **options: `has_aux`, `has_key`, `micro_batches` and `skip_nonfinite`, as in `train_step`.
+      **options: `has_aux`, `has_key`, `micro_batches`, `weighted` and `skip_nonfinite`, as in `train_step`.
 
     Returns:
       A `Fit`: the trained parameters, the state, the history, and the reason for the end.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gradtx.core import Part, Record, State, leaves_by_path, pair, walk
+from gradtx.core import Part, Record, State, leaves_by_path, walk
 from gradtx.core.arguments import checked, function_of, is_array, live, one_key, trace_state, traced
 from gradtx.core.errors import place, said
 from gradtx.core.kinds import Count
@@ -33,6 +33,8 @@ class Metrics(NamedTuple):
     """With `has_aux`, the auxiliary output of the loss, stacked over the micro-batches if there are several."""
     model_state: Any = None
     """With `has_model_state`, the model state for the next step."""
+    weight: Any = None
+    """With `weighted`, the weight of the batch: the sum over its micro-batches."""
 
 
 class train_step(Record):
@@ -58,7 +60,11 @@ class train_step(Record):
         the next model state (such as running means), or `(value, (model_state, aux))` if `has_aux` is True too.
       has_key: If True, the loss takes a random key as its last argument.
       micro_batches: The number of equal parts into which the batch is split, an integer, 1 or more; the gradient is
-        averaged over them.
+        averaged over them. If the loss is a mean over different numbers of tokens in the parts, set `weighted` too.
+      weighted: If True, the loss returns `(value, weight)` in place of the value, where the weight, 0 or more, is the
+        number of tokens or examples that the value is a mean of. The loss and the gradient of micro-batches are then
+        means weighted by it, which are those of the whole batch; a part of weight 0 adds nothing, even if its loss is
+        NaN. Pieces that need `weight`, such as `accumulate(…, weighted=True)`, receive it.
       skip_nonfinite: If True, a step whose loss or gradient is not finite leaves parameters, state and model state
         unchanged.
       donate: If True, the step reuses the memory of `params` and `state`.
@@ -81,6 +87,7 @@ class train_step(Record):
     has_model_state: bool = False
     has_key: bool = False
     micro_batches: Count = 1
+    weighted: bool = False
     skip_nonfinite: bool = False
     donate: bool = True
 
@@ -145,28 +152,38 @@ class train_step(Record):
     @cached_property
     def _reads(self) -> set[str]:
         """The extra arguments that the pieces read."""
-        return {name for piece in walk(self.tx) for name in (piece.reads() if isinstance(piece, pair) else piece.needs)}
+        return {name for piece in walk(self.tx) for name in piece.reads()}
 
     def __getstate__(self) -> dict[str, Any]:  # without the cached properties
         return {name: getattr(self, name) for name in self._kinds}
 
-    def _value(self, params: Any, batch: Any, model_state: Any, key: Any) -> tuple[Any, tuple[Any, Any]]:
-        """Return the loss and `(next model state, aux)`."""
+    def _value(self, params: Any, batch: Any, model_state: Any, key: Any) -> tuple[Any, tuple[Any, Any, Any]]:
+        """Return the loss and `(weight, next model state, aux)`; the weight is None unless `weighted`."""
         more = [*([model_state] if self.has_model_state else []), *([key] if self.has_key else [])]
         value = traced("train_step: loss", self.loss, params, batch, *more)
-        aux = None
+        aux = weight = None
+        name = "(value, weight)" if self.weighted else "value"
         if self.has_aux or self.has_model_state:
-            value, aux = _pair("(value, aux)" if not self.has_model_state else "(value, model_state)", value)
+            value, aux = _pair(f"({name}, aux)" if not self.has_model_state else f"({name}, model_state)", value)
         if self.has_model_state:
-            after, aux = _pair("(value, (model_state, aux))", aux) if self.has_aux else (aux, None)
+            after, aux = _pair(f"({name}, (model_state, aux))", aux) if self.has_aux else (aux, None)
             model_state = _next_model_state(after, model_state)
+        if self.weighted:
+            value, weight = _pair(name, value)
+            if (
+                not (is_array(weight) or isinstance(weight, (int, float)))
+                or jnp.shape(weight)
+                or jnp.iscomplexobj(weight)
+            ):
+                raise ValueError(f"train_step: the weight must be one real number, got {said(weight)}")
+            weight = jnp.asarray(weight, float)
         if not _is_real_number(value):
-            more = ": set has_aux=True or has_model_state=True" if isinstance(value, tuple) else ""
+            more = ": set has_aux=True, has_model_state=True or weighted=True" if isinstance(value, tuple) else ""
             raise ValueError(f"train_step: the loss must be one real number, got {said(value)}{more}")
         for path, x in leaves_by_path(aux).items():
             if not is_array(x) and not isinstance(x, (int, float, complex)):
                 raise TypeError(f"train_step: {place('aux', path)} must be an array, got {said(x)}")
-        return value, (model_state, aux)
+        return value, (weight, model_state, aux)
 
     def _check(self, batch: Any, key: Any, model_state: Any) -> None:
         if (key is None) == self._needs_key:
@@ -179,6 +196,9 @@ class train_step(Record):
             missing = "model_state is missing: the loss takes one (has_model_state=True)"
             unexpected = "unexpected model_state: set has_model_state=True if the loss takes one"
             raise ValueError(f"train_step: {missing if model_state is None else unexpected}")
+        if "weight" in self._reads and not self.weighted:
+            how = "set weighted=True, with a loss that returns (value, weight)"
+            raise ValueError(f"train_step: weight is missing: the optimizer takes one; {how}")
         if self.micro_batches > 1:
             for path, leaf in (rows := leaves_by_path(batch)).items():
                 if not jnp.ndim(leaf) or jnp.shape(leaf)[0] % self.micro_batches:
@@ -252,48 +272,58 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
     step._check(batch, key, model_state)
 
     def gradient_of(params, batch, model_state, key):
-        (value, (model_state, aux)), gradient = jax.value_and_grad(step._value, has_aux=True, allow_int=True)(
+        (value, (weight, model_state, aux)), gradient = jax.value_and_grad(step._value, has_aux=True, allow_int=True)(
             params, batch, model_state, key
         )
         gradient = jax.tree.map(lambda g: None if is_float0(g) else jnp.conj(g), gradient)
-        return (value, gradient), model_state, aux
+        return (value, gradient), weight, model_state, aux
 
     def value_of(params, batch, model_state, key):
-        value, (model_state, aux) = step._value(params, batch, model_state, key)
-        return value, model_state, aux
+        value, (weight, model_state, aux) = step._value(params, batch, model_state, key)
+        return value, weight, model_state, aux
+
+    def share_of(x, weight):
+        """Return what one micro-batch adds to the mean, or to the sum that the total weight divides."""
+        if weight is None:
+            return x / step.micro_batches
+        return jnp.where(weight == 0, 0, weight.astype(x.dtype) * x)
 
     def mean_of(evaluate, params):
         """Evaluate on the whole batch, in micro-batches."""
         if step.micro_batches == 1:
-            return evaluate(params, batch, model_state, key)
+            new, weight, after, aux = evaluate(params, batch, model_state, key)
+            if step.weighted:
+                new = jax.tree.map(lambda x: jnp.where(weight == 0, 0, x), new)
+            return new, weight, after, aux
 
         def part(carry, rows):
-            mean, model_state, i = carry
+            mean, total, model_state, i = carry
             own = None if key is None else jax.random.fold_in(key, i)
-            new, model_state, aux = evaluate(params, rows, model_state, own)
-            return (
-                jax.tree.map(lambda m, x: m + x.astype(m.dtype) / step.micro_batches, mean, new),
-                model_state,
-                i + 1,
-            ), aux
+            new, weight, model_state, aux = evaluate(params, rows, model_state, own)
+            mean = jax.tree.map(lambda m, x: m + share_of(x.astype(m.dtype), weight), mean, new)
+            return (mean, jax.tree.map(jnp.add, total, weight), model_state, i + 1), aux
 
         rows = jax.tree.map(lambda x: jnp.reshape(x, (step.micro_batches, -1, *jnp.shape(x)[1:])), batch)
         first = jax.tree.map(lambda x: x[0], rows)
-        like = jax.eval_shape(lambda: evaluate(params, first, model_state, key)[0])
+        like, total = jax.eval_shape(lambda: evaluate(params, first, model_state, key)[:2])
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype if x.dtype.itemsize >= 4 else "float32"), like)
-        (mean, after, _), aux = jax.lax.scan(part, (zeros, model_state, 0), rows)
-        return jax.tree.map(lambda m, x: m.astype(x.dtype), mean, like), after, aux
+        total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), total)
+        (mean, total, after, _), aux = jax.lax.scan(part, (zeros, total, model_state, 0), rows)
+        if step.weighted:
+            mean = jax.tree.map(lambda m: m / jnp.where(total == 0, 1, total).astype(m.dtype), mean)
+        return jax.tree.map(lambda m, x: m.astype(x.dtype), mean, like), total, after, aux
 
     def grad_fn(point):
         return mean_of(gradient_of, point)[0][1]
 
-    (value, gradient), after, aux = mean_of(gradient_of, params)
+    (value, gradient), weight, after, aux = mean_of(gradient_of, params)
     if not jax.tree.leaves(gradient):
         raise ValueError("train_step: params holds no floating or complex array to train: write 0.0, not 0")
 
     def go(params, state, gradient):
         given = {
             "value": value,
+            "weight": weight,
             "grad": gradient,
             "key": key,
             "value_fn": lambda point: mean_of(value_of, point)[0],
@@ -310,7 +340,7 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
         after = jax.tree.map(partial(jnp.where, finite), after, model_state)
     else:
         new = go(params, state, gradient)
-    return *new, Metrics(value, finite, aux, after)
+    return *new, Metrics(value, finite, aux, after, weight)
 
 
 @dataclasses.dataclass(frozen=True)

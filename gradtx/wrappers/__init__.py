@@ -3,7 +3,7 @@
 from gradtx.wrappers.accumulate import accumulate, flush
 from gradtx.wrappers.evaluation import eval_params
 from gradtx.wrappers.every import every
-from gradtx.wrappers.guard import skip_nonfinite
+from gradtx.wrappers.guard import skip_if, skip_nonfinite
 from gradtx.wrappers.iterates import average_params, lookahead, schedule_free
 from gradtx.wrappers.mechanic import mechanic
 from gradtx.wrappers.precision import master_weights
@@ -23,6 +23,7 @@ __all__ = [
     "projected",
     "sam",
     "schedule_free",
+    "skip_if",
     "skip_nonfinite",
 ]
 

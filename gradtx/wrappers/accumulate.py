@@ -1,22 +1,47 @@
 """Gradient accumulation: run a transformation once for several updates."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from gradtx.combinators.combinator import Branching
-from gradtx.core import NOTHING, Context, Part, Slots, State, Transformation, at_work, run, walk, working_dtype
-from gradtx.core.arguments import checked
+from gradtx.core import (
+    NOTHING,
+    Context,
+    Kind,
+    Part,
+    Record,
+    Schedule,
+    Slots,
+    State,
+    Transformation,
+    at_work,
+    of_step,
+    run,
+    walk,
+    working_dtype,
+)
+from gradtx.core.arguments import checked, function_of, scheduled
 from gradtx.core.checks import check_state
-from gradtx.core.kinds import Count
+from gradtx.core.kinds import integer
 from gradtx.core.root import counted, pieces
 from gradtx.core.transformation import TransformationLike
 from gradtx.core.trees import differentiable, is_none
 from gradtx.pieces.accumulators import running_sum
 from gradtx.pieces.extra import value_of
+
+
+def _count(place: str, value: Any) -> Any:
+    if callable(value) and not isinstance(value, Record):
+        return of_step(function_of(place, value, "the step"))
+    return value if isinstance(value, Schedule) else integer(1).convert(place, value)
+
+
+Group = Annotated[Any, Kind(_count)]
+"""Annotates the number of updates in a group: an integer, 1 or more, or a schedule of it. It is structure."""
 
 
 class accumulate(Branching):
@@ -34,35 +59,72 @@ class accumulate(Branching):
     Transformations beside `accumulate` in a chain run at every update. With k = 1, no sum is kept. At the end of the
     data, `gx.flush` applies an unfinished group.
 
+    If the loss is a mean over examples or tokens of which the micro-batches have different numbers, set
+    `weighted=True` and pass these numbers: `update(g, state, params, weight=tokens)`. `inner` then receives the mean
+    weighted by them, Σ wᵢ·gᵢ / Σ wᵢ, which is the gradient of the whole batch. A micro-batch of weight 0 adds nothing,
+    even if its gradient is NaN.
+
     Args:
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
-      every_k: k, an integer, 1 or more. The number of updates in a group.
+      every_k: k, an integer, 1 or more. The number of updates in a group. For a batch size that grows, a schedule of
+        it: a function of the number of times that `inner` ran, rounded and at least 1.
       mean: If True, `inner` receives the mean of the k updates and of the losses; if False, their sum.
+      weighted: If True, every update needs its weight, a number of 0 or more, as the extra argument `weight`.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> tx = gx.accumulate(gx.sgd(1.0), 2)
     >>> gradients, start = jnp.array([1.0, 2.0, 3.0, 6.0]), tx.init(jnp.zeros(()))
     >>> jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], start, gradients)[1]
     Array([ 0. , -1.5,  0. , -4.5], dtype=float32)
+    >>> growing = gx.accumulate(gx.sgd(1.0), gx.schedules.piecewise_constant([1, 3], [1]))  # groups of 1, 3, 3, …
+    >>> jax.lax.scan(lambda state, g: growing.update(g, state)[::-1], growing.init(jnp.zeros(())), gradients)[1]
+    Array([-1.       ,  0.       ,  0.       , -3.6666667], dtype=float32)
     """
 
     inner: Part
-    every_k: Count
+    every_k: Group
     mean: bool = True
+    weighted: bool = False
 
     formula = "u = released(inner(accumulated(g)))"
 
     clock = True
 
+    @property
+    def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return ("weight",) if self.weighted else ()
+
+    def group(self, done: Any) -> Any:
+        """The number of updates in the group after so many runs of `inner`."""
+        if not isinstance(self.every_k, Schedule):
+            return self.every_k
+        k = jnp.asarray(scheduled("accumulate: every_k", self.every_k, done), float)
+        return jnp.maximum(jnp.round(k).astype(jnp.int32), 1)
+
+    def updates(self, runs: int) -> int:
+        """The number of updates in so many runs of `inner`."""
+        if not isinstance(self.every_k, Schedule):
+            return runs * self.every_k
+        return int(jax.lax.fori_loop(0, runs, lambda done, n: n + self.group(done), 0))
+
     def runs(self, steps: Any) -> Any:
-        return steps // self.every_k
+        if not isinstance(self.every_k, Schedule):
+            return steps // self.every_k
+
+        def another(counts: Any) -> Any:
+            done, left = counts
+            return done + 1, left - self.group(done)
+
+        start = jnp.zeros((), jnp.int32), jnp.asarray(steps, jnp.int32)
+        return jax.lax.while_loop(lambda counts: counts[1] >= self.group(counts[0]), another, start)[0]
 
     def init_tree(self, params: Any) -> Slots:
         counts = {"step": jnp.zeros((), jnp.int32), "count": jnp.zeros((), jnp.int32)}  # runs; updates in this group
         slots = super().init_tree(params) | counts
-        if self.every_k > 1:
+        if self.every_k != 1:
             slots |= running_sum().init_tree(params)
-            if any("value" in piece.needs for piece in walk(self.inner)):
+            slots |= {"weight": jnp.zeros((), working_dtype(params))} if self.weighted else {}
+            if any("value" in piece.reads() for piece in walk(self.inner)):
                 slots["value"] = jnp.zeros((), working_dtype(params))
         return slots
 
@@ -81,18 +143,28 @@ class accumulate(Branching):
             return run(inner, updates, old, ran, released)
         first, flushed = own["count"] == 0, own["count"] < 0
         count = jnp.where(flushed, own["count"] + FLUSH, own["count"] + 1)
-        due = jnp.where(flushed, count > 0, count >= self.every_k)
-        sums = {name: own[name] for name in ("sum", "value") if name in own}
+        due = jnp.where(flushed, count > 0, count >= self.group(done))
+        sums = {name: own[name] for name in ("sum", "value", "weight") if name in own}
         own |= jax.tree.map(lambda a: jnp.where(first, 0, a), sums)  # before its use: a later reset would need a copy
-        # Multiplied by 1/n: XLA would keep the quotient of a division in memory.
-        extra, weight = dict(context.extra), 1 / count.astype(dtype) if self.mean else 1
-        if "value" in own:
-            own["value"] += jnp.where(flushed, 0, value_of(self, context, own["value"].dtype))
+        extra, number, left_out, this = dict(context.extra), count.astype(dtype), flushed, None
+        if self.weighted:
+            this = value_of(self, context, dtype, "weight")
+            left_out |= this == 0
+            own["weight"] = number = own["weight"] + jnp.where(left_out, 0, this)
+            extra["weight"] = number
+            number = jnp.where(number == 0, 1, number)
+
+        def added(x: Array) -> Array:
+            return jnp.where(left_out, 0, x if this is None else this * x)
+
+        weight = 1 / number if self.mean else 1  # multiplied: XLA would keep the quotient of a division in memory
+        if "value" in own and "value" in context.extra:
+            own["value"] += added(value_of(self, context, own["value"].dtype))
             extra["value"] = weight * own["value"]
         total = updates
         if "sum" in own:  # absent if there are no leaves
             own["sum"] = total = jax.tree.map(
-                lambda g, a: a if g is None else a + jnp.where(flushed, 0, g), updates, own["sum"], is_leaf=is_none
+                lambda g, a: a if g is None else a + added(g), updates, own["sum"], is_leaf=is_none
             )
 
         def work() -> Any:
@@ -131,9 +203,11 @@ def flush(tx: TransformationLike, params: Any, state: State, **extra: Any) -> tu
     check_state(State, params, state, params)
     slots = state.slots
     for names, piece in pieces(tx):
-        if isinstance(piece, accumulate) and piece.every_k > 1:
+        if isinstance(piece, accumulate) and piece.every_k != 1:
             slots = _replaced(slots, (*names, "count"), lambda count: jax.tree.map(lambda n: n - FLUSH, count))
     zeros = jax.tree.map(lambda p: jnp.zeros_like(p) if differentiable("params", p) else None, params)
+    if any("weight" in piece.needs for piece in walk(tx)):
+        extra = {"weight": 0.0} | extra
     return tx.apply(params, state._replace(slots=slots), zeros, **extra)
 
 

@@ -95,6 +95,7 @@ class wordy(gx.PerLeaf):
     names: tuple = ()
 
 
+NO_LIMIT = [None, float("inf")]
 HYPERPARAMETERS = [
     (piece, name, value)
     for piece, name, values in [
@@ -120,7 +121,8 @@ HYPERPARAMETERS = [
         (gx.scale, "factor", ()),
         (gx.add_constant, "constant", ()),
     ]
-    for value in (*values, float("nan"), float("inf"), jnp.array(jnp.nan), "fast", None, True, 1j, np.ones(3), [1.0])
+    for value in (*values, float("nan"), *NO_LIMIT, jnp.array(jnp.nan), "fast", True, 1j, np.ones(3), [1.0])
+    if not (name in ("limit", "max_norm") and any(value is x for x in NO_LIMIT))
 ]
 
 

@@ -58,7 +58,7 @@ def muon(
     factors = {"original": max(1, outputs / inputs) ** 0.5, "adam": 0.2 * sqrt(4), "spectral": sqrt(outputs / inputs)}
     gradients, again = tee(gradients)
     others = (
-        adam(again, 3e-4, 0.9, 0.95, 1e-10)
+        adam(again, 3e-4 * learning_rate / 0.02, 0.9, 0.95, 1e-10)
         if default is None
         else (-default.links[-1].learning_rate * g for g in again)
     )
@@ -144,6 +144,13 @@ LAWS = {
     "muon without momentum orthogonalizes": (
         gx.muon(rate, 0.0, default=gx.sgd(rate)),
         gx.chain(matrices(gx.orthogonalize(), gx.scale_by_shape()), gx.scale_by_learning_rate(rate)),
+    ),
+    "a schedule of muon sets the rate of its rest": (
+        gx.muon(gx.schedules.linear(0.02, 0.0, 5)),
+        gx.muon(
+            gx.schedules.linear(0.02, 0.0, 5),
+            default=gx.adam(gx.schedules.linear(3e-4, 0.0, 5), b2=0.95, eps=1e-10),
+        ),
     ),
     "muon without any matrices is its rest": (gx.muon(exclude=("w", "b"), default=gx.adam(rate)), gx.adam(rate)),
     "muon of a sum is muon of an average": (

@@ -111,12 +111,19 @@ def pid(gradients: Gradients, learning_rate=1e-3, decay=0.9, integral=5.0, deriv
 
 def acprop(gradients: Gradients, learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-16, eps_in_average=1e-13) -> Steps:
     """The paper's ε is (1 − β₂)·`eps_in_average`."""
-    m, s, size = 0.0, 0.0, 1.0
+    m, s, size = 0.0, 0.0, None
     for t, g in zip(count(1), gradients):
-        yield -learning_rate * divide(g, size + eps)
         m = b1 * m + (1 - b1) * g
         s = b2 * s + (1 - b2) * (g - m) ** 2 + (1 - b2) * eps_in_average
-        size = sqrt(s / (1 - b2**t))
+        now = sqrt(s / (1 - b2**t))
+        yield -learning_rate * divide(g, (now if size is None else size) + eps)
+        size = now
+
+
+def independent_decay(gradients: Gradients, w: ndarray, inner: Any, weight_decay=1e-4, where: Any = 1) -> Steps:
+    """Around plain descent, whose rate is read; `w` and `where` as for `adamw`."""
+    for g in gradients:
+        yield -inner.links[-1].learning_rate * g - where * weight_decay * w
 
 
 def simplified_ademamix(gradients: Gradients, learning_rate=1e-5, b1=0.99, b2=0.95, alpha=0.0, eps=1e-8) -> Steps:
@@ -170,6 +177,11 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
         {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "eps_in_average": 1e-4},
         {"b1": 0.99, "b2": 0.99, "eps": 1e-8, "eps_in_average": 0.0},
     ],
+    "independent_decay": [
+        {"inner": gx.sgd(0.1)},
+        {"inner": gx.sgd(1e-3), "weight_decay": 0.3},
+        {"inner": gx.sgd(1.0), "weight_decay": 0.1, "where": {"bias": False, "kernel": True}},
+    ],
     "simplified_ademamix": [
         {},
         {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.99, "alpha": 10.0, "eps": 1e-3},
@@ -185,6 +197,10 @@ def exact_rate(count: Any) -> Any:
 
 
 OPTAX: dict[str, tuple[gx.Transformation, Any]] = {
+    "adam with an independent decay": (
+        gx.independent_decay(gx.adam(0.01), 0.1),
+        optax.chain(optax.adam(0.01), optax.add_decayed_weights(-0.1)),
+    ),
     "madgrad": (gx.madgrad(0.1), optax.contrib.madgrad(exact_rate)),
     "simplified_ademamix": (
         gx.simplified_ademamix(0.01, alpha=2.0),
@@ -231,6 +247,10 @@ LAWS = {
     "pid without memory is optimistic_sgd": (
         gx.pid(rate, 0.0, integral=0.0, derivative=0.5),
         gx.optimistic_sgd(rate, 0.5),
+    ),
+    "an independent decay is adamw's, over the rate": (
+        gx.independent_decay(gx.adam(rate), 0.1 * rate),
+        gx.adamw(rate, weight_decay=0.1),
     ),
     "acprop with an exact average has only ε for a denominator": (
         gx.acprop(rate, b1=0.0, eps=1.0, eps_in_average=1.0),

@@ -32,6 +32,7 @@ EXCEPTIONS = {
     "pair": "another library's functions have no formula",
     "emit_displacement": "the parameters that it is executed with stay where they start",
     "mechanic": "its scale s is found by several tuners, as its docstring tells",
+    "skip_if": "a predicate decides when its inner optimizer runs",
     "reduce_on_plateau": "its factor c is found by a rule on values, which its docstring tells",
 }
 by_name = dict(ALL)
@@ -101,6 +102,8 @@ FUNCTIONS = {
     r"\mathrm{dot}": lambda x, y: np.sum(x * y),
     r"\mathrm{input\_mean}": lambda x: x.mean(tuple(range(x.ndim - 1)), keepdims=True) if x.ndim > 1 else 0,
     r"\mathrm{mod}": np.mod,
+    r"\mathrm{finite}": lambda x: np.where(np.isfinite(x), x, 0),
+    r"\mathrm{unit\_norm}": lambda x: np.sqrt((x**2).sum(tuple(range(x.ndim - 1)) or None)),
     r"\mathrm{sum}": np.sum,
     r"\max": np.maximum,
     r"\min": np.minimum,

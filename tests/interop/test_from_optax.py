@@ -103,6 +103,10 @@ PAIRS: dict[str, tuple[Any, Any]] = {
         gx.accumulate(gx.sgd(RATE, 0.9), 3, mean=False),
         optax.MultiSteps(optax.sgd(rate, 0.9), 3, use_grad_mean=False),
     ),
+    "MultiSteps of a number that grows": (
+        gx.accumulate(gx.adam(RATE), gx.schedules.piecewise_constant((1, 2), (2,))),
+        optax.MultiSteps(optax.adam(rate), lambda step: jnp.where(jnp.asarray(step) < 2, 1, 2)),
+    ),
     "apply_if_finite": (gx.skip_nonfinite(gx.adam(RATE)), optax.apply_if_finite(optax.adam(rate), 5)),
     "both": (
         gx.skip_nonfinite(gx.accumulate(gx.adam(RATE), 2)),
@@ -264,6 +268,11 @@ def test_wrappers_that_only_one_of_the_two_has():
     state, report = gx.from_optax(gx.accumulate(gx.adam(RATE), 2), SMALL, after(optax.adam(rate), 3), strict=False)
     assert state.slots["accumulate"]["step"] == 3 and state.slots["accumulate"]["count"] == 0
     assert report.fresh == ["slots/accumulate/count", "slots/accumulate/sum/w"]
+    theirs = optax.MultiSteps(optax.apply_if_finite(optax.adam(rate), 5), 2)
+    ours = gx.accumulate(gx.skip_nonfinite(gx.adam(RATE)), 2)
+    state, report = gx.from_optax(ours, SMALL, saved := after(theirs, 3))
+    assert report.fresh == ["slots/accumulate/value"]  # of a guard, which needs no loss
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, gx.to_optax(ours, SMALL, state, theirs)[0], saved))
     saved, report = gx.to_optax(gx.adam(RATE), SMALL, after(gx.adam(RATE), 3), optax.MultiSteps(optax.adam(rate), 2))
     assert saved.gradient_step == saved.inner_opt_state[0].count == saved.inner_opt_state[1].count == 3
 

@@ -160,7 +160,7 @@ DIFFERENT: dict[str, tuple[gx.Transformation, Any, str]] = {
     "acprop": (
         gx.acprop(0.01),
         optax.contrib.acprop(0.01),
-        "Optax measures the distance from the average before this gradient",
+        "Optax measures the distance from the average before this gradient, and divides the first step by 1",
     ),
     "madgrad": (
         gx.madgrad(0.01),

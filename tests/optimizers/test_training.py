@@ -58,7 +58,7 @@ BOUNDS = {"quadratic": 1e-3, "rosenbrock": 1.0, "logistic": 0.1, "angle": 1e-3}
 # What measures all leaves as one would mix the problems: each has a run of its own.
 MEASURES_ALL = {*"asam dadapt_adam dog dowg mechanic momo momo_adam polyak_sgd prodigy sam skip_nonfinite".split()}
 ARGUMENTS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "acprop": lambda factor: {"eps": 1e-2},  # its first denominator is that of the start, the last one is small
+    "acprop": lambda factor: {"eps": 1e-2},  # its last denominator is small
     "asgd": lambda factor: {"start": 900},
     "average_params": lambda factor: {"decay": 0.9},
     "mechanic": lambda factor: {"initial_value": 1e-2},

@@ -272,3 +272,94 @@ def test_errors(name):
 
     with pytest.raises(kind, match=message):
         call() if callable(call) else run(**call)
+
+
+# ---------------------------------------------------------------- parts of different weight
+MASK = jnp.asarray([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0]], jnp.float32)
+TOKENS = (jnp.asarray(RANDOM.standard_normal((6, 4, 3)), jnp.float32), MASK)
+WHOLE = {"w": jnp.array([0.1, 0.2, 0.3]), "b": jnp.array(0.5)}
+
+
+def of_tokens(params, batch, *more, returns=()):
+    """A mean over the tokens that the mask leaves: NaN for a part without any."""
+    x, mask = batch
+    error = (jnp.tanh(x @ params["w"] + params["b"]) - x[..., 0]) ** 2
+    count = mask.sum()
+    weighted = jnp.sum(error * mask) / count, count
+    beside = {"model_state": more[0] + count if more else None, "aux": count}
+    given = tuple(beside[name] for name in returns)
+    return (weighted, given[0] if len(given) == 1 else given) if given else weighted
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 3, 6])
+@pytest.mark.parametrize("returns", [(), ("aux",), ("model_state",), ("model_state", "aux")])
+def test_weighted_parts_give_the_gradient_of_the_whole_batch(returns, micro_batches):
+    value, expected = jax.value_and_grad(lambda p: of_tokens(p, TOKENS)[0])(WHOLE)
+    asked = {f"has_{name}": True for name in returns} | {"micro_batches": micro_batches, "donate": False}
+    step = gx.train_step(partial(of_tokens, returns=returns), gx.sgd(1.0), weighted=True, **asked)
+    given = {"model_state": jnp.array(2.0)} if "model_state" in returns else {}
+    params, _, metrics = step(WHOLE, step.tx.init(WHOLE), TOKENS, **given)
+    assert_near(jax.tree.map(jnp.subtract, WHOLE, params), expected, 1e-6)
+    assert_near(metrics.loss, value, 1e-6)
+    assert metrics.weight == MASK.sum() == 11
+    assert metrics.model_state == (13 if "model_state" in returns else None)
+    if "aux" in returns:
+        assert metrics.aux.tolist() == MASK.reshape(micro_batches, -1).sum(1).squeeze().tolist()
+
+
+def test_parts_without_weights_are_another_mean():
+    """What `weighted` corrects: the mean of the parts' means."""
+    tokens = jax.tree.map(lambda x: x[:2], TOKENS)
+    steps = (
+        gx.train_step(lambda p, b: of_tokens(p, b)[0], gx.sgd(1.0), micro_batches=2, donate=False),
+        gx.train_step(of_tokens, gx.sgd(1.0), micro_batches=2, weighted=True, donate=False),
+    )
+    apart, whole = (step(WHOLE, step.tx.init(WHOLE), tokens)[2].loss for step in steps)
+    assert abs(apart - whole) > 0.01
+
+
+@pytest.mark.parametrize("name", ["value", "grad_fn", "hvp and key"])
+def test_pieces_see_the_weighted_mean(name):
+    tx, key = SEVERAL[name], {"key": KEY} if "key" in extra(SEVERAL[name]) else {}
+    one, three = (
+        stepped(gx.train_step(of_tokens, tx, weighted=True, micro_batches=n), WHOLE, TOKENS, 3, **key) for n in (1, 3)
+    )
+    assert_near(three, one, 1e-5)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_a_batch_without_any_weight_makes_a_step_of_0(micro_batches):
+    step = gx.train_step(of_tokens, gx.sgd(1.0), weighted=True, micro_batches=micro_batches, donate=False)
+    params, _, metrics = step(WHOLE, step.tx.init(WHOLE), (TOKENS[0], 0 * MASK))
+    assert_near(params, WHOLE, 0)
+    assert metrics.loss == 0 and metrics.weight == 0
+
+
+def test_accumulate_receives_the_weights_of_the_steps():
+    """Six steps of one part, or three of two parts, make the step of the whole batch."""
+    expected = jax.grad(lambda p: of_tokens(p, TOKENS)[0])(WHOLE)
+    for parts in (1, 2):
+        tx = gx.accumulate(gx.chain(gx.monitor("norm", gx.global_norm), gx.sgd(1.0)), 6 // parts, weighted=True)
+        step = gx.train_step(of_tokens, tx, weighted=True, micro_batches=parts)
+        params, state = copy(WHOLE), tx.init(WHOLE)
+        for i in range(0, 6, parts):
+            batch = jax.tree.map(partial(jax.lax.slice_in_dim, start_index=i, limit_index=i + parts), TOKENS)
+            params, state, _ = step(params, state, batch)
+        assert_near(jax.tree.map(jnp.subtract, WHOLE, params), expected, 1e-6)
+
+
+def test_errors_about_weights():
+    for returned, message in (
+        (lambda p, b: p["b"], r"must return \(value, weight\), got"),
+        (lambda p, b: (p["b"], p["w"]), "the weight must be one real number, got"),
+        (lambda p, b: (p["b"], 1j), "the weight must be one real number, got"),
+    ):
+        step = gx.train_step(returned, gx.sgd(1.0), weighted=True, donate=False)
+        with pytest.raises(ValueError, match=f"train_step: the loss {message}|train_step: {message}"):
+            step(WHOLE, step.tx.init(WHOLE), TOKENS)
+    step = gx.train_step(lambda p, b: p["b"], gx.accumulate(gx.sgd(1.0), 2, weighted=True), donate=False)
+    with pytest.raises(ValueError, match="train_step: weight is missing: the optimizer takes one; set weighted=True"):
+        step(WHOLE, step.tx.init(WHOLE), TOKENS)
+    step = gx.train_step(of_tokens, gx.sgd(1.0), donate=False)
+    with pytest.raises(ValueError, match=r"must be one real number, got .*: set has_aux=True, .* or weighted=True"):
+        step(WHOLE, step.tx.init(WHOLE), TOKENS)

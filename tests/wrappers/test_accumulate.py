@@ -254,3 +254,127 @@ def test_flush_of_groups_of_one_and_of_other_optimizers_changes_no_parameter():
     for tx in (gx.accumulate(gx.sgd(1.0), 1), gx.sgd(1.0)):
         at, _ = gx.flush(tx, params, tx.init(params))
         chex.assert_trees_all_equal(at, params)
+
+
+# ---------------------------------------------------------------- weights
+@pytest.mark.parametrize("mean", [True, False])
+@pytest.mark.parametrize("name", ["adam", "schedules", "guarded", "without memory"])
+def test_weighted_parts_are_their_weighted_mean(name, mean):
+    gradients, weights = list(stream(params, 8)), np.array([1.0, 3.0, 0.5, 0.0, 7.0, 2.0, 2.0, 1.0])
+    gradients[3] = jax.tree.map(lambda g: g * jnp.nan, gradients[3])  # of weight 0
+    tx = gx.accumulate(INNER[name], 4, mean=mean, weighted=True)
+    state, got, update = tx.init(params), [], jax.jit(tx.update)
+    for g, weight in zip(gradients, weights):
+        u, state = update(g, state, params, weight=weight)
+        got.append(u)
+    expected = []
+    for i in (0, 4):
+        of, w = gradients[i : i + 4], weights[i : i + 4]
+        total = jax.tree.map(
+            lambda *x, w=w: sum(k * np.asarray(a, np.float64) for k, a in zip(w, x) if k) / (w.sum() if mean else 1),
+            *of,
+        )
+        expected.append(jax.tree.map(jnp.float32, total))
+    assert_near([got[3], got[7]], follow(INNER[name], params, expected)[0], 1e-5)
+    chex.assert_trees_all_equal(got[0], ZERO)
+
+
+def test_the_loss_is_weighted_too_and_flush_needs_no_weight():
+    tx = gx.accumulate(gx.chain(gx.polyak_step(1e9), gx.scale(-1.0)), 4, weighted=True)
+    w, state = jnp.array([2.0]), None
+    state = tx.init(w)
+    for value, weight in ((4.0, 1), (8.0, 3)):
+        w, state = tx.apply(w, state, jnp.array([2.0]), value=value, weight=weight)
+    moved, state = gx.flush(tx, w, state, value=0.0)
+    assert_near(w - moved, jnp.array([7.0 / 2.0]))  # f / ‖g‖² · g, with f = (4 + 3·8)/4
+    nested = gx.accumulate(gx.accumulate(gx.sgd(1.0), 2, weighted=True), 2, weighted=True)
+    state, w = nested.init(w), jnp.zeros(1)
+    for g, weight in ((1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (4.0, 4.0)):
+        w, state = nested.apply(w, state, jnp.array([g]), weight=weight)
+    assert_near(w, jnp.array([-3.0]))  # (1 + 4 + 9 + 16)/10
+
+
+def test_a_missing_or_bad_weight_is_refused():
+    tx = gx.accumulate(gx.sgd(1.0), 2, weighted=True)
+    state = tx.init(params)
+    with pytest.raises(ValueError, match=r"^accumulate needs the argument 'weight': call update"):
+        tx.update(params, state, params)
+    with pytest.raises(ValueError, match=r"^accumulate: weight must be one real number"):
+        tx.update(params, state, params, weight=jnp.ones(2))
+    with pytest.raises(TypeError, match=r"^unexpected argument 'weight'"):
+        gx.accumulate(gx.sgd(1.0), 2).update(params, gx.accumulate(gx.sgd(1.0), 2).init(params), weight=1.0)
+
+
+# ---------------------------------------------------------------- groups that grow
+def growing(step):
+    return 1 + step // 2  # 1, 1, 2, 2, 3, 3, …
+
+
+GROWING = {"a function": growing, "a schedule": gx.schedules.piecewise_constant((1, 2, 3, 4, 5), (2, 4, 6, 8))}
+LENGTHS = [1, 1, 2, 2, 3, 3, 4]
+
+
+@pytest.mark.parametrize("every_k", GROWING.values(), ids=GROWING)
+@pytest.mark.parametrize("name", ["adam", "schedules", "every", "guarded"])
+def test_groups_that_grow_are_the_inner_optimizer_on_their_means(name, every_k):
+    gradients, ends = list(stream(params, sum(LENGTHS))), np.cumsum(LENGTHS)
+    means = [reduced(gradients[end - n : end], n)[0] for n, end in zip(LENGTHS, ends)]
+    expected, state = follow(INNER[name], params, means)
+    tx: Any = gx.accumulate(INNER[name], every_k)
+    got, held = follow(tx, params, gradients, jax.jit(tx.update))
+    assert_near([got[end - 1] for end in ends], expected)
+    assert all(not np.any(u) for i, one in enumerate(got, 1) if i not in ends for u in jax.tree.leaves(one))
+    assert_near(held.slots["accumulate"].get("inner", {}), state.slots)
+    rows = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
+    scanned = jax.lax.scan(lambda s, g: tx.update(g, s, params)[::-1], tx.init(params), rows)[1]
+    assert_near(jax.tree.map(lambda x: x[-1], scanned), got[-1])
+
+
+def test_the_clock_of_groups_that_grow():
+    tx = gx.accumulate(gx.sgd(falling), growing)
+    runs = [0, 1, 2, 2, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 6, 7]
+    state, g = tx.init(jnp.ones(1)), jnp.ones(1)
+    for step, done in enumerate(runs):
+        assert int(tx.runs(step)) == int(jax.jit(tx.runs)(step)) == done
+        assert state.slots["accumulate"]["step"] == done
+        assert tx.at(step) == gx.accumulate(gx.sgd(float(falling(done))), growing)
+        np.testing.assert_allclose(gx.hyperparameters(tx, state)["learning_rate"], falling(done), rtol=1e-6)
+        _, state = tx.update(g, state)
+    assert [tx.updates(n) for n in range(8)] == [0, *np.cumsum(LENGTHS)]
+    assert gx.accumulate(gx.sgd(0.1), 4).updates(3) == 12
+
+
+def test_an_unfinished_group_that_grows_is_flushed_and_restored():
+    tx = gx.accumulate(gx.sgd(1.0), gx.schedules.piecewise_constant((1, 3), (1,)))
+    assert gx.read(repr(tx)) == tx and jax.tree.leaves(tx) == [1.0]
+    w, state = jnp.zeros(1), None
+    state = tx.init(w)
+    for g in (1.0, 2.0, 4.0):
+        w, state = tx.apply(w, state, jnp.array([g]))
+    assert w == -1
+    again, report = gx.restore(tx, w, jax.tree.map(np.asarray, state))
+    assert not report.fresh and not report.dropped
+    for one in (state, again):
+        flushed, after = gx.flush(tx, w, one)
+        assert flushed == -4 and after.slots["accumulate"]["step"] == 2
+        nothing, _ = gx.flush(tx, flushed, after)
+        assert nothing == flushed
+        whole, _ = tx.apply(w, one, jnp.array([9.0]))
+        assert whole == -6
+    fixed, _ = gx.restore(gx.accumulate(gx.sgd(1.0), 3), w, state)
+    assert gx.accumulate(gx.sgd(1.0), 3).apply(w, fixed, jnp.array([9.0]))[0] == -6
+
+
+@pytest.mark.parametrize(("k", "runs"), [(0.2, 8), (1.4, 8), (1.6, 4), (-3.0, 8)])
+def test_the_number_of_a_schedule_is_rounded_and_at_least_one(k, runs):
+    tx = gx.accumulate(gx.sgd(1.0), lambda step: k)
+    _, state = follow(tx, jnp.ones(1), [jnp.ones(1)] * 8)
+    assert state.slots["accumulate"]["step"] == runs
+
+
+def test_the_number_is_an_integer_or_a_schedule():
+    for bad in (0, 1.5, "2", None, gx.sgd(0.1)):
+        with pytest.raises((TypeError, ValueError), match=r"^accumulate: every_k must be an integer, 1 or more"):
+            gx.accumulate(gx.sgd(0.1), bad)
+    with pytest.raises(TypeError, match=r"^accumulate: every_k must be a function of the step"):
+        gx.accumulate(gx.sgd(0.1), lambda: 2)

@@ -14,7 +14,18 @@ import gradtx as gx
 
 params = params_of()
 adamw = gx.adamw(gx.schedules.linear(0.1, 0.01, 4))
+
+
+def is_huge(gradients, value, state):
+    return ~(gx.global_norm(gradients) < 1e6)
+
+
+spike = gx.norm_spike(1.1, warmup=1)
 WRAPPED = {
+    "spikes": gx.skip_if(adamw, spike),
+    "spikes of parts": gx.skip_if(gx.accumulate(adamw, 2), spike),
+    "parts without spikes": gx.accumulate(gx.skip_if(adamw, spike), 2),
+    "a function that refuses": gx.skip_nonfinite(gx.skip_if(adamw, is_huge)),
     "a guard": gx.skip_nonfinite(adamw),
     "parts": gx.accumulate(adamw, 2),
     "one part": gx.accumulate(adamw, 1),
@@ -51,8 +62,19 @@ def test_apply_adds_the_update(name):
         assert_near(*(jax.tree.map(lambda x: jnp.nan_to_num(x, nan=7.0), x) for x in ((theta, state), expected)))
 
 
+APART = (
+    "a guard",
+    "parts",
+    "parts, guarded",
+    "last of a chain",
+    "spikes",
+    "spikes of parts",
+    "a function that refuses",
+)
+
+
 @pytest.mark.parametrize("eager", [False, True])
-@pytest.mark.parametrize("tx", [WRAPPED[name] for name in ("a guard", "parts", "parts, guarded", "last of a chain")])
+@pytest.mark.parametrize("tx", [WRAPPED[name] for name in APART])
 def test_parameters_are_unchanged_bit_for_bit_where_nothing_is_emitted(tx, eager):
     theta = {
         "zeros": jnp.array([-0.0, 0.0]),
@@ -76,7 +98,9 @@ def test_parameters_are_unchanged_bit_for_bit_where_nothing_is_emitted(tx, eager
 
 
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
-@pytest.mark.parametrize("name", ["a guard", "parts, guarded", "guarded parts", "last of a chain", "a function"])
+@pytest.mark.parametrize(
+    "name", ["a guard", "parts, guarded", "guarded parts", "last of a chain", "a function", "spikes"]
+)
 def test_a_mesh_equals_one_device(name, axis_type):
     tx, w = WRAPPED[name], jnp.arange(64.0) / 64
     theta = {"w": w.reshape(16, 4), "b": 1 - w}
