@@ -151,7 +151,7 @@ def _shortened(updates: Any, max_norm: Array) -> Any:
     """Return the updates times min(1, max_norm / ‖updates‖)."""
     norm = global_norm(updates)
     factor = jnp.where(norm > max_norm, max_norm / jnp.where(norm > 0, norm, 1), 1)
-    factor = jnp.where(jnp.isfinite(norm), factor, jnp.nan)
+    factor = factor + 0 * norm  # NaN where the norm is not finite
     return jax.tree.map(lambda g: factor * g, updates)
 
 
@@ -181,4 +181,4 @@ class clip_by_rms(PerLeaf):
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         rms = root_mean_square(g)
         factor = jnp.where(rms > self.max_rms, self.max_rms / jnp.where(rms > 0, rms, 1), 1)
-        return jnp.where(jnp.isfinite(rms), factor, jnp.nan) * g, slots
+        return (factor + 0 * rms) * g, slots  # NaN where the root mean square is not finite
