@@ -522,6 +522,13 @@ FAULTS = [
         "tests/test_laws.py::test_the_global_norm_in_low_precision",
     ),
     Fault(
+        "rows without a gradient move",
+        "combinators/lazy.py",
+        "jnp.where(jnp.expand_dims(present, others), new, old)",
+        "jnp.where(jnp.expand_dims(present | True, others), new, old)",
+        "tests/combinators/test_lazy.py::test_it_is_sparse_adam",
+    ),
+    Fault(
         "a clip by norm hides NaN",
         "pieces/clipping.py",
         "factor = factor + 0 * norm",

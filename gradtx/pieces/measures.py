@@ -43,7 +43,8 @@ def global_norm(tree: Any) -> Array:
 
     info = jnp.finfo(dtype)
     most, plainly = info.max, lambda x: x
-    if jax.config.jax_debug_infs:  # it raises at squares that overflow: keep them below a bound
+    # It raises at squares that overflow: keep them below a bound.
+    if jax.config.jax_debug_infs:  # pyright: ignore[reportAttributeAccessIssue]
         root = 2.0 ** ((info.maxexp - sum(map(jnp.size, leaves)).bit_length()) // 2 - 1)
         most, plainly = root**2, lambda x: jnp.minimum(x, root)
     squares = squares_of(plainly)
