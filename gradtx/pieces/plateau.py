@@ -20,6 +20,10 @@ class reduce_on_plateau(Transformation):
     the best. A reduction follows more than `patience` values in a row that are not better, and the next `cooldown`
     values are not counted. A NaN changes nothing. To monitor a value that should rise, pass its negative.
 
+    PyTorch counts in the same way. Optax reduces at the value whose number is `patience`: its `patience=5` is 4 here.
+    In both libraries the relative threshold of a negative best is above that best; Optax applies `rtol` and `atol`
+    together.
+
     Every update needs the extra argument `value`, which counts for that update: `update(g, state, value=loss)`.
 
     Args:
