@@ -9,7 +9,7 @@ from jax import Array
 
 from gradtx.core import Context, Decay, NonNegative, PerLeaf, Slots
 from gradtx.core.trees import differentiable, sharded, widen
-from gradtx.pieces.formulas import lerp, safe_sqrt
+from gradtx.pieces.formulas import lerp, maximum, safe_sqrt
 
 
 class running_sum(PerLeaf):
@@ -164,8 +164,8 @@ def _largest(x: Array) -> tuple[Array, ...]:
     """Return, for each axis, the maximum over the other axes; with fewer than two axes, x itself."""
     if x.ndim < 2:
         return (x,)
-    every = range(x.ndim)
-    return tuple(jnp.max(x, tuple(a for a in every if a != axis), initial=0) for axis in every)
+    others = (tuple(a for a in range(x.ndim) if a != axis) for axis in range(x.ndim))
+    return tuple(jnp.maximum(maximum(x, axes), 0) for axes in others)
 
 
 def _least(largest: tuple[Array, ...]) -> Array:

@@ -29,7 +29,7 @@ def alarmed(nans=True, infs=True, jit=False):
 
 def train(tx, scale, dtype=jnp.float32):
     """Init, updates of zeros and of gradients of this scale, and apply."""
-    params = params_of(dtype)
+    params = params_of(dtype) | {"scalar": jnp.ones((), dtype), "empty": jnp.ones((0, 2), dtype)}
     state, updates, g = tx.init(params), params, params
     for g in (jax.tree.map(jnp.zeros_like, params), *stream(params, 2)):
         g = jax.tree.map(lambda x: x * jnp.asarray(scale, x.dtype), g)
