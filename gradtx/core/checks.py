@@ -44,12 +44,17 @@ def refuse_sparse(name: str, tree: Any) -> None:
     """Raise for sparse arrays of JAX, which are containers of their data and indices, not arrays."""
 
     def is_sparse(x: Any) -> bool:
-        return any(c.__name__ == "JAXSparse" for c in type(x).__mro__)
+        return _is_sparse_class(type(x))
 
-    for path, x in leaves_by_path(tree, is_sparse).items():
-        if is_sparse(x):
-            how = "call its todense(); lazy(tx) leaves the rows that are 0 as they are"
-            raise TypeError(f"{place(name, path)} must be a dense array, got {said(x)}: {how}")
+    if any(map(is_sparse, jax.tree.leaves(tree, is_sparse))):
+        path, x = next((path, x) for path, x in leaves_by_path(tree, is_sparse).items() if is_sparse(x))
+        how = "call its todense(); lazy(tx) leaves the rows that are 0 as they are"
+        raise TypeError(f"{place(name, path)} must be a dense array, got {said(x)}: {how}")
+
+
+@functools.cache
+def _is_sparse_class(kind: type) -> bool:
+    return any(c.__name__ == "JAXSparse" for c in kind.__mro__)  # by its name: the module takes long to import
 
 
 def _inexact(this: str, x: Any) -> bool:
