@@ -98,7 +98,9 @@ class l1_ball(Map):
 
 def _onto_simplex(x: Array, total: Array) -> Array:
     """Return max(x − τ, 0) with the sum `total`; τ comes from a shrinking set of coordinates that may be above 0."""
-    x = x - jax.lax.stop_gradient(jnp.max(x, initial=-jnp.inf))  # shifts τ equally; from here on τ is in [−total, 0)
+    if not x.size:
+        return x
+    x = x - jax.lax.stop_gradient(jnp.max(x))  # shifts τ equally; from here on τ is in [−total, 0)
 
     def threshold(candidates, x, total):
         return (jnp.sum(jnp.where(candidates, x, 0)) - total) / jnp.sum(candidates, dtype=x.dtype)

@@ -132,6 +132,10 @@ CASES: dict[str, list[Case]] = {
         ),
     ],
     "leafwise": [Case(gx.leafwise(gx.clip_by_global_norm(0.5)), elementwise=False)],
+    "lazy": [
+        Case(gx.lazy(gx.adam()), elementwise=False),
+        Case(gx.masked(gx.lazy(gx.rowwise(gx.adamw())), gx.is_matrix, otherwise="identity"), elementwise=False),
+    ],
     "rowwise": [Case(only_matrices(gx.rowwise(gx.adam())))],
     "momo_step": [Case(gx.momo_step(gx.momentum(0.8), by=gx.rms(0.8), eps=0.1, lowest=0.1), elementwise=False)],
     "dog_distance": [

@@ -30,6 +30,7 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
     "test_contract": 10,
+    "test_debug_modes": 8,
     "test_formula": 6,
     "test_hyperparameters": 9,
     "test_map_params": 6,

@@ -6,6 +6,7 @@ from gradtx.combinators.chain import add, chain, multiply
 from gradtx.combinators.distances import dadapt_distance, dog_distance, prodigy_distance
 from gradtx.combinators.graft import graft, project_if_orthogonal
 from gradtx.combinators.layout import layout
+from gradtx.combinators.lazy import lazy
 from gradtx.combinators.leafwise import leafwise, rowwise
 from gradtx.combinators.momo import momo_step
 from gradtx.combinators.monitor import measurements, monitor
@@ -25,6 +26,7 @@ __all__ = [
     "freeze",
     "graft",
     "layout",
+    "lazy",
     "leafwise",
     "masked",
     "measurements",

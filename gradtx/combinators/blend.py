@@ -70,8 +70,10 @@ class cautious(Transformation):
         made = self.part("inner", updates, slots, context, new := {})
 
         def masked(axes, a, g):
+            if not a.size:
+                return a
             uphill = a * g >= 0  # False for NaN, which passes through
             share = jnp.mean(jnp.where(uphill, 0, jnp.ones_like(a)))
-            return jnp.where(uphill, 0, a) / jnp.maximum(share, self.floor) if a.size else a
+            return jnp.where(uphill, 0, a) / jnp.maximum(share, self.floor)
 
         return map_layers(masked, made, updates), new

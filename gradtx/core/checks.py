@@ -33,10 +33,28 @@ INEXACT, NUMBERS = (2, 3), 4  # the floating and the complex ones; all but keys 
 
 def check_params(params: Any) -> None:
     """Raise for parameters with leaves that are not arrays."""
+    refuse_sparse("params", params)
     if _plainly_alike(params, params) and all(_rank(p.dtype) < NUMBERS for p in jax.tree.leaves(params)):
         return
     for path, p in leaves_by_path(params).items():
         _inexact(place("params", path), p)
+
+
+def refuse_sparse(name: str, tree: Any) -> None:
+    """Raise for sparse arrays of JAX, which are containers of their data and indices, not arrays."""
+
+    def is_sparse(x: Any) -> bool:
+        return _is_sparse_class(type(x))
+
+    if any(map(is_sparse, jax.tree.leaves(tree, is_sparse))):
+        path, x = next((path, x) for path, x in leaves_by_path(tree, is_sparse).items() if is_sparse(x))
+        how = "call its todense(); lazy(tx) leaves the rows that are 0 as they are"
+        raise TypeError(f"{place(name, path)} must be a dense array, got {said(x)}: {how}")
+
+
+@functools.cache
+def _is_sparse_class(kind: type) -> bool:
+    return any(c.__name__ == "JAXSparse" for c in kind.__mro__)  # by its name: the module takes long to import
 
 
 def _inexact(this: str, x: Any) -> bool:
@@ -78,6 +96,7 @@ def check_extra(needs: dict[str, str], reads: set[str], params: Any, extra: dict
 
 def check_updates(updates: Any, params: Any, name: str = "updates") -> None:
     """Raise for updates (called `name`) that differ from the parameters in structure, shape or dtype kind."""
+    refuse_sparse(name, updates)
     params = updates if params is None else params
     if _plainly_alike((updates, params), (params, updates)) and all(
         _rank(x.dtype) in INEXACT for x in jax.tree.leaves(updates)

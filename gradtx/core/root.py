@@ -33,7 +33,35 @@ class State(NamedTuple):
 
 
 class Context(NamedTuple):
-    """The arguments of a piece's update other than the updates and slots."""
+    """The arguments of a piece's update other than the updates and slots.
+
+    `update_tree(updates, slots, context)` and `update_leaf(g, slots, context)` read these:
+
+    - `step`: the number of this update in the run, from 1; inside a wrapper with a clock, the number on that clock.
+      Schedules are evaluated already: a hyperparameter is its value.
+    - `age`: the number of this update among those that the piece has seen, for bias corrections. It is 1 for fresh
+      slots in an old run. The piece declares `counts = True`.
+    - `params`: the parameters, or None if `update` received none. The piece declares `needs = ("params",)`.
+    - `extra`: the extra keyword arguments of `update`, such as `extra["value"]`. The piece declares their names in
+      `needs`, so that an update without them raises an error.
+    - `path` and `chooses(where)`: in `update_leaf`, the path of the leaf, and whether a `where` chooses it. Leaves of
+      one shape are traced once, unless the piece asks and the answers differ.
+
+    Slots are a dict from names to trees of arrays, in at least float32. A piece returns slots with the names, shapes
+    and dtypes that it received; `update_leaf` receives and returns those of its leaf.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> class scale_by_loss(gx.PerLeaf):  # u = value · g / age, and g for biases
+    ...     needs = ("value",)
+    ...     counts = True
+    ...     def update_leaf(self, g, slots, context):
+    ...         if context.chooses("**/bias"):
+    ...             return g, slots
+    ...         return context.extra["value"] * g / context.age.astype(g.dtype), slots
+    >>> tx, params = scale_by_loss(), {"bias": jnp.ones(1), "w": jnp.ones(1)}
+    >>> tx.update(params, tx.init(params), value=3.0)[0]
+    {'bias': Array([1.], dtype=float32), 'w': Array([3.], dtype=float32)}
+    """
 
     step: Array  # the number of this update, from 1; int32: of the whole run, the clock of the schedules
     params: Any  # the parameters, or None; in `update_leaf`, those of the leaf

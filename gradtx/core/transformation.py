@@ -49,10 +49,69 @@ class Transformation(Record, Pair):
     hyperparameters as arrays of that dtype, with schedules replaced by their values; and None for a leaf without a
     gradient. A complex array becomes pairs of reals: pass the conjugate of the gradient that `jax.grad` returns.
 
-    >>> import gradtx as gx, jax.numpy as jnp
+    A subclass declares its hyperparameters as annotated fields, and may set these attributes of the class:
+
+    - `needs`: the names of the arguments of `update` that it reads, such as `("params", "value")`. An update without
+      one of them raises an error. `("**",)` accepts any extra argument.
+    - `counts`: True if it reads `context.age`, the number of updates that it has seen; the age is kept with its slots.
+    - `formula`: its mathematics for display; `gx.formula` has the grammar.
+    - `clock`: True for a wrapper whose parts count their own updates. It keeps their number in its slot `step`,
+      evaluates their schedules with `at_work`, and defines `runs(steps)`, how often they run in so many updates.
+    - `flat` and `named`: how the slots of parts are named: `flat` leaves out its own name, and `named` says that the
+      names of its parts are those of their classes, as in a chain.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> init, update = gx.sgd(0.5)
     >>> update(jnp.array([2.0]), init(jnp.zeros(1)))
     (Array([-1.], dtype=float32), State(step=Array(1, dtype=int32), slots={}))
+
+    A rule on whole trees has a dict of slots, each an array or a tree:
+
+    >>> class divide_by_largest_norm(gx.Transformation):
+    ...     formula = "s = max(s, norm(g)); u = g / s"
+    ...     def init_tree(self, params):
+    ...         return {"largest": jnp.zeros(())}
+    ...     def update_tree(self, updates, slots, context):
+    ...         largest = jnp.maximum(slots["largest"], gx.global_norm(updates))
+    ...         return jax.tree.map(lambda g: g / largest, updates), {"largest": largest}
+    >>> gx.check_laws(gx.chain(gx.add_constant(1.0), divide_by_largest_norm()))
+
+    A wrapper has transformations in its fields, its parts. `init_tree` makes their slots, and `part` runs one:
+
+    >>> class twice(gx.Transformation):
+    ...     inner: gx.Transformation
+    ...     def update_tree(self, updates, slots, context):
+    ...         once = self.part("inner", updates, slots, context, new := {})
+    ...         return jax.tree.map(lambda u: 2 * u, once), new
+    >>> twice(gx.sgd(0.5)).update(jnp.array([2.0]), twice(gx.sgd(0.5)).init(jnp.zeros(1)))[0]
+    Array([-2.], dtype=float32)
+
+    A wrapper that runs its part at some updates only has a clock, so that the part's schedules and ages do not count
+    the others:
+
+    >>> from gradtx.core import at_work, run, working_dtype
+    >>> class unless_large(gx.Transformation):
+    ...     inner: gx.Transformation
+    ...     limit: gx.Positive = 1.0
+    ...     clock = True
+    ...     def init_tree(self, params):
+    ...         return super().init_tree(params) | {"step": jnp.zeros((), jnp.int32)}
+    ...     def update_tree(self, updates, slots, context):
+    ...         step, old = slots["step"], slots.get("inner", {})
+    ...         inner = at_work(self.inner, step, working_dtype(updates))
+    ...         made, kept = run(inner, updates, old, context._replace(step=step + 1))
+    ...         new = {"step": step + 1} | ({"inner": kept} if kept else {})
+    ...         large = gx.global_norm(updates) > self.limit
+    ...         keep = lambda old, new: jnp.where(large, old, new)
+    ...         return jax.tree.map(lambda u: keep(0, u), made), jax.tree.map(keep, slots, new)
+    >>> tx = unless_large(gx.sgd(lambda step: 1.0 / (step + 1)), limit=5.0)
+    >>> state = tx.init(jnp.zeros(1))
+    >>> for g in (1.0, 9.0, 1.0):
+    ...     u, state = tx.update(jnp.array([g]), state)
+    ...     print(u)
+    [-1.]
+    [0.]
+    [-0.5]
     """
 
     needs: ClassVar[tuple[str, ...]] = ()  # the arguments of `update` it reads: "params", "value", …; "**" for any
@@ -233,6 +292,11 @@ if not TYPE_CHECKING:
 class PerLeaf(Transformation):
     """Base class of rules on one array, lifted to trees with paths, None leaves and slots sharded as the parameters.
 
+    A subclass defines `update_leaf(self, g, slots, context)`, which returns the new update of a leaf and its new slots,
+    and, if it has slots, `init_leaf(self, param)`, which returns a dict of arrays with the same names for every leaf.
+    It sees one leaf at a time: a norm over all leaves needs a `Transformation`. Its attributes `needs`, `counts` and
+    `formula` are those of `Transformation`, and `gx.Context` lists what it reads of `context`.
+
     >>> import gradtx as gx, jax.numpy as jnp
     >>> class halve(gx.PerLeaf):
     ...     factor: gx.Scalar = 0.5
@@ -240,6 +304,23 @@ class PerLeaf(Transformation):
     ...         return self.factor * g, slots
     >>> halve().update(jnp.array([4.0]), halve().init(jnp.zeros(1)))[0]
     Array([2.], dtype=float32)
+
+    With slots, the parameters and its age, the mean of all gradients plus a decay:
+
+    >>> class mean_with_decay(gx.PerLeaf):
+    ...     weight_decay: gx.NonNegative = 0.0
+    ...     needs = ("params",)
+    ...     counts = True
+    ...     formula = "m = m + (g - m) / t; u = m + weight_decay * θ"
+    ...     def init_leaf(self, param):
+    ...         return {"mean": jnp.zeros_like(param)}
+    ...     def update_leaf(self, g, slots, context):
+    ...         mean = slots["mean"] + (g - slots["mean"]) / context.age.astype(g.dtype)
+    ...         return mean + self.weight_decay * context.params, {"mean": mean}
+    >>> tx, params = gx.chain(mean_with_decay(0.5), gx.scale_by_learning_rate(0.1)), jnp.ones(1)
+    >>> gx.check_laws(tx)
+    >>> tx.update(jnp.array([1.5]), tx.init(params), params)[0]
+    Array([-0.2], dtype=float32)
     """
 
     def init_leaf(self, param: Array) -> Slots:

@@ -1,15 +1,6 @@
 """Formulas of optimizers in LaTeX, as notebooks show them.
 
-A piece declares its mathematics beside its code, in one line of Python:
-
-    formula = "m = decay * m + (1 - decay) * g; u = m"
-
-The last assignment, `u`, is the output of the piece for the input `g`; every other assignment is a line of its own. A
-name that is read before it is assigned is state. It starts at 0, or at the value of the name with a 0 appended:
-`s0 = start`. A field is a hyperparameter, a flag (`v if nesterov else g`) or a transformation (`by(g)`); a
-property of the piece is a flag. `t` is the
-number of the update, from 1, `θ` the parameters, `θ0` the initial parameters, `value` the loss, `hat` is g with a hat;
-`(a > 0)` is 1 where it holds, and `among(where)` is 1 for the chosen parameters.
+A piece declares its mathematics beside its code, in one line of Python; the docstring of `formula` has the grammar.
 Names are local to the piece: in a composition, names that would be alike get subscripts.
 """
 
@@ -45,7 +36,21 @@ def formula(tx: TransformationLike) -> str:
     The lines define the state and the intermediate quantities in the order of computation, then Δθ, which is added to
     θ. g is the gradient and t the number of the update, from 1. A hyperparameter that is a schedule, or has no single
     known value, is a symbol. A composition with `partition`, `masked` or `freeze` has one formula per group, below its
-    rule. A piece that declares no formula is shown as a function: `name(g)`.
+    rule. A piece that declares no formula is shown as a function: `name(g)`. In a notebook, an optimizer is displayed
+    as its formula.
+
+    A piece declares its mathematics as assignments of Python, separated by semicolons:
+    `formula = "m = decay * m + (1 - decay) * g; u = m"`.
+
+    - The last assignment, `u`, is the output for the input `g`. Every other assignment is a line of its own.
+    - A name that is read before it is assigned is state. It starts at 0, or at the value of the name with a 0 appended:
+      `s0 = start`.
+    - A field is a hyperparameter, shown as its value or, for a schedule, a symbol; a flag, `v if nesterov else g`; or a
+      transformation, called as a function: `direction(g) / (by(g) + eps)`. A property is a flag or a number.
+    - `t` is the number of the update, from 1; `θ` and `θ0` are the parameters and the initial parameters; `value` is
+      the loss; `hat` is g with a hat.
+    - `(a > 0)` is 1 where it holds, and `among(where)` is 1 for the chosen parameters. Any other name that is called is
+      shown as a function: `norm(g)`, `sqrt(v)`, `max(a, b)`.
 
     Args:
       tx: The optimizer: a transformation of gradtx, or a pair (init, update) such as Optax's.
@@ -64,6 +69,14 @@ def formula(tx: TransformationLike) -> str:
     s &\leftarrow 0.999\,s + 0.001\,g^2 \\
     \hat{s} &= \frac{s}{1 - 0.999^t} \\
     \Delta\theta &= -0.001\,\frac{\hat{m}}{\sqrt{\hat{s}} + 10^{-8}}
+    \end{aligned}$$
+    >>> class clipped_momentum(gx.PerLeaf):
+    ...     decay: gx.Decay = 0.9
+    ...     formula = "v = decay * v + g; u = v / max(1, norm(v))"
+    >>> print(gx.formula(clipped_momentum()))
+    $$\begin{aligned}
+    v &\leftarrow 0.9\,v + g \\
+    \Delta\theta &= \frac{v}{\max(1, \|v\|)}
     \end{aligned}$$
     """
     sections, tx = [], Transformation.coerce("formula: tx", tx)

@@ -11,7 +11,7 @@ from jax.tree_util import tree_map_with_path
 from gradtx.core import Context, Decay, NonNegative, PerLeaf, Slots, path_of
 from gradtx.core.axes import axes_of
 from gradtx.core.trees import differentiable, sharded, widen
-from gradtx.pieces.formulas import lerp, safe_sqrt
+from gradtx.pieces.formulas import lerp, maximum, safe_sqrt
 
 
 class running_sum(PerLeaf):
@@ -167,7 +167,8 @@ def _largest(x: Array, ndim: int) -> tuple[Array, ...]:
     """Return, for each of the first axes, the maximum over all others; with fewer than two of them, x itself."""
     if ndim < 2:
         return (x,)
-    return tuple(jnp.max(x, tuple(a for a in range(x.ndim) if a != axis), initial=0) for axis in range(ndim))
+    others = (tuple(a for a in range(x.ndim) if a != axis) for axis in range(ndim))
+    return tuple(jnp.maximum(maximum(x, axes), 0) for axes in others)
 
 
 def _least(largest: tuple[Array, ...], ndim: int) -> Array:

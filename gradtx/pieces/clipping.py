@@ -171,8 +171,7 @@ def _shortened(updates: Any, max_norm: Array | None) -> Any:
 
 def _factor(norm: Array, most: Array) -> Array:
     """Return min(1, most / norm), and NaN for a norm that is not finite."""
-    factor = jnp.where(norm > most, most / jnp.where(norm > 0, norm, 1), 1)
-    return jnp.where(jnp.isfinite(norm), factor, jnp.nan)
+    return jnp.where(norm > most, most / jnp.where(norm > 0, norm, 1), 1) + 0 * norm
 
 
 class adaptive_clip(PerLeaf):

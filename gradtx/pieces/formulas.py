@@ -44,17 +44,22 @@ def safe_divide(a: Any, b: Any) -> Array:
     return jnp.where(zero, 0, a / jnp.where(zero, 1, b))
 
 
+def maximum(x: Array, axes: tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
+    """Return the maximum over all axes or over some; 0 if there are no numbers, of which `jnp.max` is −∞."""
+    return (jnp.max if x.size else jnp.sum)(x, axis=axes, keepdims=keepdims)
+
+
 def norm(x: Array, axes: tuple[int, ...] | None = None) -> Array:
     """Return ‖x‖ over all axes, or over some, kept with size 1; accurate at any scale, with derivative 0 at 0."""
     keep = axes is not None
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=keep, initial=0))
+    largest = jax.lax.stop_gradient(maximum(jnp.abs(x), axes, keep))
     unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     return unit * safe_sqrt(jnp.sum(jnp.square(x / unit), axis=axes, keepdims=keep))
 
 
 def unit(x: Array, axes: tuple[int, ...] | None = None) -> Array:
     """Return x / ‖x‖ over all axes or over some, at any scale; 0 for 0, with derivative 0 there."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0))
+    largest = jax.lax.stop_gradient(maximum(jnp.abs(x), axes, True))
     x = x / jnp.where(largest > 0, largest, 1)  # the quotient does not depend on this scale
     return safe_divide(x, safe_sqrt(jnp.sum(jnp.square(x), axis=axes, keepdims=True)))
 

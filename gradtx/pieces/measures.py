@@ -38,15 +38,24 @@ def global_norm(tree: Any) -> Array:
     dtype = working_dtype(tree)
     leaves = [x for x in jax.tree.leaves(tree) if jnp.size(x)]
 
-    def squares_of(divisor):  # divide: XLA turns (f·x)² with a constant f into f²·x², which overflows
-        return sum((jnp.sum(jnp.square(jnp.abs(x).astype(dtype) / divisor)) for x in leaves), jnp.zeros((), dtype))
+    def squares_of(scaled):
+        return sum((jnp.sum(jnp.square(scaled(jnp.abs(x).astype(dtype)))) for x in leaves), jnp.zeros((), dtype))
 
-    squares, info = squares_of(1), jnp.finfo(dtype)
-    plain = (squares > info.tiny / info.eps) & (squares < info.max)
+    info = jnp.finfo(dtype)
+    most, plainly = info.max, lambda x: x
+    # It raises at squares that overflow: keep them below a bound.
+    if jax.config.jax_debug_infs:  # pyright: ignore[reportAttributeAccessIssue]
+        root = 2.0 ** ((info.maxexp - sum(map(jnp.size, leaves)).bit_length()) // 2 - 1)
+        most, plainly = root**2, lambda x: jnp.minimum(x, root)
+    squares = squares_of(plainly)
+    plain = (squares > info.tiny / info.eps) & (squares < most)
     large = jnp.asarray(2.0 ** (info.maxexp * 5 // 8), dtype)  # divided by it, a billion squares do not overflow
-    divisor = jnp.where(squares < 1, 1 / large, large)
+    # A division: XLA turns (f·x)² with a constant f into f²·x², which overflows.
+    divisor = jnp.where(plain, 1, jnp.where(squares < 1, 1 / large, large))
     return jax.lax.cond(
-        plain, lambda: jnp.sqrt(jnp.where(plain, squares, 1)), lambda: safe_sqrt(squares_of(divisor)) * divisor
+        plain,
+        lambda: jnp.sqrt(jnp.where(plain, squares, 1)),
+        lambda: safe_sqrt(squares_of(lambda x: x / divisor)) * divisor,
     )
 
 

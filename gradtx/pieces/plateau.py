@@ -20,6 +20,10 @@ class reduce_on_plateau(Transformation):
     the best. A reduction follows more than `patience` values in a row that are not better, and the next `cooldown`
     values are not counted. A NaN changes nothing. To monitor a value that should rise, pass its negative.
 
+    PyTorch counts in the same way. Optax reduces at the value whose number is `patience`: its `patience=5` is 4 here.
+    In both libraries the relative threshold of a negative best is above that best; Optax applies `rtol` and `atol`
+    together.
+
     Every update needs the extra argument `value`, which counts for that update: `update(g, state, value=loss)`.
 
     Args:
@@ -68,7 +72,7 @@ class reduce_on_plateau(Transformation):
         dtype = working_dtype(params)
         return {
             "scale": jnp.ones((), dtype),
-            "best": jnp.full((), jnp.inf, dtype),
+            "best": jnp.full((), jnp.finfo(dtype).max, dtype),  # finite: jax_debug_infs raises at an infinity
             "mean": jnp.zeros((), dtype),  # of the values that are judged together next
             "seen": jnp.zeros((), jnp.int32),  # the number of these values
             "worse": jnp.zeros((), jnp.int32),  # the number of values in a row that were not better
@@ -87,8 +91,9 @@ class reduce_on_plateau(Transformation):
 
     def _judge(self, slots: Slots, value: Array) -> Slots:
         scale, best, wait = slots["scale"], slots["best"], slots["wait"]
-        margin = self.threshold if self.absolute else self.threshold * jnp.abs(best)
-        better = value < jnp.where(jnp.isinf(best), best, best - margin)
+        some = jnp.abs(best) < jnp.finfo(best.dtype).max  # not the initial value, nor a loss without a bound
+        size = 1 if self.absolute else jnp.where(some, jnp.abs(best), 0)
+        better = value < best - jnp.where(some, self.threshold * size, 0)
         worse = jnp.where(better | (wait > 0), 0, slots["worse"] + 1)
         reduce = worse > self.patience
         return {

@@ -129,7 +129,7 @@ class stochastic_rounding(PerLeaf):
                 p, dtype = context.params, DTYPES[name]
                 near = nearest(p + g, dtype)
                 rest, start = jax.lax.stop_gradient((g - (near - p), near))
-                towards = jnp.where(rest > 0, jnp.inf, -jnp.inf).astype(dtype)
+                towards = jnp.where(rest > 0, jnp.finfo(dtype).max, jnp.finfo(dtype).min)
                 away = jax.lax.nextafter(start.astype(dtype), towards).astype(g.dtype) - start
                 key = context.key_of(f"stochastic_rounding/{context.path}")
                 farther = jax.random.uniform(key, g.shape, g.dtype) < rest / away

@@ -31,6 +31,7 @@ EXCEPTIONS = {
     "every": "what it holds stays as it is at most updates, and a line of a formula is computed at each",
     "pair": "another library's functions have no formula",
     "emit_displacement": "the parameters that it is executed with stay where they start",
+    "lazy": "the state of rows without a gradient stays as it is, and a line of a formula is computed for all",
     "mechanic": "its scale s is found by several tuners, as its docstring tells",
     "skip_if": "a predicate decides when its inner optimizer runs",
     "reduce_on_plateau": "its factor c is found by a rule on values, which its docstring tells",
