@@ -28,9 +28,22 @@ class State(NamedTuple):
 
 
 class Context(NamedTuple):
-    """The arguments of a piece's update other than the updates and slots."""
+    """The arguments of a piece's update other than the updates and slots.
 
-    step: Array  # the number of this update, from 1; int32: of the whole run, the clock of the schedules
+    `step` and `age` count from 1, as t in the papers: they include this update. A schedule counts the updates before,
+    from 0: `context.step` is 1 at the update at which a schedule has its value at 0.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> class show(gx.PerLeaf):
+    ...     rate: gx.Scalar
+    ...     def update_leaf(self, g, slots, context):
+    ...         return jnp.stack([context.step.astype(g.dtype), self.rate]), slots
+    >>> tx = show(lambda step: step)
+    >>> tx.update(jnp.zeros(2), tx.init(jnp.zeros(2)))[0]  # t = 1, and the schedule at 0
+    Array([1., 0.], dtype=float32)
+    """
+
+    step: Array  # the number of this update in the whole run, from 1; int32. A schedule is evaluated at step − 1
     params: Any  # the parameters, or None; in `update_leaf`, those of the leaf
     extra: dict[str, Any]  # the extra keyword arguments of `update`
     seen: Array | None = None  # read `age`
