@@ -7,7 +7,7 @@ from gradtx.combinators.distances import dadapt_distance, dog_distance, prodigy_
 from gradtx.combinators.graft import graft, project_if_orthogonal
 from gradtx.combinators.leafwise import leafwise, rowwise
 from gradtx.combinators.momo import momo_step
-from gradtx.combinators.monitor import measurements, monitor
+from gradtx.combinators.monitor import measurements, monitor, monitor_layers
 from gradtx.combinators.partition import freeze, masked, partition
 from gradtx.combinators.precondition import clipped_precondition, precondition
 from gradtx.combinators.reduced import factored, reduced
@@ -29,6 +29,7 @@ __all__ = [
     "momentum",
     "momo_step",
     "monitor",
+    "monitor_layers",
     "multiply",
     "partition",
     "precondition",

@@ -138,7 +138,7 @@ def every(tx: Transformation, names: tuple[str, ...]) -> Iterator[Hyperparameter
             if isinstance(one, Transformation):
                 name, part = next(parts)
                 yield from every(part, (*names, *keys_of(tx, name, part)))
-            elif several is not value:
+            elif several is not value and value is not None:
                 yield Hyperparameter((*names, field), value, kind.convert, f"{type(tx).__name__}: {field}")
 
 
