@@ -128,6 +128,23 @@ def set_hyperparameters(tx: TransformationLike, values: Mapping[str, Any]) -> Tr
     return jax.tree.unflatten(structure, leaves)
 
 
+def learning_rates(tx: Transformation, state: State) -> Any:
+    """Return the learning rate of the next update; a dict of them by name if there are several, None without one.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.partition({"bias": gx.sgd(0.1)}, default=gx.adam(0.01))
+    >>> learning_rates(tx, tx.init({"bias": jnp.ones(2), "w": jnp.ones(2)}))
+    {'bias': 0.1, 'default': 0.01}
+    """
+    groups = _groups(_now(tx, state))
+    rates = {
+        name.removesuffix(".learning_rate"): group.value
+        for name, group in zip(_short(groups), groups)
+        if group.names[-1] == "learning_rate"
+    }
+    return rates if len(rates) > 1 else next(iter(rates.values()), None)
+
+
 def every(tx: Transformation, names: tuple[str, ...]) -> Iterator[Hyperparameter]:
     """Yield every hyperparameter with its names, in the order of the pytree's leaves."""
     parts = iter(tx.parts().items())
@@ -227,9 +244,10 @@ def _recipes() -> dict[tuple[Any, ...], tuple[str, tuple[str | None, ...]]]:
         given: dict[str, Any] = {x.name: symbol(x.name) for x in takes if x.annotation == ScalarOrSchedule}
         given |= {x.name: chain() for x in takes if x.name in ("inner", "default")}
         flags = [{x.name: not x.default} for x in takes if x.annotation is bool]
+        flags += [{x.name: 0.0} for x in takes if x.annotation == ScalarOrSchedule and x.default == 0.0]
         groups = {x.name: x.name for x in takes if x.annotation == Patterns}
         for form in ({}, *flags, groups, *({name: name} for name in groups)):  # the structures that it can have
-            made = recipe(**given, **form)
+            made = recipe(**given | form)
             for tx in made.members if isinstance(made, partition) else (made,):
                 fields = list(every(tx, ()))
                 inside = [x for h in fields if not is_symbol(h.value) for x in jax.tree.leaves(h.value, is_symbol)]

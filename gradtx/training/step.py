@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -10,21 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from gradtx.core import Part, Record, State, leaves_by_path, pair, walk
+from gradtx.combinators import measurements
+from gradtx.core import Part, Record, State, leaves_by_path, pair, walk, working_dtype
+from gradtx.core.apply import apply_updates
 from gradtx.core.arguments import checked, function_of, is_array, live, trace_state, traced
 from gradtx.core.errors import place, said
 from gradtx.core.kinds import Count
 from gradtx.core.programs import program_of
+from gradtx.core.root import pieces
 from gradtx.core.trees import is_float0
+from gradtx.inspect.hyperparameters import learning_rates
 from gradtx.pieces.extra import one_key
-from gradtx.pieces.measures import all_finite
+from gradtx.pieces.measures import all_finite, global_norm
+from gradtx.wrappers import skip_nonfinite
 
 WIDE = {"xla_cpu_prefer_vector_width": 512}
 current_trace, NO_TRACE = trace_state()
 
 
 class Metrics(NamedTuple):
-    """Measurements of a training step: loss, finiteness, auxiliary outputs and the next model state."""
+    """Measurements of a training step: the loss, its further outputs and, with `measure`, what the optimizer did."""
 
     loss: Array
     """The loss of the batch, before the step."""
@@ -34,6 +39,17 @@ class Metrics(NamedTuple):
     """With `has_aux`, the auxiliary output of the loss, stacked over the micro-batches if there are several."""
     model_state: Any = None
     """With `has_model_state`, the model state for the next step."""
+    learning_rate: Any = None
+    """With `measure`, the learning rate of the step, schedules and clocks included. A dict by name if the optimizer has
+    several, as groups do; None if it has none."""
+    gradient_norm: Any = None
+    """With `measure`, the global norm of the gradient of the batch, before any clipping."""
+    update_norm: Any = None
+    """With `measure`, the global norm of the updates that are added to the parameters."""
+    skipped: Any = None
+    """With `measure`, True if `skip_nonfinite` (the option or the wrapper) skipped the step; None without either."""
+    measurements: Any = None
+    """With `measure`, the numbers of every `monitor` of the optimizer, as `gx.measurements` returns them."""
 
 
 class train_step(Record):
@@ -63,6 +79,9 @@ class train_step(Record):
       skip_nonfinite: If True, a step whose loss or gradient is not finite leaves parameters, state and model state
         unchanged.
       donate: If True, the step reuses the memory of `params` and `state`.
+      measure: If True, the `Metrics` have the learning rate, the norms of the gradient and of the updates, skipped
+        steps and the numbers of every `monitor`. This reads the gradient and the updates once more. If False, nothing
+        is measured and the program is that of the update alone.
 
     Raises:
       ValueError: The loss is not one real number, the micro-batches do not divide the batch, or a key or a model state
@@ -84,6 +103,7 @@ class train_step(Record):
     micro_batches: Count = 1
     skip_nonfinite: bool = False
     donate: bool = True
+    measure: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -302,16 +322,43 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
             "hvp": lambda v: jax.jvp(grad_fn, (params,), (v,))[1],
         }
         extra = {name: x for name, x in given.items() if name in step._reads}
-        return step.tx.apply(params, state, gradient, **extra)
+        if not step.measure:
+            return *step.tx.apply(params, state, gradient, **extra), None
+        updates, state = step.tx.update(gradient, state, params, **extra)
+        return apply_updates(params, updates), state, global_norm(updates)
+
+    def skip(params, state, gradient):
+        return params, state, jnp.zeros((), working_dtype(gradient)) if step.measure else None
 
     finite = None
     if step.skip_nonfinite:
         finite = all_finite(gradient, value)
-        new = jax.lax.cond(finite, go, lambda params, state, gradient: (params, state), params, state, gradient)
+        *new, update_norm = jax.lax.cond(finite, go, skip, params, state, gradient)
         after = jax.tree.map(partial(jnp.where, finite), after, model_state)
     else:
-        new = go(params, state, gradient)
-    return *new, Metrics(value, finite, aux, after)
+        *new, update_norm = go(params, state, gradient)
+    metrics = Metrics(value, finite, aux, after)
+    if step.measure:
+        metrics = metrics._replace(
+            learning_rate=jax.tree.map(jnp.asarray, learning_rates(step.tx, state)),
+            gradient_norm=global_norm(gradient),
+            update_norm=update_norm,
+            skipped=_skipped(step.tx, state, new[1], finite),
+            measurements=measurements(new[1]),
+        )
+    return *new, metrics
+
+
+def _skipped(tx: Any, before: State, after: State, finite: Any) -> Any:
+    """Return whether `finite` is False or a `skip_nonfinite` wrapper counted a skipped step; None without either."""
+    names = [names for names, piece in pieces(tx) if isinstance(piece, skip_nonfinite)]
+
+    def counts(state: State, path: tuple[str, ...]) -> Any:
+        return reduce(lambda slots, name: slots[name], path, state.slots)["measured"]["skipped"].value
+
+    skipped = [] if finite is None else [~finite]
+    skipped += [jnp.any(counts(after, path) != counts(before, path)) for path in names]
+    return jnp.stack(skipped).any() if skipped else None
 
 
 @dataclasses.dataclass(frozen=True)
