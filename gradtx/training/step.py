@@ -11,14 +11,13 @@ import numpy as np
 from jax import Array
 
 from gradtx.combinators import measurements
-from gradtx.core import Part, Record, State, leaves_by_path, pair, walk, working_dtype
-from gradtx.core.apply import apply_updates
+from gradtx.core import Part, Record, State, leaves_by_path, pair, walk
 from gradtx.core.arguments import checked, function_of, is_array, live, trace_state, traced
 from gradtx.core.errors import place, said
 from gradtx.core.kinds import Count
 from gradtx.core.programs import program_of
 from gradtx.core.root import pieces
-from gradtx.core.trees import is_float0
+from gradtx.core.trees import is_float0, unboxed, widen
 from gradtx.inspect.hyperparameters import learning_rates
 from gradtx.pieces.extra import one_key
 from gradtx.pieces.measures import all_finite, global_norm
@@ -45,7 +44,7 @@ class Metrics(NamedTuple):
     gradient_norm: Any = None
     """With `measure`, the global norm of the gradient of the batch, before any clipping."""
     update_norm: Any = None
-    """With `measure`, the global norm of the updates that are added to the parameters."""
+    """With `measure`, the global norm of the change of the parameters."""
     skipped: Any = None
     """With `measure`, True if `skip_nonfinite` (the option or the wrapper) skipped the step; None without either."""
     measurements: Any = None
@@ -79,9 +78,9 @@ class train_step(Record):
       skip_nonfinite: If True, a step whose loss or gradient is not finite leaves parameters, state and model state
         unchanged.
       donate: If True, the step reuses the memory of `params` and `state`.
-      measure: If True, the `Metrics` have the learning rate, the norms of the gradient and of the updates, skipped
-        steps and the numbers of every `monitor`. This reads the gradient and the updates once more. If False, nothing
-        is measured and the program is that of the update alone.
+      measure: If True, the `Metrics` have the learning rate, the norms of the gradient and of the step, skipped
+        steps and the numbers of every `monitor`. This reads the gradient and the parameters once more. If False,
+        nothing is measured and the program is that of the update alone.
 
     Raises:
       ValueError: The loss is not one real number, the micro-batches do not divide the batch, or a key or a model state
@@ -322,31 +321,33 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
             "hvp": lambda v: jax.jvp(grad_fn, (params,), (v,))[1],
         }
         extra = {name: x for name, x in given.items() if name in step._reads}
-        if not step.measure:
-            return *step.tx.apply(params, state, gradient, **extra), None
-        updates, state = step.tx.update(gradient, state, params, **extra)
-        return apply_updates(params, updates), state, global_norm(updates)
-
-    def skip(params, state, gradient):
-        return params, state, jnp.zeros((), working_dtype(gradient)) if step.measure else None
+        return step.tx.apply(params, state, gradient, **extra)
 
     finite = None
     if step.skip_nonfinite:
         finite = all_finite(gradient, value)
-        *new, update_norm = jax.lax.cond(finite, go, skip, params, state, gradient)
+        new = jax.lax.cond(finite, go, lambda params, state, gradient: (params, state), params, state, gradient)
         after = jax.tree.map(partial(jnp.where, finite), after, model_state)
     else:
-        *new, update_norm = go(params, state, gradient)
-    metrics = Metrics(value, finite, aux, after)
-    if step.measure:
-        metrics = metrics._replace(
-            learning_rate=jax.tree.map(jnp.asarray, learning_rates(step.tx, state)),
-            gradient_norm=global_norm(gradient),
-            update_norm=update_norm,
-            skipped=_skipped(step.tx, state, new[1], finite),
-            measurements=measurements(new[1]),
-        )
-    return *new, metrics
+        new = go(params, state, gradient)
+    measured = _measured(step.tx, (params, state), new, gradient, finite) if step.measure else {}
+    return *new, Metrics(value, finite, aux, after, **measured)
+
+
+def _measured(tx: Any, before: Any, after: Any, gradient: Any, finite: Any) -> dict[str, Any]:
+    """Return the `Metrics` of `measure`, given parameters and state before and after the step."""
+
+    def change(old: Any, new: Any) -> Any:
+        return widen(new) - widen(old) if jnp.issubdtype(jnp.result_type(old), jnp.inexact) else None
+
+    return {
+        "learning_rate": jax.tree.map(jnp.asarray, learning_rates(tx, before[1])),
+        "gradient_norm": global_norm(gradient),
+        # Of the change, not of the updates: XLA on a CPU would compute these twice, which takes as long as a step.
+        "update_norm": global_norm(jax.tree.map(change, before[0], after[0])),
+        "skipped": _skipped(tx, before[1], after[1], finite),
+        "measurements": measurements(after[1]),
+    }
 
 
 def _skipped(tx: Any, before: State, after: State, finite: Any) -> Any:
@@ -354,7 +355,7 @@ def _skipped(tx: Any, before: State, after: State, finite: Any) -> Any:
     names = [names for names, piece in pieces(tx) if isinstance(piece, skip_nonfinite)]
 
     def counts(state: State, path: tuple[str, ...]) -> Any:
-        return reduce(lambda slots, name: slots[name], path, state.slots)["measured"]["skipped"].value
+        return reduce(lambda slots, name: slots[name], path, unboxed(state.slots))["measured"]["skipped"].value
 
     skipped = [] if finite is None else [~finite]
     skipped += [jnp.any(counts(after, path) != counts(before, path)) for path in names]

@@ -159,6 +159,26 @@ def test_options_of_the_step():
     assert len(set(noisy.history["loss"] - quiet(PARAMS, gx.sgd(0.1), loss, DATA, 4).history["loss"])) == 4
 
 
+def test_the_history_has_the_measurements_of_each_step(tmp_path):
+    rate = gx.schedules.linear(0.4, 0.0, steps=8)
+    tx = gx.partition({"w": gx.sgd(rate)}, default=gx.sgd(0.1))
+    tx = gx.chain(gx.monitor("size", gx.global_norm), gx.skip_nonfinite(tx), gx.monitor_layers())
+    bad = [LIST[0], tuple(np.nan * x for x in LIST[1]), LIST[2], LIST[3]]
+    path = tmp_path / "run.npz"
+    go = partial(quiet, PARAMS, tx, loss, bad)
+    run = go(8)
+    assert run.history["skipped"].tolist() == [0, 1, 0, 0] * 2
+    np.testing.assert_allclose(run.history["learning_rate/w"], [0.4, 0.35, 0.35, 0.3, 0.25, 0.2, 0.2, 0.15], rtol=1e-6)
+    assert set(run.history["learning_rate/default"]) == {0.1 + np.float32(0.1) - 0.1}
+    np.testing.assert_array_equal(run.history["monitor/size"], run.history["gradient_norm"])
+    layers = np.hypot(run.history["monitor/layers/norm/w"], run.history["monitor/layers/norm/b"])
+    np.testing.assert_allclose(layers, run.history["update_norm"], rtol=1e-4)
+    assert run.history["monitor/skipped"].tolist() == [0, 1, 1, 1, 1, 2, 2, 2]
+    assert "monitor" not in repr(run) and "update_norm=" in repr(run)
+    go(5, checkpoint=path)
+    assert_same(go(8, checkpoint=path, resume=True).history, run.history)
+
+
 def test_evaluations_are_of_the_parameters_to_evaluate():
     tx, seen = gx.schedule_free(gx.sgd(0.1)), []
 
