@@ -100,7 +100,7 @@ def _patterns(place: str, value: Any) -> tuple[str, ...]:
 class monitor_layers(Transformation, init=False):
     """Measure the updates of each layer, and pass them on unchanged.
 
-    u = g;  norm ← ‖gᵢ‖;  ratio ← ‖gᵢ‖/‖θᵢ‖, and 0 where both are 0;  cosine ← ⟨gᵢ, aᵢ⟩/(‖gᵢ‖·‖aᵢ‖)
+    u = g;  norm ← ‖gᵢ‖;  ratio ← ‖gᵢ‖/‖θᵢ‖, and 0 where θᵢ is 0;  cosine ← ⟨gᵢ, aᵢ⟩/(‖gᵢ‖·‖aᵢ‖)
 
     Here i is a leaf, or all leaves that a pattern matches as one vector. `gx.measurements(state)` holds one dict under
     the name: `"norm"`, `"ratio"` and, if measured, `"cosine"`, each a dict from the paths or the patterns to numbers. A
@@ -183,7 +183,9 @@ class monitor_layers(Transformation, init=False):
             if not leaves:
                 continue
             of_own, of_params, *of_others = (norm(jnp.stack([several[path] for path in leaves])) for several in norms)
-            measured["norm"][layer], measured["ratio"][layer] = of_own, safe_divide(of_own, of_params)
+            # 0 for weights of 0, as biases start: `skip_nonfinite` would skip a step whose state has an infinity.
+            measured["ratio"][layer] = safe_divide(jnp.where(of_params == 0, 0, of_own), of_params)
+            measured["norm"][layer] = of_own
             for other, of_other in zip(others, of_others):
                 products = (safe_divide(own[path], of_own) * safe_divide(other[path], of_other) for path in leaves)
                 measured["cosine"][layer] = sum(map(jnp.sum, products))

@@ -114,7 +114,8 @@ def fit(
       patience: Stop after this many evaluations without improvement, a result lower than all before; None to never stop
         early. If `evaluate` returns a dict, its first key is monitored (jit sorts keys).
       callbacks: Functions of the run so far, a `Fit`. The next step reuses its arrays, so copy the ones that you keep.
-        If a callback returns True, the run stops.
+        If a callback returns True, the run stops. `log_jsonl`, `log_tensorboard` and `log_wandb` make callbacks that
+        write the history.
       checkpoint: The `.npz` file for checkpoints, written every `checkpoint_every` steps and at the end; None for no
         file.
       checkpoint_every: The number of steps between checkpoints, 1 or more.

@@ -131,6 +131,14 @@ def test_layers_are_measured_in_a_donated_step_and_without_a_cosine():
     )
 
 
+def test_a_layer_of_zeros_has_a_finite_ratio_and_passes_a_guard():
+    params = {"bias": jnp.zeros(2), "kernel": jnp.ones(2)}
+    tx = gx.skip_nonfinite(gx.chain(gx.sgd(0.5), gx.monitor_layers()))
+    _, state = tx.update({"bias": jnp.ones(2), "kernel": jnp.ones(2)}, tx.init(params), params)
+    assert gx.measurements(state)["skipped"] == 0
+    near(gx.measurements(state)["layers"]["ratio"], {"bias": 0.0, "kernel": 0.5})
+
+
 def test_a_layer_without_a_gradient_keeps_its_numbers_and_one_array_is_a_layer():
     params = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([2.0])}
     tx = gx.monitor_layers()
