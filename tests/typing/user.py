@@ -85,7 +85,7 @@ slower: gx.Transformation = gx.set_hyperparameters(my_adam(), {"learning_rate": 
 
 step = gx.train_step(loss, tx)
 params, state, metrics = step(params, step.tx.init(params), batch)
-print(float(metrics.loss), float(metrics.gradient_norm), metrics.learning_rate, metrics.measurements["layers"])
+print(float(metrics.loss), float(metrics.gradient_norm), metrics.learning_rate, metrics.measurements)
 quick = gx.train_step(loss, tx, measure=False)
 log = gx.log_jsonl("run.jsonl")
 log(1, metrics)
