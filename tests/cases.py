@@ -155,6 +155,10 @@ CASES: dict[str, list[Case]] = {
         Case(gx.monitor("turn", gx.cosine_similarity, gx.momentum(0.8), gx.delay()), elementwise=False),
         Case(gx.monitor("step", gx.norm_ratio, gx.adam(), gx.emit_params()), elementwise=False),
     ],
+    "monitor_layers": [
+        Case(gx.monitor_layers(), elementwise=False),
+        Case(gx.monitor_layers("all", "**", cosine_to=gx.delay()), elementwise=False),
+    ],
     "partition": [
         Case(gx.partition({gx.is_matrix: gx.adam()}, default=gx.sgd(momentum=0.9), optional=gx.is_matrix)),
         Case(gx.partition({"**": gx.sgd(momentum=0.9)})),

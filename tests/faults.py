@@ -853,8 +853,8 @@ FAULTS = [
     Fault(
         "adaptive_clip takes a leaf as one unit",
         "pieces/clipping.py",
-        "if g.ndim > 1 else None",
-        "if g.ndim > 9 else None",
+        "unit = tuple(i for i in range(g.ndim) if i not in units)",
+        "unit = tuple(range(g.ndim))",
         "tests/pieces/test_clipping.py::test_units_are_clipped_by_the_norm_of_their_weights",
     ),
     Fault(

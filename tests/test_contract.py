@@ -486,7 +486,8 @@ def test_gradients_of_any_scale_have_finite_updates(name):
 @each_part
 def test_shard_map_is_a_plain_function(case):
     tx = case.tx
-    if isinstance(tx, (gx.sm3_sum, gx.factored, gx.monitor, gx.reduced, gx.skip_nonfinite, *WATCHING, *MEASURING)):
+    measuring = (gx.monitor, gx.monitor_layers, *WATCHING, *MEASURING)
+    if isinstance(tx, (gx.sm3_sum, gx.factored, gx.reduced, gx.skip_nonfinite, *measuring)):
         pytest.skip("declared: what it remembers or measures is of the shard, so its state is not one for all")
     params = {"w": jnp.arange(64.0).reshape(16, 4) / 64}
     g = next(stream(params))

@@ -9,7 +9,7 @@ from gradtx.combinators.layout import layout
 from gradtx.combinators.lazy import lazy
 from gradtx.combinators.leafwise import leafwise, rowwise
 from gradtx.combinators.momo import momo_step
-from gradtx.combinators.monitor import measurements, monitor
+from gradtx.combinators.monitor import measurements, monitor, monitor_layers
 from gradtx.combinators.partition import freeze, masked, partition
 from gradtx.combinators.precondition import clipped_precondition, precondition
 from gradtx.combinators.reduced import factored, reduced
@@ -33,6 +33,7 @@ __all__ = [
     "momentum",
     "momo_step",
     "monitor",
+    "monitor_layers",
     "multiply",
     "partition",
     "precondition",

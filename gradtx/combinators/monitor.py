@@ -1,22 +1,26 @@
 """Measurements of the updates that pass through an optimizer, kept in its state."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import tree_flatten_with_path
 
 from gradtx.combinators.chain import Links
-from gradtx.core import Context, Slots, Transformation, working_dtype
-from gradtx.core.arguments import checked, function_of
+from gradtx.core import Context, Kind, Slots, Transformation, TransformationLike, leaves_by_path, working_dtype
+from gradtx.core.arguments import checked, function_of, sequence
 from gradtx.core.errors import said
-from gradtx.core.trees import unboxed
+from gradtx.core.trees import differentiable, is_leaf, unboxed
+from gradtx.core.where import choose
+from gradtx.pieces.formulas import norm, safe_divide
 
 
 class Measurement(NamedTuple):
-    """The number that a `monitor` measured, as the state holds it."""
+    """The number, or the dict of numbers, that a `monitor` measured, as the state holds it."""
 
-    value: Array
+    value: Any
 
 
 class monitor(Links, init=False):
@@ -86,15 +90,119 @@ class monitor(Links, init=False):
         return updates, {"measured": {self.name: measured}, **new}
 
 
+def _patterns(place: str, value: Any) -> tuple[str, ...]:
+    several = (value,) if isinstance(value, str) else tuple(sequence(place, value))
+    if wrong := [x for x in several if not isinstance(x, str)]:
+        raise TypeError(f"{place} must be path patterns such as '**/kernel', got {said(wrong[0])}")
+    return several
+
+
+class monitor_layers(Transformation, init=False):
+    """Measure the updates of each layer, and pass them on unchanged.
+
+    u = g;  norm ← ‖gᵢ‖;  ratio ← ‖gᵢ‖/‖θᵢ‖, and 0 where θᵢ is 0;  cosine ← ⟨gᵢ, aᵢ⟩/(‖gᵢ‖·‖aᵢ‖)
+
+    Here i is a leaf, or all leaves that a pattern matches as one vector. `gx.measurements(state)` holds one dict under
+    the name: `"norm"`, `"ratio"` and, if measured, `"cosine"`, each a dict from the paths or the patterns to numbers. A
+    number is 0 before the first update, and stays as it was where there is no gradient. Put the piece last in a chain
+    to measure steps: a ratio of about 1e-3 is usual for the weights of a network.
+
+    Args:
+      name: The name of the dict, a string.
+      patterns: Path patterns, a string or a sequence of strings (`*` any name, `**` any number of names), for a number
+        of each pattern; () for a number of each leaf. Each must match a parameter; a leaf may be in several.
+      cosine_to: The transformation a of the updates for the cosine: `delay()` for the update before, at the cost of
+        keeping it, or `emit_params()` for the parameters. None for no cosine.
+
+    Raises:
+      ValueError: A pattern matches no parameter.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.chain(gx.sgd(0.5), gx.monitor_layers(cosine_to=gx.emit_params()))
+    >>> params = {"bias": jnp.array([2.0]), "kernel": jnp.array([3.0, 4.0])}
+    >>> _, state = tx.update(params, tx.init(params), params)
+    >>> for measure, layers in gx.measurements(state)["layers"].items():
+    ...     print(measure, {path: round(float(value), 3) for path, value in layers.items()})
+    cosine {'bias': -1.0, 'kernel': -1.0}
+    norm {'bias': 1.0, 'kernel': 2.5}
+    ratio {'bias': 0.5, 'kernel': 0.5}
+    """
+
+    name: str = "layers"
+    patterns: Annotated[tuple[str, ...], Kind(_patterns)] = ()
+    cosine_to: Transformation | None = None
+
+    needs = ("params",)
+    formula = "u = g"
+
+    def __init__(
+        self,
+        name: str = "layers",
+        patterns: str | Sequence[str] = (),
+        cosine_to: TransformationLike | None = None,
+    ) -> None:
+        for field, value in (("name", name), ("patterns", patterns), ("cosine_to", cosine_to)):
+            object.__setattr__(self, field, value)
+        self.__post_init__()
+
+    def layers(self, tree: Any) -> dict[str, dict[str, Any]]:
+        """The leaves of each layer by path, without those that are None."""
+        leaves = {path: x for path, x in leaves_by_path(tree, is_leaf).items() if x is not None}
+        if not self.patterns:  # a tree that is one leaf has no path
+            return {path or "params": {path: x} for path, x in leaves.items()}
+        chosen = {pattern: choose("monitor_layers: patterns", pattern, tree) for pattern in self.patterns}
+        return {pattern: {p: leaves[p] for p in sorted(paths & leaves.keys())} for pattern, paths in chosen.items()}
+
+    def evaluate(self, params: Any, slots: Slots) -> Any:
+        """Return the parameters unchanged: `cosine_to` is only measured."""
+        return params
+
+    def init_tree(self, params: Any) -> Slots:
+        dtype = working_dtype(params)
+        real = jax.tree.map(lambda p: p if differentiable("params", p) else None, params)
+
+        def nothing(leaves: dict[str, Any]) -> Any:  # each an array of its own, so that a step can reuse its memory
+            if self.patterns:
+                return jnp.zeros((), dtype)
+            return jax.tree.map(lambda p: jnp.zeros((), dtype), *leaves.values())  # the leaf's: see `core.owners`
+
+        measures = ("norm", "ratio", *(() if self.cosine_to is None else ("cosine",)))
+        layers = self.layers(real)
+        none = {measure: {layer: nothing(leaves) for layer, leaves in layers.items()} for measure in measures}
+        return {"measured": {self.name: Measurement(none)}, **super().init_tree(params)}
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        new: Slots = {}
+        streams = [updates, context.params]
+        if self.cosine_to is not None:
+            streams.append(self.part("cosine_to", updates, slots, context, new))
+        own, _, *others = streams = [leaves_by_path(tree) for tree in streams]
+        norms = [{path: norm(x) for path, x in leaves.items()} for leaves in streams]
+        measured = jax.tree.map(lambda x: x, slots["measured"][self.name].value)  # kept where there is no gradient
+        for layer, leaves in self.layers(updates).items():
+            if not leaves:
+                continue
+            of_own, of_params, *of_others = (norm(jnp.stack([several[path] for path in leaves])) for several in norms)
+            # 0 for weights of 0, as biases start: `skip_nonfinite` would skip a step whose state has an infinity.
+            measured["ratio"][layer] = safe_divide(jnp.where(of_params == 0, 0, of_own), of_params)
+            measured["norm"][layer] = of_own
+            for other, of_other in zip(others, of_others):
+                products = (safe_divide(own[path], of_own) * safe_divide(other[path], of_other) for path in leaves)
+                measured["cosine"][layer] = sum(map(jnp.sum, products))
+        return updates, {"measured": {self.name: Measurement(measured)}, **new}
+
+
 @checked
-def measurements(state: Any) -> dict[str, Array]:
+def measurements(state: Any) -> dict[str, Any]:
     """Return the last number of every `monitor` by name, or by the whole path where two have the same name.
+
+    For `monitor_layers` it is a dict of numbers.
 
     Args:
       state: The state of the optimizer, or any tree that holds it, such as an Optax state; inside or outside a trace.
 
     Returns:
-      A dict of arrays of shape ().
+      A dict from names to arrays of shape (), or to dicts of them.
 
     Raises:
       TypeError: `state` is a transformation.

@@ -44,8 +44,11 @@ class Context(NamedTuple):
     - `params`: the parameters, or None if `update` received none. The piece declares `needs = ("params",)`.
     - `extra`: the extra keyword arguments of `update`, such as `extra["value"]`. The piece declares their names in
       `needs`, so that an update without them raises an error.
-    - `path` and `chooses(where)`: in `update_leaf`, the path of the leaf, and whether a `where` chooses it. Leaves of
-      one shape are traced once, unless the piece asks and the answers differ.
+    - `path`, `axes` and `chooses(where)`: in `update_leaf`, the path of the leaf, which of its axes are inputs and
+      outputs, and whether a `where` chooses it. Leaves of one shape are traced once, unless the piece asks and the
+      answers differ.
+    - `key`: in `update_leaf`, a random key that differs for each leaf, layer and step, made of the argument `key`. The
+      piece declares `needs = ("key",)`. In `update_tree`, `key_of(path)`.
 
     Slots are a dict from names to trees of arrays, in at least float32. A piece returns slots with the names, shapes
     and dtypes that it received; `update_leaf` receives and returns those of its leaf.
@@ -61,9 +64,20 @@ class Context(NamedTuple):
     >>> tx, params = scale_by_loss(), {"bias": jnp.ones(1), "w": jnp.ones(1)}
     >>> tx.update(params, tx.init(params), value=3.0)[0]
     {'bias': Array([1.], dtype=float32), 'w': Array([3.], dtype=float32)}
+
+    `step` and `age` count from 1, as t in the papers: they include this update. A schedule counts the updates before,
+    from 0: `context.step` is 1 at the update at which a schedule has its value at 0.
+
+    >>> class show(gx.PerLeaf):
+    ...     rate: gx.Scalar
+    ...     def update_leaf(self, g, slots, context):
+    ...         return jnp.stack([context.step.astype(g.dtype), self.rate]), slots
+    >>> tx = show(lambda step: step)
+    >>> tx.update(jnp.zeros(2), tx.init(jnp.zeros(2)))[0]  # t = 1, and the schedule at 0
+    Array([1., 0.], dtype=float32)
     """
 
-    step: Array  # the number of this update, from 1; int32: of the whole run, the clock of the schedules
+    step: Array  # the number of this update in the whole run, from 1; int32. A schedule is evaluated at step − 1
     params: Any  # the parameters, or None; in `update_leaf`, those of the leaf
     extra: dict[str, Any]  # the extra keyword arguments of `update`
     seen: Array | None = None  # read `age`

@@ -77,6 +77,9 @@ def _arithmetic(sign: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any, An
 class Schedule(Record):
     """Base class of hyperparameters that depend on the step: `schedule(step)`; the first update is step 0.
 
+    The argument is the number of updates before this one, `state.step`: at the first update a schedule gives its value
+    at 0. A piece counts from 1 instead: at the same update, `context.step` is 1 (see `Context`).
+
     Schedules can be added, subtracted, multiplied and divided, with each other, with numbers and with functions of the
     step.
 
@@ -87,6 +90,8 @@ class Schedule(Record):
     ...         return self.start * 0.5**step
     >>> (halving(0.8) + 1.0)(2)
     1.2
+    >>> gx.hyperparameters(gx.scale(halving(0.8)))  # at the first update
+    {'factor': 0.8}
     """
 
     __array_ufunc__ = None  # so that a NumPy number leaves arithmetic to the schedule

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, Kind, PerLeaf, Positive, Slots, Transformation, scalar
-from gradtx.core.kinds import Axis
-from gradtx.pieces.directions import all_but
+from gradtx.core.axes import refuse_doubt
 from gradtx.pieces.formulas import norm
 from gradtx.pieces.measures import global_norm
 from gradtx.pieces.norms import root_mean_square
@@ -179,21 +178,19 @@ class adaptive_clip(PerLeaf):
 
     u = g · min(1, c·max(‖θ‖, floor) / ‖g‖), with norms of each unit
 
-    A unit is an output: its weights are the entries of a leaf at one index of the output axis. A leaf of fewer than two
-    axes, such as a bias, is one unit. To leave out the last layer, as the paper does, use
+    A unit is an output of a linear map, with the weights of all its inputs, a row of a table of embeddings, or a whole
+    vector, such as a bias. To leave out the last layer, as the paper does, use
     `masked(adaptive_clip(), where, otherwise="identity")`. A NaN or an infinity makes its unit NaN. Needs `params`.
 
     Optax takes the first axis alone for the inputs of a leaf of two or three axes, and the first three of a leaf of
-    four: the same, except for three axes.
+    four: the same for kernels (inputs, outputs), except for three axes.
 
     Args:
       ratio: c, the largest norm of a unit's gradient relative to its weights, above 0.
       floor: The lower bound of ‖θ‖, above 0, in units of the parameters: units that start at 0 can leave it.
-      output_axis: The axis of the outputs, an integer; the norm is over all other axes. −1 fits the kernels of Flax and
-        Keras, (…, inputs, outputs). 0 fits the kernels of Equinox and PyTorch.
 
     Raises:
-      ValueError: A leaf of two axes or more does not have this axis.
+      ValueError: The axes of a leaf are in doubt: `layout` says them.
 
     Source: Brock et al. 2021, arXiv 2102.06171, equation 3.
 
@@ -206,15 +203,19 @@ class adaptive_clip(PerLeaf):
 
     ratio: Positive = 0.01
     floor: Positive = 1e-3
-    output_axis: Axis = -1
 
     formula = "u = g * min(1, ratio * max(unit_norm(θ), floor) / unit_norm(g))"
     needs = ("params",)
 
+    def init_tree(self, params: Any) -> Slots:
+        refuse_doubt(self, params)
+        return {}
+
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        inputs = all_but("adaptive_clip", context.path, g.shape, self.output_axis) if g.ndim > 1 else None
-        most = self.ratio * jnp.maximum(norm(context.params, inputs), self.floor)
-        return _factor(norm(g, inputs), most) * g, slots
+        units = context.axes.of("out") if context.axes.is_linear else context.axes.of("row")
+        unit = tuple(i for i in range(g.ndim) if i not in units)
+        most = self.ratio * jnp.maximum(norm(context.params, unit), self.floor)
+        return _factor(norm(g, unit), most) * g, slots
 
 
 class clip_by_rms(PerLeaf):

@@ -34,7 +34,7 @@ from gradtx.schedules.decay import (
     relative_step,
     rex,
 )
-from gradtx.schedules.phases import one_cycle, warmup, wsd
+from gradtx.schedules.phases import one_cycle, warmup, warmup_cosine, wsd
 
 __all__ = [
     "constant",
@@ -55,6 +55,7 @@ __all__ = [
     "relative_step",
     "rex",
     "warmup",
+    "warmup_cosine",
     "wsd",
 ]
 

@@ -106,13 +106,54 @@ class wsd(Curve):
         return jnp.where(step < self.warmup, rising, falling)
 
 
+class warmup_cosine(Curve):
+    """Linear warm-up, then half a cosine down to the floor: the usual schedule of language models.
+
+    start → peak on a line in `warmup` steps, then peak → floor on half a cosine, which ends at step `steps`
+
+    `steps` counts all steps, the warm-up included, as `decay_steps` of Optax's `warmup_cosine_decay_schedule` does.
+
+    Args:
+      peak: The value at the end of the warm-up: a number, an array of shape () or a schedule.
+      warmup: The steps of the warm-up, an integer, 0 or more, below `steps`.
+      steps: The total number of steps, the warm-up included, an integer.
+      floor: The value at step `steps` and after it.
+      start: The value at step 0.
+
+    Raises:
+      ValueError: `steps` is not above `warmup`.
+
+    >>> import gradtx as gx
+    >>> rate = gx.schedules.warmup_cosine(1.0, warmup=2, steps=6)
+    >>> [round(float(rate(step)), 3) for step in (0, 1, 2, 4, 6, 7)]
+    [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
+    """
+
+    peak: Scalar
+    warmup: CountOrZero
+    steps: Count
+    floor: Scalar = 0.0
+    start: Scalar = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fix = "steps counts all steps, the warm-up included"
+        given = f"got steps={self.steps}, warmup={self.warmup}"
+        require(self, self.warmup < self.steps, f"steps must be above warmup, {given}: {fix}")
+
+    def curve(self, step: Array) -> Array:
+        rising = interpolate("linear", self.start, self.peak, step, max(self.warmup, 1))
+        falling = interpolate("cosine", self.peak, self.floor, step - self.warmup, self.steps - self.warmup)
+        return jnp.where(step < self.warmup, rising, falling)
+
+
 # ---------------------------------------------------------------- before another schedule
 class warmup(Schedule):
     """Linear warm-up before any other schedule.
 
     start + (peak − start)·t/steps, and from step `steps` on then(t − steps)
 
-    The other schedule begins at its own step 0.
+    The other schedule begins at its own step 0, so its steps do not count the warm-up; those of `warmup_cosine` do.
 
     Args:
       peak: The value at the end of the warm-up: a number, an array of shape () or a schedule.

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import State, Transformation, leaves_by_path, walk
+from gradtx.core import State, Transformation, leaves_by_path
 from gradtx.core.arguments import checked, function_of, is_array, live, sequence, traced
 from gradtx.core.errors import place, said, unknown
 from gradtx.core.programs import program_of, weak
@@ -29,7 +29,7 @@ from gradtx.training.step import compiler_options, split_step, train_step
 from gradtx.wrappers import eval_params
 
 MAX_STEPS_PER_CALL = 1024
-OPTIONS = ("has_aux", "has_key", "micro_batches", "weighted", "skip_nonfinite")
+OPTIONS = ("has_aux", "has_key", "micro_batches", "weighted", "skip_nonfinite", "measure")
 
 
 class Fit(NamedTuple):
@@ -39,7 +39,9 @@ class Fit(NamedTuple):
     state: State
     history: dict[str, np.ndarray]
     """Arrays by name, one number a step: `step` from 1; `loss`, before that step; `finite` with `skip_nonfinite`; `aux`
-    or `aux/…` with `has_aux`; `eval` or `eval/…`, which is NaN at steps without an evaluation."""
+    or `aux/…` with `has_aux`; `eval` or `eval/…`, which is NaN at steps without an evaluation. Unless `measure=False`:
+    `learning_rate`, or `learning_rate/…` of several; `gradient_norm`; `update_norm`; `skipped`, 1 for a step that
+    `skip_nonfinite` skipped, the option or the wrapper; and `monitor/…`, the numbers of every `monitor`."""
     model_state: Any = None
     best: Any = None
     """With `patience`, the evaluated parameters of the lowest evaluation."""
@@ -55,7 +57,8 @@ class Fit(NamedTuple):
         return pandas.DataFrame(self.history).set_index("step")
 
     def __repr__(self) -> str:
-        last = {name: values[-1] for name, values in self.history.items() if len(values)}
+        several = {name: values for name, values in self.history.items() if not name.startswith("monitor/")}
+        last = {name: values[-1] for name, values in several.items() if len(values)}
         return f"Fit({', '.join(f'{name}={value:.4g}' for name, value in last.items())}, stopped={self.stopped!r})"
 
 
@@ -111,16 +114,17 @@ def fit(
       patience: Stop after this many evaluations without improvement, a result lower than all before; None to never stop
         early. If `evaluate` returns a dict, its first key is monitored (jit sorts keys).
       callbacks: Functions of the run so far, a `Fit`. The next step reuses its arrays, so copy the ones that you keep.
-        If a callback returns True, the run stops.
+        If a callback returns True, the run stops. `log_jsonl`, `log_tensorboard` and `log_wandb` make callbacks that
+        write the history.
       checkpoint: The `.npz` file for checkpoints, written every `checkpoint_every` steps and at the end; None for no
         file.
       checkpoint_every: The number of steps between checkpoints, 1 or more.
       resume: If True, continue from the checkpoint if the file exists.
-      progress: If True, show the loss, the learning rate and the steps per second on stderr, with tqdm if it is
-        installed (`gradtx[progress]`).
+      progress: If True, show the loss, the steps per second and, unless `measure=False`, the learning rate, the norms,
+        skipped steps and the numbers of monitors on stderr, with tqdm if it is installed (`gradtx[progress]`).
       steps_per_call: The largest number of steps in one compiled call. None for as many as take about a tenth of a
         second; for an iterable None means 1, because the batches of one call are held in memory together.
-      **options: `has_aux`, `has_key`, `micro_batches`, `weighted` and `skip_nonfinite`, as in `train_step`.
+      **options: `has_aux`, `has_key`, `micro_batches`, `weighted`, `skip_nonfinite` and `measure`, as in `train_step`.
 
     Returns:
       A `Fit`: the trained parameters, the state, the history, and the reason for the end.
@@ -376,12 +380,13 @@ def _run_steps(step, feed, capacity, carry, data, start, count, key):
 
 
 def _numbers(metrics: Any, micro_batches: int) -> dict[str, Any]:
-    """Return the history's numbers of a step: loss, finite, and the scalars in `aux`, averaged over micro-batches."""
+    """Return the history's numbers of a step; the scalars in `aux` are averaged over micro-batches."""
     numbers = {"loss": metrics.loss} | ({} if metrics.finite is None else {"finite": metrics.finite})
     for path, x in leaves_by_path(metrics.aux).items():
         if jnp.shape(x) == (() if micro_batches == 1 else (micro_batches,)) and not jnp.iscomplexobj(x):
             numbers[f"aux/{path}" if path else "aux"] = jnp.mean(x)
-    return numbers
+    measured = {name: getattr(metrics, name) for name in ("learning_rate", "gradient_norm", "update_norm", "skipped")}
+    return numbers | leaves_by_path(measured | {"monitor": metrics.measurements})
 
 
 def _copy(x: Any) -> Any:
@@ -401,7 +406,7 @@ class _Run:
         self._evaluate, self._eval_every, self._patience = evaluate, eval_every, patience
         self.done = 0
         self._unfetched: list[tuple[int, int, Any]] = []  # (start, count, metrics) still on the device
-        self._history: dict[str, np.ndarray] = {}
+        self._history: dict[str, np.ndarray] = {"loss": np.full(steps, np.nan)}
         self._best: Any = None
         self._order: tuple[int, Any] = (-1, None)  # (epoch, permutation of its rows)
         self._fetched = time.perf_counter()
@@ -453,11 +458,19 @@ class _Run:
         return self._history[name]
 
     def status(self) -> str:
-        """The loss and the learning rates of the last step, as a string."""
-        pieces = walk(self.tx.at(max(self.done - 1, 0)))
-        rates = (getattr(piece, "learning_rate", None) for piece in pieces)
-        rate = ", ".join(dict.fromkeys(f"{float(x):.3g}" for x in rates if x is not None and not jnp.ndim(x)))
-        return f"loss {self._column('loss')[self.done - 1]:.4g}" + (f", rate {rate}" if rate else "")
+        """The measurements of the last step and the number of skipped steps, as a string."""
+        last = {name: f"{values[self.done - 1]:.3g}" for name, values in self._history.items()}
+        rates = {name.partition("/")[2]: x for name, x in last.items() if name.split("/")[0] == "learning_rate"}
+        shown = {"loss": f"{self._column('loss')[self.done - 1]:.4g}"}
+        if rates:
+            shown["rate"] = " ".join(f"{name} {x}".strip() for name, x in rates.items())
+        shown |= {name.replace("_", " "): last[name] for name in ("gradient_norm", "update_norm") if name in last}
+        if skipped := np.nansum(self._history.get("skipped", 0)):
+            shown["skipped"] = f"{skipped:.0f}"
+        monitors = {name.removeprefix("monitor/"): x for name, x in last.items() if name.startswith("monitor/")}
+        # The numbers of layers are too many for one line; skipped steps are shown already.
+        shown |= {name: x for name, x in monitors.items() if "/" not in name and not name.startswith("skipped")}
+        return ", ".join(f"{name} {x}" for name, x in shown.items())
 
     def lost(self) -> bool:
         """Whether an interrupted call has deleted the parameters or the state."""

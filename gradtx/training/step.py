@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -10,20 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gradtx.combinators import measurements
 from gradtx.core import Part, Record, State, leaves_by_path, walk
 from gradtx.core.arguments import checked, function_of, is_array, live, one_key, trace_state, traced
 from gradtx.core.errors import place, said
 from gradtx.core.kinds import Count
 from gradtx.core.programs import program_of
-from gradtx.core.trees import is_float0
-from gradtx.pieces.measures import all_finite
+from gradtx.core.root import pieces
+from gradtx.core.trees import is_float0, unboxed, widen
+from gradtx.inspect.hyperparameters import learning_rates
+from gradtx.pieces.measures import all_finite, global_norm
+from gradtx.wrappers.guard import Guard
 
 WIDE = {"xla_cpu_prefer_vector_width": 512}
 current_trace, NO_TRACE = trace_state()
 
 
 class Metrics(NamedTuple):
-    """Measurements of a training step: loss, finiteness, auxiliary outputs and the next model state."""
+    """Measurements of a training step: the loss, its further outputs and, with `measure`, what the optimizer did."""
 
     loss: Array
     """The loss of the batch, before the step."""
@@ -35,6 +39,17 @@ class Metrics(NamedTuple):
     """With `has_model_state`, the model state for the next step."""
     weight: Any = None
     """With `weighted`, the weight of the batch: the sum over its micro-batches."""
+    learning_rate: Any = None
+    """With `measure`, the learning rate of the step, schedules and clocks included. A dict by name if the optimizer has
+    several, as groups do; None if it has none."""
+    gradient_norm: Any = None
+    """With `measure`, the global norm of the gradient of the batch, before any clipping."""
+    update_norm: Any = None
+    """With `measure`, the global norm of the change of the parameters."""
+    skipped: Any = None
+    """With `measure`, True if `skip_nonfinite`, as an option or a wrapper, or `skip_if` skipped the step; else None."""
+    measurements: Any = None
+    """With `measure`, the numbers of every `monitor` of the optimizer, as `gx.measurements` returns them."""
 
 
 class train_step(Record):
@@ -68,6 +83,9 @@ class train_step(Record):
       skip_nonfinite: If True, a step whose loss or gradient is not finite leaves parameters, state and model state
         unchanged.
       donate: If True, the step reuses the memory of `params` and `state`.
+      measure: If True, the `Metrics` have the learning rate, the norms of the gradient and of the step, skipped
+        steps and the numbers of every `monitor`. This reads the gradient and the parameters once more. If False,
+        nothing is measured and the program is that of the update alone.
 
     Raises:
       ValueError: The loss is not one real number, the micro-batches do not divide the batch, or a key or a model state
@@ -90,6 +108,7 @@ class train_step(Record):
     weighted: bool = False
     skip_nonfinite: bool = False
     donate: bool = True
+    measure: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -340,7 +359,36 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
         after = jax.tree.map(partial(jnp.where, finite), after, model_state)
     else:
         new = go(params, state, gradient)
-    return *new, Metrics(value, finite, aux, after, weight)
+    measured = _measured(step.tx, (params, state), new, gradient, finite) if step.measure else {}
+    return *new, Metrics(value, finite, aux, after, weight, **measured)
+
+
+def _measured(tx: Any, before: Any, after: Any, gradient: Any, finite: Any) -> dict[str, Any]:
+    """Return the `Metrics` of `measure`, given parameters and state before and after the step."""
+
+    def change(old: Any, new: Any) -> Any:
+        return widen(new) - widen(old) if jnp.issubdtype(jnp.result_type(old), jnp.inexact) else None
+
+    return {
+        "learning_rate": jax.tree.map(jnp.asarray, learning_rates(tx, before[1])),
+        "gradient_norm": global_norm(gradient),
+        # Of the change, not of the updates: XLA on a CPU would compute these twice, which takes as long as a step.
+        "update_norm": global_norm(jax.tree.map(change, before[0], after[0])),
+        "skipped": _skipped(tx, before[1], after[1], finite),
+        "measurements": measurements(after[1]),
+    }
+
+
+def _skipped(tx: Any, before: State, after: State, finite: Any) -> Any:
+    """Return whether `finite` is False or a guard counted a skipped step; None without either."""
+    names = [names for names, piece in pieces(tx) if isinstance(piece, Guard)]
+
+    def counts(state: State, path: tuple[str, ...]) -> Any:
+        return reduce(lambda slots, name: slots[name], path, unboxed(state.slots))["measured"]["skipped"].value
+
+    skipped = [] if finite is None else [~finite]
+    skipped += [jnp.any(counts(after, path) != counts(before, path)) for path in names]
+    return jnp.stack(skipped).any() if skipped else None
 
 
 @dataclasses.dataclass(frozen=True)

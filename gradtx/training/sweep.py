@@ -1,6 +1,7 @@
 """Sweeps: batches of optimizers, and one compiled training run over a batch."""
 
 import itertools
+import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from gradtx.core import Record, Transformation, leaves_by_path
 from gradtx.core.arguments import checked, function_of, misfit, sequence, traced
 from gradtx.core.errors import describe, said
 from gradtx.core.programs import program_of
-from gradtx.inspect.hyperparameters import labels
+from gradtx.inspect.hyperparameters import labels, plain
 from gradtx.inspect.tables import aligned
 
 
@@ -42,7 +43,7 @@ def stack(txs: Sequence[Any]) -> Any:
     for i, tx in enumerate(several):
         if different := _difference("", several[0], tx):
             raise ValueError(f"stack: txs[{i}] differs in structure from txs[0]: {different}")
-    return jax.tree.map(lambda *numbers: jnp.stack([jnp.asarray(x, float) for x in numbers]), *several)
+    return jax.tree.map(lambda *values: jnp.stack([jnp.asarray(x, float) for x in values]), *several)
 
 
 @checked
@@ -53,7 +54,8 @@ def grid(make: Callable[..., Any], **values: Iterable[Any]) -> Any:
 
     Args:
       make: A function from the named arguments to an optimizer, such as `gx.adam`.
-      **values: For each argument of `make` a sequence of its values.
+      **values: For each argument of `make` a sequence of its values. If all are numbers, the table of the sweep has the
+        arguments as its columns.
 
     Returns:
       One transformation, a batch: each hyperparameter is an array of shape (combinations,).
@@ -70,7 +72,14 @@ def grid(make: Callable[..., Any], **values: Iterable[Any]) -> Any:
     columns = {name: _values(name, several) for name, several in values.items()}
     if why := misfit(_name(function_of("grid: make", make)), make, (), columns):
         raise TypeError(f"grid: {why}")
-    return stack([make(**dict(zip(columns, combination))) for combination in itertools.product(*columns.values())])
+    rows = list(itertools.product(*columns.values()))
+    txs = stack([make(**dict(zip(columns, row))) for row in rows])
+    if all(isinstance(x, numbers.Real) or getattr(x, "shape", None) == () for row in rows for x in row):
+        # The caller's words for the columns of `sweep`, beside the fields: a batch that JAX rebuilds is without them.
+        txs.__dict__["_words"] = {
+            name: np.array([float(plain(x)) for x in several]) for name, several in zip(columns, zip(*rows))
+        }
+    return txs
 
 
 def _values(name: str, values: Any) -> list[Any]:
@@ -124,13 +133,15 @@ class Sweep(NamedTuple):
     results: Any
     """The results of `train`, a tree of arrays with a leading axis of optimizers."""
     hyperparameters: dict[str, np.ndarray]
-    """The hyperparameters that vary, by name, each of shape (optimizers,)."""
+    """The hyperparameters that vary, by name, each of shape (optimizers,). For a batch of `gx.grid`, its arguments."""
     txs: Any
     """The optimizers, as one batch."""
 
     @checked
     def best(self, by: Callable[[Any], Any] = lambda result: result) -> Any:
         """Return the optimizer of the lowest result. NaN is never the lowest.
+
+        Its hyperparameters are Python numbers, the shortest decimals: 0.1, not 0.10000000149.
 
         Args:
           by: A function from the results to one number for each optimizer; needed where `train` returns a tree.
@@ -147,7 +158,7 @@ class Sweep(NamedTuple):
         if values.shape != size or np.isnan(values).all():
             have = "only NaN" if values.shape == size else f"an array of shape {values.shape}"
             raise ValueError(f"best needs one number for each of {size[0]} optimizers, got {have}")
-        return jax.tree.map(lambda x: x[int(np.nanargmin(values))], self.txs)
+        return jax.tree.map(lambda x: plain(x[int(np.nanargmin(values))]), self.txs)
 
     def __str__(self) -> str:
         columns = {name: [f"{value:.4g}" for value in values] for name, values in self.hyperparameters.items()}
@@ -191,15 +202,15 @@ def sweep(train: Callable[[Any], Any], txs: Any, *, at_once: int | None = None) 
     ...     return w * w
     >>> found = gx.sweep(train, gx.grid(gx.heavy_ball, learning_rate=[0.1, 0.3, 0.6], decay=[0.0, 0.5]))
     >>> found
-    decay  learning_rate    result
-        0            0.1    0.2621
-      0.5            0.1    0.0912
-        0            0.3  0.004096
-      0.5            0.3    0.1063
-        0            0.6   6.4e-05
-      0.5            0.6  0.004624
-    >>> float(found.best().links[-1].learning_rate)
-    0.6...
+    learning_rate  decay    result
+              0.1      0    0.2621
+              0.1    0.5    0.0912
+              0.3      0  0.004096
+              0.3    0.5    0.1063
+              0.6      0   6.4e-05
+              0.6    0.5  0.004624
+    >>> found.best()
+    chain(add_momentum(0.0), scale_by_learning_rate(0.6))
     """
     if isinstance(txs, Sequence):
         txs = stack(txs)
@@ -212,7 +223,8 @@ def sweep(train: Callable[[Any], Any], txs: Any, *, at_once: int | None = None) 
     if any(isinstance(x, Tracer) for x in leaves.values()):
         raise TypeError("sweep: txs are traced, but its table needs their values: within jit, use jax.vmap(train)(txs)")
     results = program_of(train, at_once, lambda of: jax.jit(lambda txs: _run(of(), at_once, txs)))(txs)
-    return Sweep(results, {name: np.asarray(x) for name, x in labels(txs).items() if np.ptp(x)}, txs)
+    columns = vars(txs).get("_words") or {name: np.array([plain(x) for x in xs]) for name, xs in labels(txs).items()}
+    return Sweep(results, {name: column for name, column in columns.items() if np.ptp(column)}, txs)
 
 
 def _run(train: Callable[[Any], Any], at_once: int | None, txs: Any) -> Any:

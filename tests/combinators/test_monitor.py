@@ -9,6 +9,7 @@ from jax.sharding import AxisType, PartitionSpec
 from streams import assert_near, follow, params_of, stream, types
 
 import gradtx as gx
+from gradtx.core import leaves_by_path
 
 
 def flat(tree):
@@ -67,6 +68,87 @@ def test_measurements_are_readable_inside_scan_and_vmap():
     np.testing.assert_allclose(many["gradient"], norms, rtol=1e-6)
 
 
+def layers_by_hand(u, params, other, layers):
+    """The measures of layers, each given by the paths of its leaves, in NumPy."""
+    found = {"norm": {}, "ratio": {}, "cosine": {}}
+    for layer, paths in layers.items():
+        a, b, c = (flat({path: tree[path] for path in paths}) for tree in (u, params, other))
+        norms = [np.linalg.norm(x) for x in (a, b, c)]
+        found["norm"][layer], found["ratio"][layer] = norms[0], norms[0] / norms[1]
+        found["cosine"][layer] = a @ c / (norms[0] * norms[2]) if norms[2] else 0.0
+    return found
+
+
+def near(got, expected):
+    got, expected = leaves_by_path(got), leaves_by_path(expected)
+    assert got.keys() == expected.keys()
+    for path, x in got.items():  # a cosine near 0 is a sum that cancels
+        np.testing.assert_allclose(x, expected[path], rtol=1e-5, atol=1e-6 if "cosine" in path else 0, err_msg=path)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e25])
+@pytest.mark.parametrize(
+    "patterns, layers",
+    [((), {"b": ["b"], "w": ["w"]}), (("**", "w"), {"**": ["b", "w"], "w": ["w"]})],
+    ids=["leaves", "patterns"],
+)
+def test_the_measures_of_layers_equal_numpy(patterns, layers, scale):
+    """In a loop, under jit and scan, and for a batch under vmap; the updates pass unchanged."""
+    params = params_of()
+    gradients = [jax.tree.map(lambda g: g * scale, g) for g in stream(params)]
+    tx = gx.chain(gx.scale(-0.5), gx.monitor_layers("layer", patterns, cosine_to=gx.delay()))
+    state, last, expected = tx.init(params), jax.tree.map(jnp.zeros_like, params), []
+    kinds = types(state)
+    assert set(map(float, jax.tree.leaves(gx.measurements(state)))) == {0.0}
+    for g in gradients:
+        u, state = tx.update(g, state, params)
+        assert types(state) == kinds
+        assert_near(u, jax.tree.map(lambda g: -0.5 * g, g))
+        expected.append(layers_by_hand(u, params, last, layers))
+        near(gx.measurements(state)["layer"], expected[-1])
+        last = u
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
+
+    def step(state, g):
+        _, state = tx.update(g, state, params)
+        return state, gx.measurements(state)["layer"]
+
+    _, scanned = jax.jit(lambda state: jax.lax.scan(step, state, stacked))(tx.init(params))
+    near(scanned, jax.tree.map(lambda *x: np.stack(x), *expected))
+    many = jax.jit(jax.vmap(lambda g: step(tx.init(params), g)[1]))(stacked)
+    alone = [layers_by_hand(jax.tree.map(lambda g: -0.5 * g, g), params, params, layers) for g in gradients]
+    near(many["ratio"], jax.tree.map(lambda *x: np.stack(x), *(x["ratio"] for x in alone)))
+
+
+def test_layers_are_measured_in_a_donated_step_and_without_a_cosine():
+    params = {"a": {"kernel": jnp.full((2, 2), 2.0)}, "bias": jnp.ones(2), "count": jnp.array(3)}
+    tx = gx.chain(gx.sgd(0.5), gx.monitor_layers(patterns=("**/kernel", "bias")))
+    step = gx.train_step(lambda p, x: jnp.sum(p["a"]["kernel"]) * x + jnp.sum(p["bias"]), tx)
+    params, state, _ = step(params, tx.init(params), jnp.array(2.0))
+    near(
+        gx.measurements(state)["layers"],
+        {"norm": {"**/kernel": 2.0, "bias": 0.5**0.5}, "ratio": {"**/kernel": 0.5, "bias": 0.5}},
+    )
+
+
+def test_a_layer_of_zeros_has_a_finite_ratio_and_passes_a_guard():
+    params = {"bias": jnp.zeros(2), "kernel": jnp.ones(2)}
+    tx = gx.skip_nonfinite(gx.chain(gx.sgd(0.5), gx.monitor_layers()))
+    _, state = tx.update({"bias": jnp.ones(2), "kernel": jnp.ones(2)}, tx.init(params), params)
+    assert gx.measurements(state)["skipped"] == 0
+    near(gx.measurements(state)["layers"]["ratio"], {"bias": 0.0, "kernel": 0.5})
+
+
+def test_a_layer_without_a_gradient_keeps_its_numbers_and_one_array_is_a_layer():
+    params = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([2.0])}
+    tx = gx.monitor_layers()
+    _, state = tx.update(params, tx.init(params), params)
+    _, state = tx.update({"a": None, "b": jnp.array([1.0])}, state, params)
+    near(gx.measurements(state)["layers"], {"norm": {"a": 5.0, "b": 1.0}, "ratio": {"a": 1.0, "b": 0.5}})
+    _, state = tx.update(params["a"], tx.init(params["a"]), params["a"])
+    near(gx.measurements(state)["layers"], {"norm": {"params": 5.0}, "ratio": {"params": 1.0}})
+
+
 def test_monitors_of_one_name_are_distinguished_by_path():
     params = params_of()
     tx = gx.partition(
@@ -122,6 +204,12 @@ def test_bad_arguments():
         gx.monitor("norm", "norm")  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"links\[0\] must be a transformation or a pair"):
         gx.monitor("norm", gx.global_norm, 3)
+    with pytest.raises(TypeError, match=r"monitor_layers: patterns must be path patterns such as '\*\*/kernel', got 1"):
+        gx.monitor_layers(patterns=[1])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="monitor_layers: name must be a string, got 1"):
+        gx.monitor_layers(1)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"monitor_layers: patterns='\*/x' chooses no parameter; there are b, w"):
+        gx.monitor_layers(patterns="*/x").init(params_of())
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])

@@ -1435,7 +1435,7 @@ BUILT = {
     "an unknown hyperparameter": (
         lambda: gx.set_hyperparameters(tx, {"lr": 1}),
         ValueError,
-        "^there is no hyperparameter 'lr': did you mean 'learning_rate'. There are precond",
+        "^there is no hyperparameter 'lr': did you mean 'learning_rate'. There are b1, b2, eps",
     ),
     "one of several": (lambda: gx.set_hyperparameters(tx, {"decay": 0.5}), ValueError, "'decay' is ambiguous: "),
     "no name": (lambda: gx.set_hyperparameters(tx, {3: 0.5}), ValueError, "^there is no hyperparameter '3'. There are"),
@@ -1447,7 +1447,7 @@ BUILT = {
     "a value out of range": (
         lambda: gx.set_hyperparameters(tx, {"eps": -1}),
         ValueError,
-        "^precondition: eps must be a",
+        r"^set_hyperparameters: eps \(eps of precondition\) must be a",
     ),
     "a summary of a recipe": (
         lambda: gx.summary(gx.adam, weights),

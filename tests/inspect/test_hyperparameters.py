@@ -1,5 +1,7 @@
 """Hyperparameters by name, and the summary of an optimizer's state."""
 
+import dataclasses
+import inspect
 from typing import Any
 
 import chex
@@ -12,6 +14,7 @@ from streams import assert_near, extra, follow, params_of, schedules_of, stream
 
 import gradtx as gx
 from gradtx.core import Schedule
+from gradtx.typing import ScalarOrSchedule
 
 each_tx = pytest.mark.parametrize("tx", [case.tx for _, case in ALL], ids=[name for name, _ in ALL])
 
@@ -28,6 +31,89 @@ def test_every_hyperparameter_can_be_read_and_set_by_its_name(tx):
         other = gx.set_hyperparameters(tx, {name: value * 0.5 + 0.011})
         assert jax.tree.structure(other) == jax.tree.structure(tx) and other != tx
         assert gx.hyperparameters(other) == {**values, name: value * 0.5 + 0.011}
+
+
+# Arguments from which a recipe computes numbers: what the fields hold, and are called, is then not the argument.
+COMPUTED = {
+    "adamc": {"weight_decay", "peak"},
+    "asgd": {"learning_rate", "weight_decay", "power"},
+    "madgrad": {"momentum"},
+    "mars": {"decay", "gain"},
+    "rolling_ball": {"mass", "friction", "time_step"},
+    "schedule_free_adamw": {"learning_rate"},
+}
+INNER = {"inner": gx.sign_sgd(0.125)}
+# Every recipe as it is, and inside of what changes the paths, but not the words.
+AROUND: dict[str, Any] = {
+    "alone": lambda tx: tx,
+    "read": lambda tx: gx.read(repr(tx)),
+    "unflattened": lambda tx: jax.tree.map(lambda x: x, tx),
+    "in wrappers": lambda tx: gx.lookahead(gx.skip_nonfinite(gx.accumulate(tx, 2))),
+    "in a group": lambda tx: gx.partition({"w": tx}, default=gx.scale(2.0)),
+    "in a chain": lambda tx: gx.chain(gx.clip(7.0), tx, gx.scale(3.0)),
+}
+
+
+def arguments_of(name):
+    takes = inspect.signature(getattr(gx, name)).parameters.values()
+    defaults = {x.name: x.default for x in takes if x.annotation == ScalarOrSchedule}
+    return {x: value for x, value in defaults.items() if x not in COMPUTED.get(name, ())}, {
+        x.name: INNER[x.name] for x in takes if x.name in INNER
+    }
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
+@pytest.mark.parametrize("name", gx.optimizers.__all__)
+def test_hyperparameters_have_the_words_of_the_recipe(name, around):
+    """To set an argument by its name is to call the recipe with it, wherever its numbers land."""
+    recipe, (arguments, inner) = getattr(gx, name), arguments_of(name)
+    if name == "scion":
+        inner = {"heads": "*b", "embeddings": "w"}  # without which `outer_radius` is nowhere
+    if name in ("sgd", "rmsprop"):
+        arguments["momentum"] = 0.5  # without which there is none
+    made = recipe(**arguments, **inner)
+    values = gx.hyperparameters(around(made))
+    for argument, value in arguments.items():
+        alike = (x for x in values if x.split(".")[-1] == argument and values[x] == value)
+        called = next(alike, argument)  # the names of heavy_ball and nesterov, which are an sgd, are sgd's
+        new = 0.25 if value != 0.25 else 0.75
+        changed = gx.set_hyperparameters(around(made), {called: new})
+        assert changed == around(recipe(**arguments | {argument: new}, **inner)), argument
+        assert gx.hyperparameters(changed).get(called, new) == new
+
+
+def test_names_are_as_short_as_they_can_be():
+    tx = gx.average_params(gx.accumulate(gx.muon(0.25, default=gx.adamw(0.5)), 2))
+    names = gx.hyperparameters(tx)
+    assert names["default.learning_rate"] == 0.5 and {"momentum", "is_matrix.learning_rate", "decay"} <= names.keys()
+    two = gx.chain(gx.adam(0.1), gx.adam(0.1, b1=0.8))
+    assert {"adam.b1", "adam_2.b1", "adam_2.learning_rate"} <= gx.hyperparameters(two).keys()
+    changed = gx.set_hyperparameters(two, {"adam_2.b1": 0.5})
+    assert changed == gx.chain(gx.adam(0.1), gx.adam(0.1, b1=0.5))
+    full = {"precondition_2.direction.scale_by_ema.decay": 0.5}  # the whole path goes on working
+    assert gx.set_hyperparameters(two, full) == changed
+    with pytest.raises(ValueError, match=r"'b1' is ambiguous: adam\.b1, adam_2\.b1$"):
+        gx.set_hyperparameters(two, {"b1": 0.5})
+
+
+def test_words_survive_jit_vmap_and_replace():
+    txs = jax.vmap(gx.adam)(jnp.array([0.5, 0.25]))
+    assert {"b1", "learning_rate"} <= gx.hyperparameters(txs).keys()
+
+    def change(tx, b1):
+        return gx.set_hyperparameters(dataclasses.replace(tx), {"b1": b1})
+
+    assert jax.jit(change)(gx.adam(0.5), 0.75) == gx.adam(0.5, jnp.float32(0.75), jnp.float32(0.999), jnp.float32(1e-8))
+    many = jax.jit(jax.vmap(change, in_axes=(0, None)))(txs, 0.75)
+    assert many == jax.vmap(lambda rate: gx.adam(rate, 0.75))(jnp.array([0.5, 0.25]))
+
+
+def test_places_of_an_argument_that_differ_are_not_one():
+    tx = gx.set_hyperparameters(gx.fromage(0.5), {"learning_rate": 0.25})
+    assert tx == gx.fromage(0.25)
+    apart = gx.chain(gx.trust_ratio(), gx.scale_by_learning_rate(0.5), gx.fromage_rescale(0.25))
+    values = gx.hyperparameters(apart)
+    assert values["learning_rate"] == 0.5 and values["relative_step"] == 0.25
 
 
 def test_an_average_and_its_correction_have_one_decay():
@@ -126,14 +212,20 @@ def test_a_hyperparameter_made_a_schedule_keeps_the_structure_of_the_state():
 
 
 BAD = {
-    "unknown": ({"rate": 1.0}, "^there is no hyperparameter 'rate': did you mean 'learning_rate'. There are precond"),
-    "ambiguous": ({"decay": 0.5}, r"'decay' is ambiguous: precondition.direction.*, precondition.by"),
-    "out of range": ({"by.decay": 1.5}, "scale_by_ema: decay must be at least 0 and below 1, got 1.5"),
+    "unknown": (
+        {"rate": 1.0},
+        "^there is no hyperparameter 'rate': did you mean 'learning_rate'. There are b1, b2, eps, learning_rate$",
+    ),
+    "ambiguous": ({"decay": 0.5}, "'decay' is ambiguous: b1, b2$"),
+    "out of range": (
+        {"by.decay": 1.5},
+        r"^set_hyperparameters: by.decay \(decay of scale_by_ema\) must be at least 0 and below 1, got 1.5",
+    ),
     "a schedule": (
         {"learning_rate": lambda step: 0.1},
         "learning_rate cannot change from 0.001 to .*schedules are structure",
     ),
-    "a vector": ({"eps": jnp.ones(2)}, "precondition: eps must be one number"),
+    "a vector": ({"eps": jnp.ones(2)}, r"^set_hyperparameters: eps \(eps of precondition\) must be one number"),
 }
 
 

@@ -80,7 +80,7 @@ def test_adaptive_clip_is_optax_s_except_for_three_axes():
 
 def test_the_units_of_pytorch_s_layout_are_rows():
     g, w = (jnp.float32(leaves_of(seed)["dense"]) for seed in (0, 1))
-    one, other = gx.adaptive_clip(0.3), gx.adaptive_clip(0.3, output_axis=0)
+    one, other = gx.adaptive_clip(0.3), gx.layout(gx.adaptive_clip(0.3), "out in")
     np.testing.assert_allclose(one.update(g, one.init(w), w)[0].T, other.update(g.T, other.init(w.T), w.T)[0], 1e-6)
 
 
@@ -89,8 +89,8 @@ def test_units_without_weights_move_and_a_nan_stays_in_its_unit():
     g = jnp.array([[3.0, 0.0, jnp.nan], [4.0, 0.0, 1.0]])
     u, _ = tx.update(g, tx.init(w), w)
     np.testing.assert_allclose(u, [[0.006, 0.0, np.nan], [0.008, 0.0, np.nan]], rtol=1e-6)
-    with pytest.raises(ValueError, match="adaptive_clip: output_axis=2 must be an axis of"):
-        gx.adaptive_clip(output_axis=2).update(g, tx.init(w), w)
+    with pytest.raises(ValueError, match="adaptive_clip: the axes of 'heads' are in doubt"):
+        tx.init({"heads": jnp.zeros((2, 3, 4))})
 
 
 # ---------------------------------------------------------------- by the running average

@@ -23,6 +23,7 @@ SHOWN = {
     s.piecewise_interpolated((0.0, 1.0), boundaries=(30,)): 30,
     s.one_cycle(1.0, steps=100, rise=20, back=60): 100,
     s.wsd(1.0, warmup=10, stable=20, decay=30): 60,
+    s.warmup_cosine(1.0, warmup=10, steps=90): 90,
     s.cosine_restarts(1.0, steps=10, growth=2): 70,
     s.linear_restarts(1.0, steps=10): 30,
     s.cyclic(0.0, 1.0, rise=10): 60,

@@ -6,7 +6,8 @@ Where they count or parametrise otherwise:
 | theirs | gradtx | difference |
 |---|---|---|
 | optax.cosine_decay_schedule(alpha, exponent) | cosine(floor) | alpha is a fraction of the peak; no exponent |
-| optax.warmup_cosine_decay_schedule(decay_steps) | warmup(then=cosine) | theirs includes the warm-up |
+| optax.warmup_cosine_decay_schedule(decay_steps) | warmup_cosine(steps) | |
+| the same | warmup(then=cosine) | theirs includes the warm-up |
 | optax.piecewise_…(boundaries_and_scales) | piecewise_…(values, boundaries) | their scales multiply up |
 | optax.…_onecycle_schedule(pct_start) | one_cycle(rise) | a count of steps, not a share of them |
 | optax.exponential_decay(end_value) | exponential(floor) | of a rate above 1, theirs is an upper bound |
@@ -44,7 +45,7 @@ from gradtx.schedules.decay import (
     relative_step,
     rex,
 )
-from gradtx.schedules.phases import one_cycle, warmup, wsd
+from gradtx.schedules.phases import one_cycle, warmup, warmup_cosine, wsd
 
 STEPS = 120
 T = np.arange(STEPS)
@@ -147,6 +148,14 @@ ROWS: dict[str, list[Row]] = {
         }.items()
     ]
     + [Row(wsd(0.5, 0, 0, 40), falling(T, 40, 0.5, 0, straight))],
+    "warmup_cosine": [
+        Row(
+            warmup_cosine(0.5, 20, 100, 0.1, start=0.05),
+            optax.warmup_cosine_decay_schedule(0.05, 0.5, 20, 100, 0.1),
+        ),
+        Row(warmup_cosine(0.5, 20, 21), optax.warmup_cosine_decay_schedule(0.0, 0.5, 20, 21)),
+        Row(warmup_cosine(0.5, 0, 77), optax.cosine_decay_schedule(0.5, 77)),
+    ],
     "inverse_sqrt": [
         Row(inverse_sqrt(0.3, 16), rsqrt),
         Row(inverse_sqrt(0.3, 16, steps=64), rsqrt[T.clip(0, 64)]),
@@ -287,6 +296,7 @@ EXACT_ENDS = {
     "rex": (rex(0.3, 55, 0.1), {0: 0.3, 55: 0.1}),
     "wsd": (wsd(0.3, 41, 5, 61, 0.1, "1-sqrt"), {0: 0, 41: 0.3, 46: 0.3, 107: 0.1}),
     "warmup": (warmup(0.3, 41), {0: 0, 41: 0.3}),
+    "warmup_cosine": (warmup_cosine(0.3, 41, 88, 0.1, 0.05), {0: 0.05, 41: 0.3, 88: 0.1}),
     "cyclic": (cyclic(0.1, 0.3, 41), {0: 0.1, 41: 0.3, 82: 0.1}),
     "inverse_sqrt": (inverse_sqrt(0.3, 41), {0: 0, 41: 0.3}),
     "piecewise_interpolated": (piecewise_interpolated((0.1, 0.3, 0.2), (41, 82)), {0: 0.1, 41: 0.3, 82: 0.2}),
@@ -317,6 +327,10 @@ BIG: dict[str, tuple[Any, Callable[[int], float]]] = {
     "rex": (rex(1.0, LAST), lambda t: 2 * (LAST - t) / (2 * LAST - t)),
     "warmup": (warmup(1.0, ODD, then=linear(1.0, 0.0, LAST - ODD)), lambda t: min(t / ODD, (LAST - t) / (LAST - ODD))),
     "warmup, long": (warmup(1.0, LAST, 5.0), lambda t: t / LAST if t < LAST else 5.0),
+    "warmup_cosine": (
+        warmup_cosine(1.0, ODD, LAST),
+        lambda t: t / ODD if t < ODD else np.sin(pi / 2 * (LAST - t) / (LAST - ODD)) ** 2,
+    ),
     "wsd": (wsd(1.0, ODD, LAST - 2 * ODD, ODD), lambda t: min(t / ODD, 1.0, (LAST - t) / ODD)),
     "one_cycle": (
         one_cycle(1.0, LAST, rise=ODD, start=0.0, end=0.0, shape="linear"),
@@ -419,6 +433,7 @@ def test_laws():
     same(linear(0.5, 0.1, 50), polynomial(0.5, 0.1, 50))
     same(wsd(0.5, 10, 60, 40), piecewise_interpolated((0.0, 0.5, 0.5, 0.0), (10, 70, 110)))
     same(wsd(0.5, 10, 0, 40, 0.1, "cosine"), warmup(0.5, 10, cosine(0.5, 40, 0.1)))
+    same(warmup_cosine(0.5, 10, 50, 0.1), warmup(0.5, 10, cosine(0.5, 40, 0.1)))
     same(join((0.1, 0.2, 0.3), (7, 50)), piecewise_constant((0.1, 0.2, 0.3), (7, 50)))
     same(warmup(0.5, 20, rex(0.5, 50)), join((linear(0.0, 0.5, 20), rex(0.5, 50)), (20,)))
     same(cyclic(0.1, 0.5, 10), cycle(piecewise_interpolated((0.1, 0.5, 0.1), (10, 20)), 20))
@@ -530,6 +545,15 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
         TypeError,
         f"piecewise_interpolated: boundaries[0] {INTEGER}1 or more, got 5.5",
     ),
+    *(
+        (
+            lambda steps=steps: warmup_cosine(1.0, 5, steps),
+            ValueError,
+            f"warmup_cosine: steps must be above warmup, got steps={steps}, warmup=5: steps counts all steps",
+        )
+        for steps in (3, 5)
+    ),
+    (lambda: warmup_cosine(1.0, -1, 5), ValueError, f"warmup_cosine: warmup {INTEGER}0 or more, got -1"),
     (lambda: wsd(1.0, -1, 5, 5), ValueError, f"wsd: warmup {INTEGER}0 or more, got -1"),
     (lambda: wsd(1.0, 1, 5, 0), ValueError, f"wsd: decay {INTEGER}1 or more, got 0"),
     (

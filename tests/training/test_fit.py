@@ -22,6 +22,7 @@ X = RANDOM.standard_normal((8, 3)).astype(np.float32)
 DATA = X, (X @ np.array([1.0, -2.0, 0.5]) + 0.3).astype(np.float32), np.arange(8)
 PARAMS = {"w": jnp.array([0.1, 0.2, 0.3]), "b": jnp.zeros(())}
 LIST = [tuple(x[i : i + 2] for x in DATA) for i in (0, 2, 4, 6)]
+MEASURED = ["gradient_norm", "learning_rate", "update_norm"]
 quiet = partial(gx.fit, progress=False)
 
 
@@ -76,6 +77,9 @@ def test_the_readmes_loop():
     run = quiet(params, gx.adam(0.1), bowl, np.zeros(1), 30)
     assert_near(of(run), plain(gx.adam(0.1), params, [None] * 30, bowl), 1e-4)
     assert run.stopped == "steps" and repr(run).startswith("Fit(step=30, loss=")
+    off = quiet(params, gx.adam(0.1), bowl, np.zeros(1), 30, measure=False)
+    assert list(off.history) == ["step", "loss"]
+    assert_near(of(off), of(run), 1e-4)  # compiled otherwise, so rounded otherwise
 
 
 @pytest.mark.parametrize("steps_per_call", [None, 3, 50])
@@ -86,7 +90,9 @@ def test_batches_of_a_list_equal_a_plain_loop(steps_per_call):
 
 def test_each_epoch_visits_the_rows_once_in_a_new_order():
     run = quiet(PARAMS, gx.adam(0.1), telling, DATA, 24, batch_size=1, has_aux=True)
-    assert sorted(run.history) == ["aux/row", "loss", "step"] and run.history["step"].tolist() == list(range(1, 25))
+    assert list(run.history) == ["step", "loss", "aux/row", *MEASURED] and run.history["step"].tolist() == list(
+        range(1, 25)
+    )
     rows = run.history["aux/row"].astype(int)
     orders = rows.reshape(3, 8).tolist()
     assert all(sorted(order) == list(range(8)) for order in orders) and len(set(map(tuple, orders))) == 3
@@ -153,6 +159,26 @@ def test_options_of_the_step():
     assert len(set(noisy.history["loss"] - quiet(PARAMS, gx.sgd(0.1), loss, DATA, 4).history["loss"])) == 4
 
 
+def test_the_history_has_the_measurements_of_each_step(tmp_path):
+    rate = gx.schedules.linear(0.4, 0.0, steps=8)
+    tx = gx.partition({"w": gx.sgd(rate)}, default=gx.sgd(0.1))
+    tx = gx.chain(gx.monitor("size", gx.global_norm), gx.skip_nonfinite(tx), gx.monitor_layers())
+    bad = [LIST[0], tuple(np.nan * x for x in LIST[1]), LIST[2], LIST[3]]
+    path = tmp_path / "run.npz"
+    go = partial(quiet, PARAMS, tx, loss, bad)
+    run = go(8)
+    assert run.history["skipped"].tolist() == [0, 1, 0, 0] * 2
+    np.testing.assert_allclose(run.history["learning_rate/w"], [0.4, 0.35, 0.35, 0.3, 0.25, 0.2, 0.2, 0.15], rtol=1e-6)
+    assert set(run.history["learning_rate/default"]) == {0.1 + np.float32(0.1) - 0.1}
+    np.testing.assert_array_equal(run.history["monitor/size"], run.history["gradient_norm"])
+    layers = np.hypot(run.history["monitor/layers/norm/w"], run.history["monitor/layers/norm/b"])
+    np.testing.assert_allclose(layers, run.history["update_norm"], rtol=1e-4)
+    assert run.history["monitor/skipped"].tolist() == [0, 1, 1, 1, 1, 2, 2, 2]
+    assert "monitor" not in repr(run) and "update_norm=" in repr(run)
+    go(5, checkpoint=path)
+    assert_same(go(8, checkpoint=path, resume=True).history, run.history)
+
+
 def test_evaluations_are_of_the_parameters_to_evaluate():
     tx, seen = gx.schedule_free(gx.sgd(0.1)), []
 
@@ -162,7 +188,7 @@ def test_evaluations_are_of_the_parameters_to_evaluate():
 
     run = quiet(PARAMS, tx, loss, DATA, 10, evaluate=evaluate, eval_every=4)
     at = np.flatnonzero(~np.isnan(run.history["eval/loss"])) + 1
-    assert at.tolist() == [4, 8, 10] and sorted(run.history) == ["eval/b", "eval/loss", "loss", "step"]
+    assert at.tolist() == [4, 8, 10] and list(run.history) == ["step", "loss", *MEASURED, "eval/loss", "eval/b"]
     assert_near(seen[-1], gx.eval_params(tx, run.state, run.params), 1e-6)
     assert run.best is None
 
@@ -272,7 +298,7 @@ def test_resuming_is_exact_to_the_bit(kind, tmp_path):
         (getattr(run, name) for run in (resumed, whole)) for name in ("params", "state", "history", "best")
     ):
         assert_same(have, need)
-    assert [*resumed.history] == [*whole.history] == ["step", "loss", "eval/second", "eval/first"]
+    assert [*resumed.history] == [*whole.history] == ["step", "loss", *MEASURED, "eval/second", "eval/first"]
     assert resumed.model_state["count"] == 40
     again = go(40, checkpoint=path, resume=True)  # nothing is left to do
     assert_same(again.history, whole.history)
@@ -384,10 +410,21 @@ def test_progress_is_shown_by_tqdm_or_by_lines(capsys, monkeypatch):
     assert re.search(r"step/s, loss [0-9.e+]+, rate 0\.05\b", shown.err)
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     go()
-    line = r"fit: 5 of 5 steps, loss [0-9.e+]+, rate 0\.05, [0-9.e+]+ steps/s\n"
+    norms = r", gradient norm [0-9.e+-]+, update norm [0-9.e+-]+"
+    line = rf"fit: 5 of 5 steps, loss [0-9.e+]+, rate 0\.05{norms}, [0-9.e+]+ steps/s\n"
     assert re.fullmatch(line, capsys.readouterr().err)
     gx.fit(PARAMS, gx.scale(-0.1), loss, DATA, 5)
     assert re.fullmatch(line.replace(r", rate 0\.05", ""), capsys.readouterr().err)
+    go(measure=False)
+    assert re.fullmatch(line.replace(rf", rate 0\.05{norms}", ""), capsys.readouterr().err)
+    tx = gx.partition({"w": gx.sgd(0.5)}, default=gx.chain(gx.monitor("size", gx.global_norm), gx.sgd(0.25)))
+    tx = gx.chain(gx.skip_nonfinite(tx), gx.monitor_layers())
+    gx.fit(PARAMS, tx, loss, [LIST[0], tuple(np.nan * x for x in LIST[0])], 5)
+    found = re.fullmatch(
+        rf"fit: 5 .*, rate default 0\.25 w 0\.5{norms}, skipped 2, size [0-9.e-]+, [0-9.e+]+ steps/s\n",
+        capsys.readouterr().err,
+    )
+    assert found
     go(progress=False)
     assert capsys.readouterr() == ("", "")
 

@@ -153,6 +153,100 @@ def test_a_batch_that_is_not_finite_changes_nothing():
         assert_near(after[:2], (params, state), 0)
 
 
+# ---------------------------------------------------------------- measurements
+def measured_step(tx, steps=4, batches=(BATCH,), **options):
+    """The metrics of each step, with the gradient and the change of the parameters by hand, in NumPy."""
+    step, params, seen = gx.train_step(loss, tx, donate=False, **options), PARAMS, []
+    state = step.tx.init(params)
+    for i in range(steps):
+        batch = batches[i % len(batches)]
+        gradient = jax.grad(loss)(params, batch)
+        new, state, metrics = step(params, state, batch)
+        seen.append((metrics, gradient, jax.tree.map(lambda x, y: np.float64(x) - np.float64(y), new, params)))
+        params = new
+    return seen
+
+
+def size(tree):
+    return np.sqrt(sum(np.sum(np.square(np.asarray(x, np.float64))) for x in jax.tree.leaves(tree)))
+
+
+def test_norms_and_the_rate_of_a_schedule_are_measured():
+    tx = gx.chain(gx.clip_by_global_norm(0.01), gx.adamw(gx.schedules.linear(0.4, 0.0, steps=4)))
+    for i, (metrics, gradient, change) in enumerate(measured_step(tx)):
+        np.testing.assert_allclose(metrics.learning_rate, 0.4 - 0.1 * i, rtol=1e-6)
+        np.testing.assert_allclose(metrics.gradient_norm, size(gradient), rtol=1e-6)  # before it is clipped
+        np.testing.assert_allclose(metrics.update_norm, size(change), rtol=1e-4)
+        assert metrics.skipped is None and metrics.measurements == {}
+
+
+def test_the_rates_of_groups_and_of_a_clock_are_measured():
+    groups = gx.partition({"w": gx.sgd(gx.schedules.inverse_time(0.5, 1.0))}, default=gx.adam(0.25))
+    rates = [metrics.learning_rate for metrics, *_ in measured_step(gx.accumulate(groups, 2))]
+    assert jax.tree.map(float, rates) == [{"w": w, "default": 0.25} for w in (0.5, 0.5, 0.25, 0.25)]
+    assert [float(metrics.update_norm > 0) for metrics, *_ in measured_step(gx.accumulate(gx.sgd(0.1), 2))] == [
+        0,
+        1,
+        0,
+        1,
+    ]
+    (metrics, *_), *_ = measured_step(gx.scale(-0.1))
+    assert metrics.learning_rate is None
+
+
+BAD = BATCH[0] * np.nan, BATCH[1]
+SKIPPING = {
+    "the option": (gx.adam(0.1), {"skip_nonfinite": True}),
+    "the wrapper": (gx.skip_nonfinite(gx.adam(0.1)), {}),
+    "both, in a chain": (gx.chain(gx.scale(1.0), gx.skip_nonfinite(gx.adam(0.1))), {"skip_nonfinite": True}),
+    "the wrapper in accumulate": (gx.accumulate(gx.skip_nonfinite(gx.adam(0.1)), 1), {}),
+}
+
+
+@pytest.mark.parametrize("tx, options", SKIPPING.values(), ids=SKIPPING)
+def test_skipped_steps_are_measured(tx, options):
+    seen = measured_step(tx, batches=(BATCH, BAD, BAD), **options)
+    assert [bool(metrics.skipped) for metrics, *_ in seen] == [False, True, True, False]
+    assert [float(metrics.update_norm > 0) for metrics, *_ in seen] == [1, 0, 0, 1]
+
+
+def test_the_numbers_of_monitors_are_measured():
+    tx = gx.chain(gx.monitor("gradient", gx.global_norm), gx.sgd(0.1), gx.monitor_layers())
+    for metrics, gradient, change in measured_step(tx):
+        np.testing.assert_allclose(metrics.measurements["gradient"], size(gradient), rtol=1e-6)
+        assert metrics.measurements["layers"].keys() == {"norm", "ratio"}
+        np.testing.assert_allclose(metrics.measurements["layers"]["norm"]["w"], size(change["w"]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", TREES)
+@pytest.mark.promotes("its models, as users write them")
+def test_trees_of_parameters_are_measured(name):
+    step, params = gx.train_step(loss, gx.sgd(0.5), donate=False), TREES[name]
+    new, _, metrics = step(params, step.tx.init(params), BATCH)
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(new))
+    change = np.sqrt(sum(np.sum(np.abs(np.asarray(y, complex) - np.asarray(x, complex)) ** 2) for x, y in pairs))
+    np.testing.assert_allclose(metrics.update_norm, change, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "a schedule"])
+def test_unmeasured_a_step_is_the_program_of_the_update_alone(name):
+    tx, params = SEVERAL[name], PARAMS
+
+    def alone(tx, params, state, batch):
+        value, gradient = jax.value_and_grad(loss)(params, batch)
+        return *tx.apply(params, state, jax.tree.map(jnp.conj, gradient)), value
+
+    def step(measure, tx, params, state, batch):
+        params, state, metrics = gx.train_step(loss, tx, measure=measure)(params, state, batch)
+        assert measure or metrics[1:] == (None,) * (len(metrics) - 1)
+        return params, state, metrics.loss
+
+    given = tx, params, tx.init(params), BATCH
+    bare, off, on = (str(jax.make_jaxpr(f)(*given)) for f in (alone, partial(step, False), partial(step, True)))
+    assert off == bare
+    assert len(on) > len(bare)
+
+
 # ---------------------------------------------------------------- memory and compiling
 @pytest.mark.parametrize("donate", [True, False])
 def test_memory_is_reused_if_donated(donate):

@@ -12,6 +12,9 @@ from gradtx.typing import ScalarOrSchedule
 # Optimizers, of numbers, arrays and schedules.
 gx.adam(1e-3)
 gx.adam(jnp.array(1e-3), b1=gx.schedules.linear(0.8, 0.9, steps=100), eps=lambda step: 1e-8)
+gx.adamw(gx.schedules.warmup_cosine(1e-3, warmup=10, steps=1000))
+gx.chain(gx.adamw(), gx.monitor_layers(), gx.monitor_layers("matrices", ["**/kernel"], cosine_to=gx.delay()))
+gx.monitor_layers(patterns="**/bias", cosine_to=optax.scale(2.0))
 gx.adamw(gx.schedules.cosine(1e-3, steps=1000), weight_decay=0.1, where=gx.is_matrix)
 gx.adamw(where="**/kernel")
 gx.adamw(where={"w": True, "b": False})
@@ -78,11 +81,24 @@ updates, state = tx.update(jax.grad(loss)(params, batch), state, params)
 params = gx.apply_updates(params, updates)
 params, state = tx.apply(params, state, jax.grad(loss)(params, batch))
 rate: float = float(gx.hyperparameters(tx, state)["learning_rate"])
-slower: gx.Transformation = gx.set_hyperparameters(my_adam(), {"learning_rate": 0.01})
+slower: gx.Transformation = gx.set_hyperparameters(my_adam(), {"learning_rate": 0.01, "b1": 0.95})
 
 step = gx.train_step(loss, tx)
 params, state, metrics = step(params, step.tx.init(params), batch)
-print(float(metrics.loss))
+print(float(metrics.loss), float(metrics.gradient_norm), metrics.learning_rate, metrics.measurements)
+quick = gx.train_step(loss, tx, measure=False)
+log = gx.log_jsonl("run.jsonl")
+log(1, metrics)
+
+
+class Writer:
+    def add_scalar(self, name: str, number: float, step: int) -> None: ...
+
+    def log(self, numbers: dict[str, float], step: int) -> None: ...
+
+
+loggers = [log, gx.log_tensorboard(Writer()), gx.log_wandb(Writer()), gx.training.Logger(lambda step, numbers: None)]
+gx.fit(params, gx.adam(0.1), loss, batch, steps=3, progress=False, measure=False, callbacks=loggers)
 run = gx.fit(params, gx.adam(0.1), loss, batch, steps=3, progress=False)
 print(run.history["loss"], run.stopped)
 print(gx.summary(tx, params), gx.formula(tx), gx.__version__)

@@ -41,7 +41,7 @@ def test_clocks_nest_and_are_the_inner_ones_alone():
     assert [float(u) for u in got] == [100 * t + t // 6 for t in range(13)]
     assert tx.at(12) == gx.chain(gx.every(gx.every(gx.add_constant(2.0), 2), 3), gx.add_constant(1200.0))
     assert gx.hyperparameters(tx, state) == {
-        "every.inner.every.inner.add_constant.constant": 2.0,
+        "inner.constant": 2.0,
         "add_constant.constant": 1200.0,
     }
 
