@@ -139,7 +139,7 @@ def entitle(axes: Axes, title: str, fontsize: float = 12, **settings: Any) -> No
 
 
 def wrapped(text: str, inches: float, fontsize: float) -> str:
-    """Break a text into lines of a width: a letter is about 0.6 times as wide as its font size, 1/72 inch a point."""
+    """Break a string into lines of a width: a letter is about 0.6 times as wide as its font size, 1/72 inch a point."""
     return "\n".join(fill(line, max(10, int(72 * inches / (0.6 * fontsize)))) for line in text.split("\n"))
 
 

@@ -153,10 +153,9 @@ def test_the_best_of_several_rates_is_reported_and_compiled_once():
 def test_an_optimizer_runs_as_it_is_and_its_evaluation_parameters_count():
     tx = gx.schedule_free(gx.sgd(0.1), b1=0.9)
     (result,) = race(line(), {"mine": tx}, epochs=5, learning_rate=3.0)
-    w = state = None
+    w = line().init(jax.random.key(0))
+    state = tx.init(w)
     for _ in range(5):
-        w = line().init(None) if w is None else w
-        state = tx.init(w) if state is None else state
         updates, state = tx.update(jax.grad(line().loss)(w, line().train), state, w)
         w = gx.apply_updates(w, updates)
     expected = float(line().loss(gx.eval_params(tx, state, w), line().train))

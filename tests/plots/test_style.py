@@ -115,7 +115,7 @@ def test_no_two_lines_of_a_picture_look_alike_and_labels_show_the_line():
     for axes in both:
         lines = [line for line in axes.lines if line.get_label()[0] != "_"]
         assert len({look[1:] for look in looks(lines)}) == len(lines) == len(names)
-        samples = [patch for patch in axes.patches if isinstance(patch, PathPatch)]
+        samples: Any = [patch for patch in axes.patches if isinstance(patch, PathPatch)]
         labels = {text.get_text(): text for text in axes.texts}
         assert len(samples) == len(names) == len(labels)
         for line, sample in zip(lines, samples):
@@ -135,11 +135,12 @@ def test_no_two_lines_of_a_picture_look_alike_and_labels_show_the_line():
 def long_titles() -> Any:
     title, losses = "a title of many words, " * 8, np.geomspace(2, 0.1, 20)
     found = gx.sweep(lambda tx: tx.factor**2, gx.grid(gx.scale, factor=[0.5, 1.0]))
+    pieces: Any = gx.schedules.piecewise_constant
     yield plots.curves({"sgd": np.stack([losses, losses])}, title=title)
     yield plots.panels({title: {"sgd": losses}, "two": {"adam": losses}}, title=title)[0]
     yield plots.sweep(found, title=title)
     yield plots.schedule(gx.schedules.cosine(0.1, steps=10), title=title)
-    yield plots.schedule(gx.schedules.piecewise_constant([1.23456 / i for i in range(1, 7)], range(10, 60, 10)))
+    yield plots.schedule(pieces([1.23456 / i for i in range(1, 7)], range(10, 60, 10)))
     yield plots.ratios(losses, title=title)
     yield plots.table(title=title)
     yield plots.paths(SURFACES["bowl"]._replace(title=title), {"sgd": gx.sgd(0.1)}, 3)
