@@ -242,7 +242,7 @@ def _race(options: argparse.Namespace) -> None:
         groups,
         steps,
         labels={r.optimizer: f"{_short(r.optimizer)}  {_loss(r)}" for r in in_order},
-        title=f"{options.problem}: training loss, at the end of all examples",
+        title=f"{options.problem}: training loss, ending with the loss over all examples",
         xlabel="step",
     )
     axes[0].figure.savefig(options.out / "race.png")

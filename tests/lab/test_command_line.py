@@ -23,7 +23,7 @@ TEXTBOOK = (
 
 ENTRIES_OF_RECIPES: Any = {name: _entry(name, recipe) for name, recipe in RECIPES.items()}
 RATES: Any = {  # the default of each recipe
-    name: entry.learning_rate[2] for name, entry in ENTRIES_OF_RECIPES.items() if isinstance(entry, lab.Entry)
+    name: entry.learning_rate[2] for name, entry in ENTRIES_OF_RECIPES.items() if hasattr(entry, "make")
 }
 
 
