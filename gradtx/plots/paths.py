@@ -177,7 +177,8 @@ def ground(axes: Axes, surface: Surface) -> None:
     axes.contourf(x, y, np.log10(np.maximum(heights, levels[0] / 10)), np.log10([levels[0] / 10, *levels]), cmap=GROUND)
     lines = axes.contour(x, y, heights, levels, colors="#9aa7b5", linewidths=0.7)
     whole = levels[-1 - top % 4 :: -4]  # the powers of ten
-    axes.clabel(lines, whole[::-1], fmt=lambda level: f"{level + lowest:.4g}", fontsize=8, colors="#66727f")
+    labels = {level: f"{level + lowest:.3g}" if level < 999 else f"{level + lowest:.0f}" for level in whole}
+    axes.clabel(lines, sorted(labels), fmt=labels, fontsize=8, colors="#66727f")
     for w, height in zip(minima, at_minima):
         label = "minimum" if height <= at_minima.min() + 1e-3 * heights.max() else "local minimum"
         axes.plot(*w, "*", color=STARS[label], markeredgecolor="black", markersize=17, label=label, zorder=2.5)
