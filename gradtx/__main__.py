@@ -264,7 +264,7 @@ def _short(name: str, most: int = 30) -> str:
 
 
 def _loss(result: Result) -> str:
-    return f"{result.final_loss:.2g}" if math.isfinite(result.final_loss) else "diverged"
+    return f"{result.final_loss:.3g}" if math.isfinite(result.final_loss) else "diverged"
 
 
 COLUMNS: dict[str, Callable[[Result], str]] = {

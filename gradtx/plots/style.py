@@ -27,7 +27,7 @@ NAMED = (
     *("sgd", "heavy_ball", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lion"),
     *("adam_uncorrected", "adamax", "nadam", "averaged_momentum", "rate_inside_momentum", "rolling_ball"),
     *("adadelta", "rprop"),
-    *("signum", "qhm", "adan", "amsgrad", "radam", "adabelief", "lamb", "muon"),
+    *("signum", "muon", "adan", "amsgrad", "radam", "adabelief", "lamb", "qhm"),
     *("sign_sgd", "lars", "shampoo", "soap", "adafactor", "yogi", "sophia", "laprop"),
 )
 # Each has the colour of its column, and from its row on the first dashes that no other line of the picture has.

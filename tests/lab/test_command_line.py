@@ -114,7 +114,7 @@ def test_a_line_of_the_picture_ends_at_the_loss_of_its_label(tmp_path, monkeypat
     for line in axes.lines:
         assert line.get_xdata()[-1] == 200
         assert line.get_ydata()[-1] == pytest.approx(saved[line.get_label()])
-        assert labels[line.get_label()] == f"{saved[line.get_label()]:.2g}"
+        assert labels[line.get_label()] == f"{saved[line.get_label()]:.3g}"
 
 
 def test_progress_is_on_standard_error_only(race_of_all):
