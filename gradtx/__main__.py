@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import getdoc, isclass, signature
 from operator import itemgetter
@@ -20,7 +20,8 @@ from gradtx import __version__, optimizers, wrappers
 from gradtx.core import Transformation, leaves_by_path
 from gradtx.inspect import periodic_table
 from gradtx.inspect.tables import aligned
-from gradtx.lab import ENTRIES, PROBLEMS, Result, check_options, race
+from gradtx.lab import ENTRIES, PROBLEMS, Entry, Problem, Result, check_options, race
+from gradtx.serialization import read
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,6 +43,8 @@ def _recipes() -> Iterator[tuple[str, Callable[..., Transformation]]]:
 
 
 RECIPES = dict(_recipes())
+FACTORS = (0.1, 0.3, 1, 3, 10, 30, 100)
+"""The learning rates that a race tries, by the default of the recipe: small problems need larger rates than papers."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,11 +59,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.set_defaults(run=_race)
     command.add_argument("--problem", choices=PROBLEMS, default="digits", help="the problem to train (default: digits)")
     command.add_argument(
-        "--optimizers", metavar="adam,sgd,…", help=f"the optimizers (default: all of {', '.join(ENTRIES)})"
+        "--optimizers",
+        metavar="adam,muon,…",
+        help="names that `gradtx list` shows, or expressions of their pieces such as 'chain(clip(1.0), adamw(0.01))', "
+        "separated by commas (default: of the problem, or of the textbook). A name without a learning rate for the "
+        f"problem trains with {len(FACTORS)} rates and reports the best",
     )
     command.add_argument("--epochs", type=int, help="passes over the examples (default: of the problem)")
     command.add_argument("--batch-size", type=batch_size, help="examples in a step: all or a number")
-    command.add_argument("--learning-rate", type=float, help="for every optimizer (default: of each)")
+    command.add_argument("--learning-rate", type=float, help="for every optimizer given by its name (default: of each)")
     command.add_argument("--seed", type=int, default=0, help="of the initial parameters and the order of the data")
     command.add_argument("--out", type=Path, default=Path("out"), help="folder of race.png and race.csv (default: out)")
 
@@ -103,14 +110,64 @@ def batch_size(text: str) -> int | Literal["all"]:
     return "all" if text == "all" else int(text)
 
 
-def _pick(names: Iterable[str], known: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the entries of the names; raise `ValueError` with a suggestion for an unknown name."""
-    for name in names:
-        if name not in known:
-            close = get_close_matches(name, known)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-            raise ValueError(f"unknown optimizer {name!r}; {hint}")
-    return {name: known[name] for name in names}
+def _pick(name: str, known: Mapping[str, Value]) -> Value:
+    """Return the entry of a name; raise `ValueError` with a suggestion if it is unknown."""
+    if name in known:
+        return known[name]
+    close = get_close_matches(name.lower().replace("-", "_"), known)
+    hint = f"did you mean {' or '.join(close)}?" if close else "`gradtx list` shows the names"
+    raise ValueError(f"unknown optimizer {name!r}; {hint}")
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas and semicolons outside brackets and quotes.
+
+    >>> _split("chain(clip(1.0), adam(0.1)), muon")
+    ['chain(clip(1.0), adam(0.1))', 'muon']
+    """
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if letter in "\"'":
+            quote = "" if letter == quote else quote or letter
+        elif not quote:
+            depth += (letter in "([{") - (letter in ")]}")
+        if letter in ",;" and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
+
+
+def _entries(text: str, problem: Problem) -> dict[str, Entry | Transformation]:
+    """Return the participants that `--optimizers` names or writes out."""
+    known = {name: _entry(name, recipe) for name, recipe in RECIPES.items()} | ENTRIES | dict(problem.entries or {})
+    entries = {}
+    for part in _split(text):
+        if "(" not in part:
+            entries[part] = _pick(part, known)
+            if entries[part] is None:
+                raise ValueError(f"{part} wraps another optimizer: write {part}(adam(0.01))")
+            continue
+        try:
+            entries[part] = read(part)
+        except ValueError as error:
+            how = r"read: (this is not how a transformation prints: )?|: pass other names in names=.*| \(<unknown>.*"
+            why = re.sub(how, "", str(error))
+            raise ValueError(f"cannot read the optimizer {part!r}: {why}") from None
+        if not isinstance(entries[part], Transformation):
+            raise ValueError(f"{part!r} is a schedule, not an optimizer: write adam({part})")
+    return entries
+
+
+def _entry(name: str, recipe: Callable[..., Transformation]) -> Entry | Transformation | None:
+    """Return the participant of a recipe, with several learning rates if it takes one; None for a wrapper."""
+    parameters = signature(recipe).parameters
+    if "inner" in parameters:
+        return None
+    rate = parameters["learning_rate"].default if "learning_rate" in parameters else None
+    if not isinstance(rate, (int, float)):
+        return recipe()
+    return Entry(recipe, [float(f"{rate * factor:.3g}") for factor in FACTORS], _family(recipe))
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -138,7 +195,7 @@ def _paper(recipe: Callable[..., Transformation]) -> str:
 
 
 def _show(options: argparse.Namespace) -> None:
-    recipe = _pick([options.recipe], RECIPES)[options.recipe]
+    recipe = _pick(options.recipe, RECIPES)
     takes_inner = "inner" in signature(recipe).parameters
     tx = recipe(optimizers.sgd()) if takes_inner else recipe()
     slots = leaves_by_path(tx.init({"w": jnp.zeros((3, 4))}))
@@ -154,9 +211,10 @@ def _race(options: argparse.Namespace) -> None:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     from gradtx.plots import panels
+    from gradtx.plots.curves import smooth
 
-    entries = ENTRIES if options.optimizers is None else _pick(options.optimizers.split(","), ENTRIES)
     problem = PROBLEMS[options.problem]()
+    entries = problem.entries or ENTRIES if options.optimizers is None else _entries(options.optimizers, problem)
     how = {name: getattr(options, name) for name in ("epochs", "batch_size", "learning_rate", "seed")}
     check_options(problem, **how)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -167,26 +225,51 @@ def _race(options: argparse.Namespace) -> None:
             problem,
             entries,
             **how,
-            progress=lambda optimizer, fraction: bar.update(task, description=optimizer, completed=fraction),
+            progress=lambda name, fraction: bar.update(task, description=_short(name), completed=fraction),
         )
     # A terminal uses its own width; a file or a pipe gets lines that fit the table.
-    Console(width=None if sys.stdout.isatty() else 100).print(_table(results))
+    Console(width=None if sys.stdout.isatty() else 140).print(_table(results))
+    for line in _tried(results, entries, options.learning_rate):
+        print(line)
     _write(results, options.out / "race.csv")
     in_order = sorted(results, key=lambda r: list(entries).index(r.optimizer))  # colours do not depend on the ranking
-    groups = {r.family: {q.optimizer: q.losses for q in in_order if q.family == r.family} for r in in_order}
-    labels = {r.optimizer: f"{r.optimizer}  {_loss(r)}" for r in in_order}
-    title = f"{options.problem}: training loss, with the final loss by each name"
-    panels(groups, points=40, labels=labels, title=title)[0].figure.savefig(options.out / "race.png")
+    steps, groups = {}, {}
+    for r in in_order:
+        steps[r.optimizer], losses = smooth(r.losses)
+        losses[-1] = r.final_loss  # the line ends where its label says
+        groups.setdefault(r.family if len(results) > 8 else "", {})[r.optimizer] = losses
+    axes = panels(
+        groups,
+        steps,
+        labels={r.optimizer: f"{_short(r.optimizer)}  {_loss(r)}" for r in in_order},
+        title=f"{options.problem}: training loss, ending with the loss over all examples",
+        xlabel="step",
+    )
+    axes[0].figure.savefig(options.out / "race.png")
     print(options.out / "race.png")
 
 
+def _tried(results: Sequence[Result], entries: Mapping[str, Any], given: float | None) -> Iterator[str]:
+    """Report the learning rates of each optimizer that trained with several."""
+    for result in results:
+        rates = getattr(entries[result.optimizer], "learning_rate", None)
+        if given is None and isinstance(rates, Sequence):
+            edge = "; the best is at the edge" if result.learning_rate in (min(rates), max(rates)) else ""
+            best = f"the best of {len(rates)} from {min(rates):g} to {max(rates):g}{edge}"
+            yield f"learning rate of {result.optimizer}: {result.learning_rate:g}, {best}"
+
+
+def _short(name: str, most: int = 30) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def _loss(result: Result) -> str:
-    return f"{result.final_loss:.2g}" if math.isfinite(result.final_loss) else "diverged"
+    return f"{result.final_loss:.3g}" if math.isfinite(result.final_loss) else "diverged"
 
 
 COLUMNS: dict[str, Callable[[Result], str]] = {
     "optimizer": lambda r: r.optimizer,
-    "learning rate": lambda r: f"{r.learning_rate:g}",
+    "learning rate": lambda r: "–" if math.isnan(r.learning_rate) else f"{r.learning_rate:g}",
     "batch size": lambda r: str(r.batch_size),
     "steps": lambda r: str(r.steps),
     "final loss": _loss,
@@ -202,7 +285,10 @@ def _table(results: Sequence[Result]) -> "Table":
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for header in COLUMNS:
-        table.add_column(header, justify="left" if header == "optimizer" else "right", no_wrap=header == "optimizer")
+        if header == "optimizer":  # on one line, except long expressions
+            table.add_column(header, min_width=min(24, max(len(r.optimizer) for r in results)), overflow="fold")
+        else:
+            table.add_column(header, justify="right")
     for result in results:
         table.add_row(*(cell(result) for cell in COLUMNS.values()))
     return table

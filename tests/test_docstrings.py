@@ -36,6 +36,7 @@ PROTOCOL = {
 RESULTS = {
     "gx.Sweep",
     "training.Fit",
+    "training.Fits",
     "training.Metrics",
     "training.Sweep",
     "lab.Batch",

@@ -95,7 +95,7 @@ def check_hyperparameters(names: dict[str, Any]) -> None:
     assert names["losses"][-1].max() < names["alone"].min()  # the worst that evolves, the best of those that do not
 
 
-CHECKS = {"hyperparameters": check_hyperparameters}
+CHECKS = {"10_hyperparameters": check_hyperparameters}
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -143,6 +143,6 @@ def test_all_of_the_textbook_is_named_and_asserted(name):
 
 
 def test_population_based_training_is_short():
-    sources = [cell.source for cell in read("hyperparameters").cells]
+    sources = [cell.source for cell in read("10_hyperparameters").cells]
     (evolution,) = (source for source in sources if "def evolve" in source)
     assert len(evolution.splitlines()) < 40

@@ -1,7 +1,7 @@
 """Test problems, test surfaces and races for optimizers."""
 
-from gradtx.lab.problems import PROBLEMS, Batch, Problem, digits, line, xor
-from gradtx.lab.race import ENTRIES, Entry, Result, check_options, race
+from gradtx.lab.problems import PROBLEMS, Batch, Entry, Problem, digits, line, text, xor
+from gradtx.lab.race import ENTRIES, Result, check_options, race
 from gradtx.lab.surfaces import SURFACES, Surface, descend
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "digits",
     "line",
     "race",
+    "text",
     "xor",
 ]
 

@@ -2,34 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gradtx import optimizers
 from gradtx.core import State, Transformation
-from gradtx.core.apply import apply_updates
 from gradtx.core.arguments import checked
 from gradtx.core.errors import said
-from gradtx.lab.problems import Problem
-
-
-class Entry(NamedTuple):
-    """Participant of a race: an optimizer with its default learning rate and batch size."""
-
-    make: Callable[[float], Transformation]
-    """A function from a learning rate to the optimizer."""
-    learning_rate: float
-    """The default learning rate."""
-    family: str
-    """The change relative to SGD: the direction, the per-coordinate scale, or both."""
-    batch_size: Literal["all"] | None = None
-    """`"all"` if the optimizer needs the gradient of all examples; None for the batch size of the problem."""
-
+from gradtx.core.transformation import TransformationLike
+from gradtx.inspect import hyperparameters
+from gradtx.lab.problems import Batch, Entry, Problem
+from gradtx.training import fit
+from gradtx.wrappers import eval_params
 
 DIRECTION = "gradient descent, and its direction changed (momentum)"
 SIZE = "the size of each coordinate's step changed"
@@ -64,7 +53,7 @@ class Result(NamedTuple):
     family: str
     """The family of the entry."""
     learning_rate: float
-    """The learning rate used."""
+    """The learning rate used, the best of several; NaN if the optimizer has none, or more than one."""
     batch_size: int
     """The number of examples in a step."""
     steps: int
@@ -74,7 +63,7 @@ class Result(NamedTuple):
     test_accuracy: float
     """The accuracy on the test examples, from 0 to 1; NaN if the problem has no classes or the loss is not finite."""
     ms_per_step: float
-    """Milliseconds per step: the median over the calls of the compiled loop, without compilation."""
+    """Milliseconds per step: the median over the compiled calls of the run, without compilation."""
     state_bytes_per_parameter: float
     """The bytes of the whole state, including the step, divided by the number of parameters."""
     losses: np.ndarray
@@ -84,7 +73,7 @@ class Result(NamedTuple):
 @checked
 def race(
     problem: Problem,
-    entries: Mapping[str, Entry] = ENTRIES,
+    entries: Mapping[str, Entry | TransformationLike] | None = None,
     *,
     epochs: int | None = None,
     batch_size: int | Literal["all"] | None = None,
@@ -94,15 +83,17 @@ def race(
 ) -> list[Result]:
     """Train a problem with each optimizer from the same start and return the results, sorted by final loss.
 
-    Each epoch shuffles the examples and leaves out the examples that do not fill a batch.
+    Each epoch shuffles the examples and leaves out the examples that do not fill a batch. An entry with several
+    learning rates trains with each of them, compiled once, and its result is the run of the lowest final loss.
 
     Args:
       problem: The problem to train, such as `digits()`.
-      entries: The optimizers that take part, by name.
+      entries: The optimizers that take part, by name: an `Entry`, or an optimizer, which runs as it is. None for the
+        entries of the problem or else of the textbook.
       epochs: The number of passes over the examples, 1 or more; None for the default of the problem.
       batch_size: The number of examples in a step, for every optimizer: `"all"` is batch descent, 1 is stochastic
         descent; None for the default of each entry or of the problem.
-      learning_rate: The learning rate for every optimizer, a finite number above 0; None for the default of each entry.
+      learning_rate: The learning rate for every `Entry`, a finite number above 0; None for the default of each.
       seed: The seed of the initial parameters and of the order of the examples, from 0 to 2³² − 1.
       progress: A function called with the name of the running optimizer and the completed fraction of the race, from 0
         to 1.
@@ -111,51 +102,78 @@ def race(
       A list with a `Result` for each entry, the lowest final loss first and diverged runs last.
 
     Raises:
-      TypeError: `entries` is not a dict, or `problem` is not a `Problem`.
+      TypeError: `entries` is not a dict of entries and optimizers, or `problem` is not a `Problem`.
       ValueError: An option is out of range.
 
+    >>> import gradtx as gx
     >>> from gradtx.lab import ENTRIES, line, race
-    >>> for result in race(line(), {"sgd": ENTRIES["sgd"]}):
-    ...     print(result.optimizer, result.steps, f"{result.final_loss:.4f}")
-    sgd 2000 0.0094
+    >>> for result in race(line(), {"sgd": ENTRIES["sgd"], "lion": gx.lion(0.001)}):
+    ...     print(result.optimizer, result.steps, f"{result.final_loss:.3f}")
+    sgd 2000 0.009
+    lion 2000 0.009
     """
+    check_options(problem, epochs, batch_size, learning_rate, seed)
+    if entries is None:
+        entries = problem.entries or ENTRIES
     if not isinstance(entries, Mapping):
         raise TypeError(f"race: entries must be a dict from names to entries, got {said(entries)}")
-    check_options(problem, epochs, batch_size, learning_rate, seed)
-    examples = len(problem.train.targets)
-    results = []
-    for done, (name, entry) in enumerate(entries.items()):
-        size = batch_size or entry.batch_size or problem.batch_size
-        size = examples if size == "all" else size
-        rate = learning_rate or entry.learning_rate
+    runs: list[tuple[str, str, float, int, Transformation]] = []
+    for name, entry in entries.items():
+        if not isinstance(entry, Entry):
+            tx = Transformation.coerce(f"race: {name!r}", entry)
+            rate = hyperparameters(tx).get("learning_rate", math.nan)
+            runs.append((name, "", rate if np.ndim(rate) == 0 else math.nan, _size(problem, batch_size), tx))
+            continue
+        rates = learning_rate or entry.learning_rate
+        for rate in rates if isinstance(rates, Sequence) else [rates]:
+            tx = Transformation.coerce(f"race: {name!r}", entry.make(rate))
+            runs.append((name, entry.family, rate, _size(problem, batch_size or entry.batch_size), tx))
+    loss, best = jax.jit(problem.loss), dict[str, Result]()
+    for done, (name, family, rate, size, tx) in enumerate(runs):
         run = _train(
             problem,
-            entry.make(rate),
-            epochs=epochs or problem.epochs,
+            tx,
+            steps=(epochs or problem.epochs) * (len(problem.train.targets) // size),
             batch_size=size,
             seed=seed,
-            progress=lambda fraction, name=name, done=done: progress(name, (done + fraction) / len(entries)),
+            progress=lambda fraction, name=name, done=done: progress(name, (done + fraction) / len(runs)),
         )
-        final_loss = float(problem.loss(run.params, problem.train))
+        at = eval_params(tx, run.state, run.params)
+        final_loss = _mean(loss, at, problem.train)
         accuracy = math.nan
         if problem.accuracy and math.isfinite(final_loss):
-            accuracy = float(problem.accuracy(run.params, problem.test))
+            accuracy = _mean(problem.accuracy, at, problem.test)
         state_bytes = sum(x.nbytes for x in jax.tree.leaves(run.state))
-        results.append(
-            Result(
-                optimizer=name,
-                family=entry.family,
-                learning_rate=rate,
-                batch_size=size,
-                steps=len(run.losses),
-                final_loss=final_loss,
-                test_accuracy=accuracy,
-                ms_per_step=run.ms_per_step,
-                state_bytes_per_parameter=state_bytes / sum(p.size for p in jax.tree.leaves(run.params)),
-                losses=run.losses,
-            )
+        result = Result(
+            optimizer=name,
+            family=family,
+            learning_rate=float(rate),
+            batch_size=size,
+            steps=len(run.losses),
+            final_loss=final_loss,
+            test_accuracy=accuracy,
+            ms_per_step=run.ms_per_step,
+            state_bytes_per_parameter=state_bytes / sum(p.size for p in jax.tree.leaves(run.params)),
+            losses=run.losses,
         )
-    return sorted(results, key=lambda r: r.final_loss if math.isfinite(r.final_loss) else math.inf)
+        best[name] = min(best.get(name, result), result, key=_finite)
+    return sorted(best.values(), key=_finite)
+
+
+def _size(problem: Problem, batch_size: int | Literal["all"] | None) -> int:
+    return len(problem.train.targets) if batch_size == "all" else batch_size or problem.batch_size
+
+
+def _finite(result: Result) -> float:
+    """The final loss, infinite for a run that diverged."""
+    return result.final_loss if math.isfinite(result.final_loss) else math.inf
+
+
+def _mean(measure: Callable[[Any, Batch], Any], params: Any, examples: Batch, at_once: int = 500) -> float:
+    """Average a mean over all examples, of which few enough are in memory at once."""
+    count = len(examples.targets)
+    parts = [jax.tree.map(lambda x: x[i : i + at_once], examples) for i in range(0, count, at_once)]  # noqa: B023
+    return float(sum(float(measure(params, part)) * len(part.targets) for part in parts) / count)
 
 
 @checked
@@ -209,39 +227,36 @@ class _Run(NamedTuple):
 
 
 def _train(
-    problem: Problem, tx: Transformation, epochs: int, batch_size: int, seed: int, progress: Callable[[float], None]
+    problem: Problem, tx: Transformation, steps: int, batch_size: int, seed: int, progress: Callable[[float], None]
 ) -> _Run:
-    """Run a training loop, compiled ahead of time and called about twenty times so that progress is visible."""
-    train = jax.device_put(problem.train)
-    examples = len(train.targets)
-    steps = examples // batch_size
-
-    def loop(tx, params, state, train, keys):
-        def step(carry, rows):
-            params, state = carry
-            loss, gradient = jax.value_and_grad(problem.loss)(params, jax.tree.map(lambda x: x[rows], train))
-            updates, state = tx.update(gradient, state, params)
-            return (apply_updates(params, updates), state), loss
-
-        def epoch(carry, key):
-            order = jnp.arange(examples) if batch_size == examples else jax.random.permutation(key, examples)
-            return jax.lax.scan(step, carry, order[: steps * batch_size].reshape(steps, batch_size))
-
-        (params, state), losses = jax.lax.scan(epoch, (params, state), keys)
-        return params, state, losses.ravel()
-
-    init_key, order_key = jax.random.split(jax.random.key(seed))
-    params = problem.init(init_key)
-    state = tx.init(params)
-    per_call = max(n for n in range(1, 1 + max(1, epochs // 20)) if epochs % n == 0)
-    calls = jax.random.split(order_key, (epochs // per_call, per_call))
+    """Run a training loop, about forty compiled calls so that progress is visible."""
+    params = problem.init(jax.random.split(jax.random.key(seed))[0])
+    per_call = min(1000, -(-steps // 40))
     progress(0.0)
-    compiled = jax.jit(loop, donate_argnames=("params", "state")).lower(tx, params, state, train, calls[0]).compile()
-    losses, times = [], []
-    for keys in calls:
-        start = time.perf_counter()
-        params, state, part = jax.block_until_ready(compiled(tx, params, state, train, keys))
-        times.append(time.perf_counter() - start)
-        losses.append(part)
-        progress(len(losses) / len(calls))
-    return _Run(params, state, np.concatenate(losses), 1e3 * median(times) / (per_call * steps))
+
+    def run(steps, callback=None):
+        return fit(
+            params,
+            tx,
+            problem.loss,
+            problem.train,
+            steps,
+            batch_size=batch_size,
+            seed=seed,
+            callbacks=[callback] if callback else [],
+            eval_every=per_call,
+            steps_per_call=per_call,
+            progress=False,
+        )
+
+    def tick(now):
+        times.append((len(now.history["step"]), time.perf_counter()))
+        progress(times[-1][0] / steps)
+
+    run(1)  # compiles the program, which the next run shares
+    times = [(0, time.perf_counter())]
+    done = run(steps, tick)
+    if done.stopped == "interrupt":
+        raise KeyboardInterrupt
+    durations = [1e3 * (end - start) / (n - m) for (m, start), (n, end) in pairwise(times)]
+    return _Run(done.params, done.state, done.history["loss"], median(durations))

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from gradtx.core.arguments import checked
 from gradtx.core.errors import said
-from gradtx.plots.style import Style, coincide, dress, label_ends, new_axes, over, styles
+from gradtx.plots.style import Style, coincide, dress, label_ends, new_axes, over, styles, wrapped
+from gradtx.training import Fit
 
 Log = Literal["", "x", "y", "xy"]
 
@@ -21,6 +22,7 @@ class Line(NamedTuple):
     low: np.ndarray
     middle: np.ndarray
     high: np.ndarray
+    seeds: int
 
 
 @checked
@@ -43,7 +45,8 @@ def curves(
     beyond its start; a seed that diverged counts as an infinite loss.
 
     Args:
-      losses: A dict from names to arrays of shape (steps,) or (seeds, steps).
+      losses: A dict from names to arrays of shape (steps,) or (seeds, steps), or to the results of `gx.fit` and
+        `gx.fit_seeds`.
       x: The values of the horizontal axis: an array of shape (steps,), or a dict with one for each name; None for the
         steps, from 1.
       axes: The Axes to draw on; None for a new figure, which is `axes.figure` of the result.
@@ -75,9 +78,9 @@ def curves(
     look = styles(lines)
     axes.set(**limits(list(lines.values()), log))
     draw(axes, lines, look, labels or {})
-    dress(axes, title, xlabel or ("step" if x is None else "x"), ylabel)
-    if seeds := max((np.shape(several)[0] for several in losses.values() if np.ndim(several) == 2), default=0):
-        axes.set_title(f"median of {seeds} seeds; band: quartiles", loc="right", fontsize=9)
+    seeds = max(line.seeds for line in lines.values())
+    note = f"  (median of {seeds} seeds; band: quartiles)" if seeds > 1 else ""
+    dress(axes, title, (xlabel or ("step" if x is None else "x")) + note, ylabel)
     return axes
 
 
@@ -99,7 +102,8 @@ def panels(
     band between the quartiles.
 
     Args:
-      groups: A dict from panel titles to losses, each a dict from names to arrays of shape (steps,) or (seeds, steps).
+      groups: A dict from panel titles to losses, each a dict from names to arrays of shape (steps,) or (seeds, steps),
+        or to the results of `gx.fit` and `gx.fit_seeds`.
       x: The values of the horizontal axis: an array of shape (steps,), or a dict with one for each name; None for the
         steps, from 1.
       points: The number of averages over intervals of steps to draw in place of every loss, 1 or more; None for every
@@ -131,7 +135,7 @@ def panels(
     every = [line for group in lines.values() for line in group.values()]
     look = styles([name for group in lines.values() for name in group])
     figure = Figure(figsize=(8.5, 0.9 + 3.1 * len(lines)), dpi=120, layout="constrained")
-    figure.suptitle(title, fontsize=13, fontweight="bold")
+    figure.suptitle(wrapped(title, 7.0, 13), fontsize=13, fontweight="bold")
     grid = figure.subplots(len(lines), sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (panel, own) in zip(grid, lines.items()):
         axes.set(**limits(every, log))
@@ -155,10 +159,13 @@ def prepared(function: str, losses: Any, x: Any, points: int | None, log: str) -
         raise ValueError(f"{function}: points must be 1 or more, got {points}")
     lines = {}
     for name, several in losses.items():
+        if isinstance(several, Fit):
+            several = several.history["loss"]
         several = np.asarray(several, float)
         if several.ndim not in (1, 2) or not several.size:
             raise ValueError(
-                f"{function}: the losses of {name!r} must be of shape (steps,) or (seeds, steps), got {several.shape}"
+                f"{function}: the losses of {name!r} must be of shape (steps,) or (seeds, steps), or a Fit; "
+                f"got {several.shape}"
             )
         several = np.atleast_2d(several)
         at = x[name] if isinstance(x, Mapping) and name in x else x
@@ -173,7 +180,7 @@ def prepared(function: str, losses: Any, x: Any, points: int | None, log: str) -
         # Diverged losses become a large finite number, so that quantiles between them and others are defined.
         low, middle, high = np.quantile(np.nan_to_num(several, nan=1e300, posinf=1e300), (0.25, 0.5, 0.75), axis=0)
         keep = (abs(middle) < 1e280) & ((middle > 0) | ("y" not in log)) & ((at > 0) | ("x" not in log))
-        lines[name] = Line(at[keep], low[keep], middle[keep], high[keep])
+        lines[name] = Line(at[keep], low[keep], middle[keep], high[keep], len(several))
     return lines
 
 
@@ -233,7 +240,7 @@ def draw(axes: Axes, lines: Mapping[str, Line], look: Mapping[str, Style], label
             **over(style, above),
         )
     ends = [_end(line, left, high) for line in lines.values()]
-    label_ends(axes, ends, [labels.get(name, name) for name in lines], [look[name].color for name in lines])
+    label_ends(axes, ends, [labels.get(name, name) for name in lines], [look[name] for name in lines])
 
 
 def _end(line: Line, left: float, high: float) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from gradtx.core.arguments import checked
 from gradtx.core.errors import said
 from gradtx.core.programs import program_of
 from gradtx.lab import Surface, descend
-from gradtx.plots.style import dress, named, new_axes, styles
+from gradtx.plots.style import dress, entitle, named, new_axes, styles
 
 GROUND = LinearSegmentedColormap.from_list("ground", ["#ffffff", "#dae2eb"])  # paler than any path
 STARS = {"minimum": "#ffd21f", "local minimum": "white"}
@@ -38,7 +38,8 @@ def paths(
     """Draw the paths of optimizers over the contours of a surface.
 
     Each dot is a step and the larger dot the last step. A filled star marks the lowest minimum, an empty star another
-    minimum. The contour levels are logarithmic above the minimum. The legend shows the final losses.
+    minimum. The contour levels are logarithmic above the minimum, four in a decade, and labelled with the loss once a
+    decade. The legend shows the final losses.
 
     Args:
       surface: One of `gradtx.lab.SURFACES`, or a custom `Surface`.
@@ -121,7 +122,7 @@ def animate(
         for path, line, head in drawn:
             line.set_data(*path[: done + 1].T)
             head.set_data(*path[done : done + 1].T)
-        axes.set_title(f"{surface.title}: step {done} of {steps}", loc="left", fontsize=12)
+        entitle(axes, f"{surface.title}: step {done} of {steps}")
         return []
 
     return FuncAnimation(figure, show, shown.tolist(), interval=round(1e3 * seconds / len(shown)))
@@ -168,11 +169,16 @@ def ground(axes: Axes, surface: Surface) -> None:
     points = np.stack(np.meshgrid(x, y), axis=-1)
     minima = np.asarray(surface.minima, float).reshape(-1, 2)
     every = _losses(surface, np.concatenate([points.reshape(-1, 2), minima]))
-    every -= np.nanmin(every)
+    lowest = np.nanmin(every)
+    every -= lowest
     heights, at_minima = every[: points.size // 2].reshape(points.shape[:2]), every[points.size // 2 :]
-    levels = heights.max() * np.geomspace(1e-4, 1, 17)
+    top = int(np.ceil(4 * np.log10(heights.max())))
+    levels = 10 ** (np.arange(top - 16, top + 1) / 4)  # four in a decade
     axes.contourf(x, y, np.log10(np.maximum(heights, levels[0] / 10)), np.log10([levels[0] / 10, *levels]), cmap=GROUND)
-    axes.contour(x, y, heights, levels, colors="#9aa7b5", linewidths=0.7)
+    lines = axes.contour(x, y, heights, levels, colors="#9aa7b5", linewidths=0.7)
+    whole = levels[-1 - top % 4 :: -4]  # the powers of ten
+    labels = {level: f"{level + lowest:.3g}" if level < 999 else f"{level + lowest:.0f}" for level in whole}
+    axes.clabel(lines, sorted(labels), fmt=labels, fontsize=8, colors="#66727f")
     for w, height in zip(minima, at_minima):
         label = "minimum" if height <= at_minima.min() + 1e-3 * heights.max() else "local minimum"
         axes.plot(*w, "*", color=STARS[label], markeredgecolor="black", markersize=17, label=label, zorder=2.5)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from gradtx import schedules
 from gradtx.core import Schedule, of_step
 from gradtx.core.arguments import checked, function_of
-from gradtx.plots.style import COLOURS, dress, new_axes
+from gradtx.plots.style import COLOURS, dress, entitle, new_axes
 
 
 @checked
@@ -54,7 +54,7 @@ def schedule(
     dress(axes, title, "step", "value", xlim=(0, steps))
     axes.set_ylim(*((0, None) if axes.get_ylim()[0] > 0 else ()))  # from 0, so that heights are comparable
     if not title:
-        axes.set_title(called(schedule).replace("$", r"\$"), loc="left", fontsize=9)
+        entitle(axes, called(schedule).replace("$", r"\$"), fontsize=9)
     return axes
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import NullFormatter
 
 from gradtx.core import State, leaves_by_path, path_of
 from gradtx.core.arguments import checked
-from gradtx.plots.style import COLOURS, GREY, dress, label_ends, new_axes, new_row, style_at
+from gradtx.plots.style import COLOURS, GREY, dress, entitle, label_ends, new_axes, new_row, style_at
 
 
 @checked
@@ -91,7 +91,7 @@ def _histogram(axes: Axes, slot: str, leaves: dict[str, np.ndarray], bins: int |
         axes.stairs(counts, edges, color=colour, alpha=0.15, fill=True)
     label = f"value ({', '.join(notes)})" if notes else "value"
     dress(axes, "", label, "entries", xscale="log" if log else "linear", yscale="log")
-    axes.set_title(slot, loc="left", fontsize=10)
+    entitle(axes, slot, fontsize=10)
     axes.set_ylim(0.7, max(15, 1.5 * axes.get_ylim()[1]))
     axes.yaxis.set_minor_formatter(NullFormatter())
     if len(leaves) > 1 or next(iter(leaves)):
@@ -137,15 +137,15 @@ def ratios(
         if values.ndim != 1 or not values.size:
             raise ValueError(f"ratios: {name!r} must be an array of shape (steps,), got {values.shape}")
     axes = new_axes(axes, 8.5, 3.6)
-    ends, colours = [], []
+    ends, look = [], []
     for i, (name, values) in enumerate(rows.items()):
-        color, linestyle, _ = style_at((6 - i) % 8 + 8 * (i // 8))
+        style = style_at((6 - i) % 8 + 8 * (i // 8))
         values = np.where(np.isfinite(values) & (values > 0), values, np.nan)
         at = np.arange(1, len(values) + 1)
-        axes.plot(at, values, color=color, linestyle=linestyle, linewidth=1.6, label=name)
+        axes.plot(at, values, color=style.color, linestyle=style.linestyle, linewidth=1.6, label=name)
         last = np.flatnonzero(np.isfinite(values))[-1:]
         ends.append((at[last[0]], values[last[0]]) if len(last) else (1, 1.0))
-        colours.append(color)
+        look.append(style)
     steps = max(map(len, rows.values()))
     dress(axes, title, "step", ylabel, yscale="log", xlim=(1, max(2, steps)))
     if healthy is not None:
@@ -163,5 +163,5 @@ def ratios(
             color=GREY,
         )
     if any(rows):
-        label_ends(axes, ends, list(rows), colours)
+        label_ends(axes, ends, list(rows), look)
     return axes

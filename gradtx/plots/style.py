@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import fill
 from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch, PathPatch
+from matplotlib.path import Path
 
 from gradtx.core import Transformation
 from gradtx.core.errors import said
@@ -24,7 +27,7 @@ NAMED = (
     *("sgd", "heavy_ball", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lion"),
     *("adam_uncorrected", "adamax", "nadam", "averaged_momentum", "rate_inside_momentum", "rolling_ball"),
     *("adadelta", "rprop"),
-    *("signum", "qhm", "adan", "amsgrad", "radam", "adabelief", "lamb", "muon"),
+    *("signum", "muon", "adan", "amsgrad", "radam", "adabelief", "lamb", "qhm"),
     *("sign_sgd", "lars", "shampoo", "soap", "adafactor", "yogi", "sophia", "laprop"),
 )
 # Each has the colour of its column, and from its row on the first dashes that no other line of the picture has.
@@ -90,8 +93,8 @@ def coincide(one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.nda
 
 def over(style: Style, above: int) -> dict[str, Any]:
     """Plot settings of a line below `above` others: wider than they are, so that each is visible."""
-    dashes = {"linestyle": "-" if above else style.linestyle}
-    return {**dashes, "color": style.color, "linewidth": 1.8 + 1.8 * above, "solid_capstyle": "round"}
+    width = 1.8 + 1.8 * above
+    return {"linestyle": style.linestyle, "color": style.color, "linewidth": width, "solid_capstyle": "round"}
 
 
 def new_axes(axes: Axes | None, width: float, height: float) -> Axes:
@@ -119,12 +122,25 @@ def dress(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "", **set
     """Set the title, the labels and the appearance that all plots have in common."""
     axes.set(**settings)
     if title:
-        axes.set_title(title, loc="left", fontsize=12)
+        entitle(axes, title)
     axes.set_xlabel(xlabel, fontsize=11)
     axes.set_ylabel(ylabel, fontsize=11)
     axes.tick_params(labelsize=10)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def entitle(axes: Axes, title: str, fontsize: float = 12, **settings: Any) -> None:
+    """Set the title, in as many lines as fit above the axes: the layout does not make room for a long one."""
+    figure, place = axes.get_figure(root=True), axes.get_subplotspec()
+    inches = figure.get_size_inches()[0] if figure else 6.0
+    width = inches / place.get_gridspec().ncols if place else inches * axes.get_position().width
+    axes.set_title(wrapped(title, width - 0.9, fontsize), loc="left", fontsize=fontsize, **settings)
+
+
+def wrapped(text: str, inches: float, fontsize: float) -> str:
+    """Break a string into lines of a width: a letter is about 0.6 times as wide as its font size, 1/72 inch a point."""
+    return "\n".join(fill(line, max(10, int(72 * inches / (0.6 * fontsize)))) for line in text.split("\n"))
 
 
 def named(function: str, optimizers: Any) -> dict[str, Transformation]:
@@ -151,8 +167,8 @@ def spread(heights: Sequence[float], gap: float) -> np.ndarray:
     return spaced[np.argsort(order, kind="stable")]
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[float, float]], texts: Sequence[str], colours: Sequence[str]) -> None:
-    """Label the end of each line to the right of the axes, joined by a dotted line. Set the limits before.
+def label_ends(axes: Axes, ends: Sequence[tuple[float, float]], texts: Sequence[str], look: Sequence[Style]) -> None:
+    """Label the end of each line to the right of the axes, with a sample of the line. Set the limits before.
 
     The distance between labels follows from the height of the figure in inches, before its layout.
     """
@@ -160,16 +176,20 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float]], texts: Sequence[
     heights = [transform.transform(end)[1] for end in ends]
     figure = axes.get_figure(root=True)
     inches = axes.get_position().height * (figure.get_size_inches()[1] if figure else 4.0)
-    for end, text, colour, height in zip(ends, texts, colours, spread(heights, min(0.21 / inches, 1 / len(ends)))):
+    for end, text, style, height in zip(ends, texts, look, spread(heights, min(0.21 / inches, 1 / len(ends)))):
+        start, stop = (1.03, height), (1.08, height)
+        line = {"edgecolor": style.color, "clip_on": False}
+        axes.add_patch(
+            PathPatch(Path([start, stop]), transform=axes.transAxes, linestyle=style.linestyle, lw=2, **line)
+        )
+        axes.add_patch(ConnectionPatch(end, start, "data", "axes fraction", lw=0.8, linestyle=":", **line))
         axes.annotate(
             text,
-            end,
-            (1.04, height),
-            textcoords="axes fraction",
-            color=colour,
+            (1.09, height),
+            xycoords="axes fraction",
+            color=style.color,
             fontsize=11,
             fontweight="bold",
             verticalalignment="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "linestyle": ":", "relpos": (0, 0.5)},
         )

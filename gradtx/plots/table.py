@@ -12,7 +12,7 @@ from matplotlib.patches import Patch, Rectangle
 from gradtx.core import Transformation
 from gradtx.core.arguments import checked, sequence
 from gradtx.core.errors import said
-from gradtx.plots.style import GREY, new_axes
+from gradtx.plots.style import GREY, entitle, new_axes
 
 
 class Entry(NamedTuple):
@@ -141,5 +141,5 @@ def table(
     )
     axes.set(xlim=(0, lefts[-1]), ylim=(tops[-1], 0))
     axes.set_axis_off()
-    axes.set_title(title, loc="left", fontsize=12, pad=14 * lines + 12)
+    entitle(axes, title, pad=14 * lines + 12)
     return axes

@@ -4,16 +4,19 @@ from gradtx.training.fit import Fit, fit
 from gradtx.training.gradient_check import check_gradient, numeric_gradient
 from gradtx.training.loggers import Logger, log_jsonl, log_tensorboard, log_wandb
 from gradtx.training.random_search import random_search
+from gradtx.training.seeds import Fits, fit_seeds
 from gradtx.training.step import Metrics, train_step
 from gradtx.training.sweep import Sweep, grid, stack, sweep
 
 __all__ = [
     "Fit",
+    "Fits",
     "Logger",
     "Metrics",
     "Sweep",
     "check_gradient",
     "fit",
+    "fit_seeds",
     "grid",
     "log_jsonl",
     "log_tensorboard",

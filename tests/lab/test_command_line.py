@@ -4,6 +4,7 @@ import math
 import re
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 import gradtx as gx
-from gradtx.__main__ import RECIPES, main
+from gradtx import lab
+from gradtx.__main__ import RECIPES, _entry, _split, main
 
 TEXTBOOK = (
     *("sgd", "averaged_momentum", "heavy_ball", "rate_inside_momentum", "rolling_ball", "nesterov"),
@@ -19,9 +21,18 @@ TEXTBOOK = (
     *("adam", "adam_uncorrected", "adamw", "adamax", "nadam", "amsgrad"),
 )
 
+ENTRIES_OF_RECIPES: Any = {name: _entry(name, recipe) for name, recipe in RECIPES.items()}
+RATES: Any = {  # the default of each recipe
+    name: entry.learning_rate[2] for name, entry in ENTRIES_OF_RECIPES.items() if hasattr(entry, "make")
+}
+
 
 def python(*arguments):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
+
+
+def out_to(folder):
+    return ["--out", str(folder)]
 
 
 def rows_of(table):
@@ -76,6 +87,34 @@ def test_the_picture_is_saved_and_named_after_the_table(race_of_all):
     done, folder = race_of_all
     assert done.stdout.splitlines()[-1] == str(folder / "race.png")
     assert (folder / "race.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_line_of_the_picture_ends_at_the_loss_of_its_label(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure))
+    main(
+        [
+            "race",
+            "--problem",
+            "xor",
+            "--epochs",
+            "50",
+            "--batch-size",
+            "1",
+            "--optimizers",
+            "adam,sgd",
+            *out_to(tmp_path),
+        ]
+    )
+    (axes,) = figures[0].axes
+    labels = dict(text.get_text().split() for text in axes.texts)
+    saved = {row["optimizer"]: float(row["final_loss"]) for row in read(tmp_path / "race.csv")}
+    for line in axes.lines:
+        assert line.get_xdata()[-1] == 200
+        assert line.get_ydata()[-1] == pytest.approx(saved[line.get_label()])
+        assert labels[line.get_label()] == f"{saved[line.get_label()]:.3g}"
 
 
 def test_progress_is_on_standard_error_only(race_of_all):
@@ -146,6 +185,69 @@ def test_same_seed_same_results(tmp_path, capsys):
     assert losses("1", "a") == losses("1", "b") != losses("2", "c")
 
 
+# ---------------------------------------------------------------- any optimizer
+def test_names_and_expressions_race_together(tmp_path, capsys):
+    clipped = "chain(clip_by_global_norm(1.0), adamw(0.01))"
+    written = [clipped, "sam(adam(0.01), radius=0.05)", "muon(cosine(0.02, steps=9), default=sgd(0.1))"]
+    main(
+        [
+            "race",
+            "--problem",
+            "xor",
+            "--epochs",
+            "9",
+            "--optimizers",
+            "; ".join([*written, "adam, cocob"]),
+            *out_to(tmp_path),
+        ]
+    )
+    rates = {row["optimizer"]: float(row["learning_rate"]) for row in read(tmp_path / "race.csv")}
+    assert rates.keys() == {*written, "adam", "cocob"}
+    assert (rates[clipped], rates["adam"]) == (0.01, 0.01) and np.isnan(rates["cocob"])
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "race.png")
+    (as_written,) = lab.race(lab.xor(), {"": gx.read(clipped)}, epochs=9)
+    (row,) = (row for row in read(tmp_path / "race.csv") if row["optimizer"] == clipped)
+    assert float(row["final_loss"]) == pytest.approx(as_written.final_loss, rel=1e-6)
+
+
+def test_a_recipe_without_a_rate_for_the_problem_trains_with_several(tmp_path, capsys):
+    main(["race", "--problem", "xor", "--epochs", "30", "--optimizers", "lion", *out_to(tmp_path)])
+    out, (row,) = capsys.readouterr().out, read(tmp_path / "race.csv")
+    rates = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
+    losses = {rate: lab.race(lab.xor(), {"": gx.lion(rate)}, epochs=30)[0].final_loss for rate in rates}
+    assert float(row["learning_rate"]) == min(losses, key=losses.__getitem__) == 0.01
+    assert "learning rate of lion: 0.01, the best of 7 from 1e-05 to 0.01; the best is at the edge" in out
+    main(
+        [
+            "race",
+            "--problem",
+            "xor",
+            "--optimizers",
+            "lion",
+            "--learning-rate",
+            "0.5",
+            "--epochs",
+            "2",
+            *out_to(tmp_path),
+        ]
+    )
+    assert "the best of" not in capsys.readouterr().out
+    assert float(read(tmp_path / "race.csv")[0]["learning_rate"]) == 0.5
+
+
+@pytest.mark.parametrize("name", sorted(name for name, entry in ENTRIES_OF_RECIPES.items() if entry is not None))
+def test_every_recipe_can_race(name):
+    entry = ENTRIES_OF_RECIPES[name]
+    if isinstance(entry, lab.Entry):
+        entry = entry._replace(learning_rate=RATES[name])
+    (result,) = lab.race(lab.xor(), {name: entry}, epochs=2)
+    assert np.isfinite(result.losses).all()
+
+
+def test_lists_are_split_at_the_commas_outside_brackets_and_quotes():
+    assert _split("a,b(c, d=[1, 2]); e(',', \"(\")") == ["a", "b(c, d=[1, 2])", "e(',', \"(\")"]
+
+
 # ---------------------------------------------------------------- list and show
 def formula_of(recipe):
     return inspect.cleandoc(recipe.__doc__).split("\n\n")[1].splitlines()[0]
@@ -191,7 +293,14 @@ BAD = {
     "race --problem chess": "chess",
     "race --optimizers adm": "did you mean adam",
     "race --optimizers adam,,sgd": "''",
-    "race --optimizers zzzz": "zzzz",
+    "race --optimizers zzzz": "`gradtx list` shows the names",
+    "race --optimizers Muonn": "did you mean muon",
+    "race --optimizers sam": "sam wraps another optimizer: write sam(adam(0.01))",
+    "race --optimizers chian(adam(0.1))": "'chian' is not a name of gradtx (chain",
+    "race --optimizers adam(rate=1)": "adam has no argument 'rate': did you mean 'learning_rate'",
+    "race --optimizers adam(0.1": "cannot read the optimizer 'adam(0.1': '(' was never closed",
+    "race --optimizers __import__(1)": "is not a name of gradtx",
+    "race --optimizers constant(0.1)": "'constant(0.1)' is a schedule, not an optimizer",
     "race --epochs 0": "epochs must be at least 1, got 0",
     "race --epochs -3": "got -3",
     "race --epochs many": "many",

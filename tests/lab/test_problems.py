@@ -1,11 +1,16 @@
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from gradtx.lab import digits, line, xor
-from gradtx.lab.problems import network
+import gradtx as gx
+from gradtx.lab import Batch, digits, line, text, xor
+from gradtx.lab.problems import network, transformer
 
 
 def test_digits_are_scikit_learns_each_in_one_part():
@@ -72,3 +77,78 @@ def test_weights_start_with_variance_two_over_inputs():
 def test_network_of_one_layer_is_affine():
     params = [{"weight": jnp.array([[2.0]]), "bias": jnp.array([1.0])}]
     np.testing.assert_allclose(network(params, np.array([[-3.0], [3.0]])), [[-5.0], [7.0]])
+
+
+# ---------------------------------------------------------------- the novel
+NOVEL = files("gradtx.lab").joinpath("pride_and_prejudice.txt")
+
+
+def test_the_novel_is_in_the_wheel_and_small():
+    """The wheel has every file of the package that git does not ignore; CI runs this on the installed wheel."""
+    root = Path(__file__).parents[2]
+    assert NOVEL.is_file() and len(NOVEL.read_bytes()) < 200_000
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    assert settings == {"targets": {"wheel": {"packages": ["gradtx"]}}}
+    assert not {"*.txt", "gradtx/", "lab/"} & {*(root / ".gitignore").read_text(encoding="utf-8").split()}
+
+
+def test_the_examples_are_the_novel_in_order_and_the_targets_are_the_next_characters():
+    novel, problem = NOVEL.read_text(encoding="utf-8"), text()
+    characters = np.array(sorted(set(novel)))
+    for part, start in ((problem.train, 0), (problem.test, 64 * len(problem.train.inputs))):
+        assert part.inputs.shape == part.targets.shape == (len(part.inputs), 64)
+        assert "".join(characters[part.inputs.ravel()]) == novel[start : start + part.inputs.size]
+        assert "".join(characters[part.targets.ravel()]) == novel[start + 1 : start + 1 + part.inputs.size]
+
+
+def test_the_transformer_is_causal_and_starts_near_a_uniform_guess():
+    problem = text()
+    params = problem.init(jax.random.key(0))
+    x = problem.train.inputs[:2]
+    changed = np.concatenate([x[:, :40], 1 + x[:, 40:] % 70], axis=1)
+    before, after = (np.asarray(transformer(params, rows)) for rows in (x, changed))
+    np.testing.assert_allclose(before[:, :40], after[:, :40], atol=1e-4)
+    assert abs(before[:, 40:] - after[:, 40:]).max() > 0.1
+    assert np.log(74) < float(problem.loss(params, Batch(*(part[:8] for part in problem.train)))) < np.log(74) + 1
+    assert all(w.ndim == 2 for w in jax.tree.leaves(params))
+
+
+def numpy_transformer(params, x):
+    def normed(z):
+        return z / np.sqrt(np.mean(z * z, axis=-1, keepdims=True) + 1e-6)
+
+    params = jax.tree.map(lambda w: np.asarray(w, float), params)
+    h = params["embedding"][x] + params["position"][: len(x)]
+    mask = np.where(np.tri(len(x)) > 0, 0.0, -np.inf)
+    for layer in params["layers"]:
+        z, parts = normed(h), []
+        for head in range(4):
+            q, k, v = (z @ layer[name][:, 32 * head : 32 * head + 32] for name in ("query", "key", "value"))
+            weights = np.exp(q @ k.T / np.sqrt(32) + mask)
+            parts.append(weights / weights.sum(axis=1, keepdims=True) @ v)
+        h = h + np.concatenate(parts, axis=1) @ layer["out"]
+        h = h + np.maximum(normed(h) @ layer["up"], 0) ** 2 @ layer["down"]
+    return normed(h) @ params["head"]
+
+
+def test_the_transformer_is_the_textbooks():
+    problem = text()
+    params, x, y = problem.init(jax.random.key(1)), problem.train.inputs[7], problem.train.targets[7]
+    expected = numpy_transformer(params, x)
+    np.testing.assert_allclose(transformer(params, x[None])[0], expected, atol=1e-3)
+    log_sum = np.log(np.exp(expected).sum(axis=1))
+    loss = float(problem.loss(params, Batch(x[None], y[None])))
+    assert loss == pytest.approx(np.mean(log_sum - expected[np.arange(64), y]), rel=1e-4)
+    assert problem.accuracy is not None
+    accuracy = float(problem.accuracy(params, Batch(x[None], y[None])))
+    assert accuracy == pytest.approx(np.mean(expected.argmax(axis=1) == y), abs=0.02)
+
+
+def test_a_few_steps_lower_the_loss_of_the_novel():
+    problem = text()
+    assert problem.entries is not None and {"muon", "adam"} <= problem.entries.keys()
+    tx = problem.entries["muon"].make(0.01)
+    start = problem.init(jax.random.key(0))
+    run = gx.fit(start, tx, problem.loss, problem.train, steps=12, batch_size=8, progress=False)
+    losses = run.history["loss"]
+    assert losses[-1] < losses[0] - 1 and np.isfinite(losses).all()

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -135,7 +136,39 @@ def test_a_users_optimizer_takes_part():
     assert result.optimizer == "sign" and result.losses[-1] < result.losses[0]
 
 
+def test_the_best_of_several_rates_is_reported_and_compiled_once():
+    problem, traces = recording(10), []
+    counting = problem._replace(loss=lambda w, b: traces.append(1) or jnp.sum((w - 1) ** 2))
+    race(counting, {"sgd": Entry(gx.sgd, 0.1)}, epochs=3)
+    once = len(traces)
+    own = Entry(gx.sgd, [1e-4, 0.4, 30.0])
+    traces.clear()
+    (result,) = race(
+        counting._replace(loss=lambda w, b: traces.append(1) or jnp.sum((w - 1) ** 2)), {"sgd": own}, epochs=3
+    )
+    assert result.learning_rate == 0.4 and len(traces) == once
+    assert result.final_loss == pytest.approx(3 * 0.2**6 * 0.2 ** (2 * 27), abs=1e-6)
+
+
+def test_an_optimizer_runs_as_it_is_and_its_evaluation_parameters_count():
+    tx = gx.schedule_free(gx.sgd(0.1), b1=0.9)
+    (result,) = race(line(), {"mine": tx}, epochs=5, learning_rate=3.0)
+    w = line().init(jax.random.key(0))
+    state = tx.init(w)
+    for _ in range(5):
+        updates, state = tx.update(jax.grad(line().loss)(w, line().train), state, w)
+        w = gx.apply_updates(w, updates)
+    expected = float(line().loss(gx.eval_params(tx, state, w), line().train))
+    assert result.final_loss == pytest.approx(expected, rel=1e-5)
+    assert result.learning_rate == 0.1
+
+
 # ---------------------------------------------------------------- errors
+def test_what_is_not_an_optimizer_is_refused_by_name():
+    with pytest.raises(TypeError, match="race: 'mine'"):
+        race(line(), {"mine": 3})  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize(
     "options",
     [

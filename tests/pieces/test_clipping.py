@@ -41,6 +41,7 @@ def test_hyperparameters_beside_a_clip_without_a_limit_can_be_set():
 
 # ---------------------------------------------------------------- by unit
 SHAPES = {"scalar": (), "bias": (7,), "dense": (5, 7), "heads": (5, 3, 7), "kernel": (3, 3, 5, 7)}
+AXES = {"heads": "in in out", "kernel": "in in in out"}
 
 
 def leaves_of(seed, size=1.0):
@@ -62,7 +63,7 @@ def clipped_by_unit(g, w, ratio, floor):
 @pytest.mark.parametrize(("ratio", "floor", "size"), [(0.01, 1e-3, 1.0), (0.5, 3.0, 0.1), (1.0, 1e-3, 1e-30)])
 def test_units_are_clipped_by_the_norm_of_their_weights(ratio, floor, size, x64):
     g, w = leaves_of(0, size), leaves_of(1, size)
-    tx = gx.adaptive_clip(ratio, floor)
+    tx = gx.layout(gx.adaptive_clip(ratio, floor), AXES)
     u, _ = tx.update(jax.tree.map(jnp.asarray, g), tx.init(w), jax.tree.map(jnp.asarray, w))
     for name in SHAPES:
         np.testing.assert_allclose(u[name], clipped_by_unit(g[name], w[name], ratio, floor), rtol=1e-13)
@@ -72,7 +73,7 @@ def test_units_are_clipped_by_the_norm_of_their_weights(ratio, floor, size, x64)
 def test_adaptive_clip_is_optax_s_except_for_three_axes():
     g, w = (jax.tree.map(jnp.float32, leaves_of(seed)) for seed in (0, 1))
     theirs: Any = optax.adaptive_grad_clip(0.3)
-    tx = gx.adaptive_clip(0.3)
+    tx = gx.layout(gx.adaptive_clip(0.3), AXES)
     ours, expected = tx.update(g, tx.init(w), w)[0], theirs.update(g, theirs.init(w), w)[0]
     for name in SHAPES:
         assert np.allclose(ours[name], expected[name], rtol=1e-6) == (name != "heads")

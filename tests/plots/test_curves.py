@@ -57,8 +57,8 @@ def test_the_median_and_the_quartiles_are_drawn():
     np.testing.assert_allclose(low, np.quantile(seeds, 0.25, axis=0))
     np.testing.assert_allclose(high, np.quantile(seeds, 0.75, axis=0))
     assert same_color(axes.collections[0].get_facecolor()[0, :3], styles(["adam"])["adam"].color)
-    assert axes.get_title(loc="right") == "median of 5 seeds; band: quartiles"
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "training loss")
+    note = "step  (median of 5 seeds; band: quartiles)"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (note, "training loss")
     assert {text.get_text() for text in axes.texts} == {"adam", "sgd"}
 
 

@@ -36,7 +36,7 @@ def test_the_paths_the_start_the_minima_and_the_losses_are_drawn():
         assert line.get_color() == head.get_color() == styles([name])[name].color
     stars = {line.get_label(): np.transpose(line.get_data())[0] for line in axes.lines if line.get_label() in STARS}
     np.testing.assert_allclose([stars["minimum"], stars["local minimum"]], VALLEYS.minima)
-    (start,) = axes.texts
+    (start,) = (text for text in axes.texts if text.get_text() == "start")
     np.testing.assert_allclose(start.xy, VALLEYS.start)
     losses = {name: VALLEYS.function(jnp.asarray(descend(VALLEYS, tx, 12)[-1])) for name, tx in TWO.items()}
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
@@ -52,6 +52,17 @@ def test_levels_are_logarithmic_and_the_contours_are_of_the_function():
     for level, path in zip(levels.levels, levels.get_paths()):
         if len(path.vertices):
             np.testing.assert_allclose((path.vertices**2).sum(axis=1) / 2, level, rtol=0.05, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SURFACES)
+def test_levels_are_labelled_with_the_loss_where_they_are(name):
+    surface = SURFACES[name]
+    axes = paths(surface, {"sgd": gx.sgd(1e-3)}, 3)
+    labels = [text for text in axes.texts if text.get_text() != "start"]
+    assert labels
+    for text in labels:
+        there = float(surface.function(jnp.asarray(text.get_position())))
+        assert float(text.get_text()) == pytest.approx(there, rel=0.1)
 
 
 def test_axes_start_key_and_no_legend():

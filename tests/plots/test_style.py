@@ -5,7 +5,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import same_color, to_rgb
+from matplotlib.patches import ConnectionPatch, PathPatch
 
 import gradtx as gx
 from gradtx import plots
@@ -97,6 +98,69 @@ def test_spread_keeps_the_gap_the_order_and_the_range(heights):
 
 def test_spread_keeps_labels_that_do_not_overlap():
     np.testing.assert_allclose(spread([0.9, 0.1, 0.5], gap=0.3), [0.9, 0.1, 0.5])
+
+
+def looks(artists):
+    """Colour and dashes, in widths of the line, of lines or of samples of them."""
+    return {(x.get_label(), x.get_color(), str(x._unscaled_dash_pattern)) for x in artists}
+
+
+def test_no_two_lines_of_a_picture_look_alike_and_labels_show_the_line():
+    """Of 25 optimizers, six of which coincide."""
+    names = [*NAMED[::3], *OTHERS[::5], "mine", "yours", "theirs", "a sixth"]
+    losses = {name: np.geomspace(2, 0.1, 40) * (1 + 0.2 * max(0, i - 5)) for i, name in enumerate(names)}
+    assert len(names) == 25
+    plots_: Any = plots
+    both = [plots_.curves(losses), *plots_.panels({"one": losses}), plots_.ratios(losses, healthy=None)]
+    for axes in both:
+        lines = [line for line in axes.lines if line.get_label()[0] != "_"]
+        assert len({look[1:] for look in looks(lines)}) == len(lines) == len(names)
+        samples: Any = [patch for patch in axes.patches if isinstance(patch, PathPatch)]
+        labels = {text.get_text(): text for text in axes.texts}
+        assert len(samples) == len(names) == len(labels)
+        for line, sample in zip(lines, samples):
+            label = labels[line.get_label()]
+            assert same_color(line.get_color(), sample.get_edgecolor()) and label.get_color() == line.get_color()
+            assert sample._unscaled_dash_pattern == line._unscaled_dash_pattern
+            assert sample.get_path().vertices[0, 1] == label.xy[1]
+        starts = [patch.xy1 for patch in axes.patches if isinstance(patch, ConnectionPatch)]
+        assert starts == [(line.get_xdata()[-1], line.get_ydata()[-1]) for line in lines]
+    response: Any = plots.response({name: gx.scale(0.1) for name in names[:14]}, 5)[0]
+    paths: Any = plots.paths(SURFACES["bowl"], {name: gx.sgd(0.1) for name in names[:14]}, 5)
+    for axes in (response, paths):
+        handles = [x for x in axes.get_legend().legend_handles if x.get_label().split("  ")[0] in names]
+        assert len({look[1:] for look in looks(handles)}) == len(handles) == 14
+
+
+def long_titles() -> Any:
+    title, losses = "a title of many words, " * 8, np.geomspace(2, 0.1, 20)
+    found = gx.sweep(lambda tx: tx.factor**2, gx.grid(gx.scale, factor=[0.5, 1.0]))
+    pieces: Any = gx.schedules.piecewise_constant
+    yield plots.curves({"sgd": np.stack([losses, losses])}, title=title)
+    yield plots.panels({title: {"sgd": losses}, "two": {"adam": losses}}, title=title)[0]
+    yield plots.sweep(found, title=title)
+    yield plots.schedule(gx.schedules.cosine(0.1, steps=10), title=title)
+    yield plots.schedule(pieces([1.23456 / i for i in range(1, 7)], range(10, 60, 10)))
+    yield plots.ratios(losses, title=title)
+    yield plots.table(title=title)
+    yield plots.paths(SURFACES["bowl"]._replace(title=title), {"sgd": gx.sgd(0.1)}, 3)
+    deep: Any = {"embedding": np.ones(3, np.float32)}
+    for name in ("attention", "transformer", "decoder_of_the_model", "parameters"):
+        deep = {name: deep}
+    yield plots.state(gx.chain(gx.adam(), gx.momentum(0.9)).init(deep))[0]
+
+
+def test_no_title_is_cut():
+    for axes in long_titles():
+        figure = axes.figure
+        figure.draw_without_rendering()
+        for text in (axes._left_title, axes.xaxis.label, *([figure._suptitle] if figure._suptitle else [])):
+            box = text.get_window_extent()
+            assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text
+            assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text
+        for other in figure.axes:
+            if other is not axes:
+                assert not axes._left_title.get_window_extent().overlaps(other._left_title.get_window_extent())
 
 
 def pictures() -> Any:
