@@ -40,6 +40,7 @@ CORE = [
     "trees",
     "programs",
     "axes",
+    "layers",
     "checks",
     "apply",
     "where",

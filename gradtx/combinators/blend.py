@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import Context, Part, Positive, Scalar, Slots, Transformation
-from gradtx.core.root import map_layers, separable
+from gradtx.core.layers import map_layers
+from gradtx.core.root import separable
 from gradtx.pieces.formulas import lerp
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from gradtx.core import Context, Part, Positive, Slots, Transformation
 from gradtx.core.axes import refuse_doubt
-from gradtx.core.root import map_layers, separable
+from gradtx.core.layers import map_layers
+from gradtx.core.root import separable
 from gradtx.pieces.formulas import cosine, norm, tangent, unit
 
 

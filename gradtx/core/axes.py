@@ -17,7 +17,6 @@ from jax.tree_util import tree_flatten_with_path
 from gradtx.core.errors import said
 from gradtx.core.trees import Owned, is_leaf, path_of
 
-Role = Literal["in", "out", "row", "batch", "?"]
 ROLES = ("in", "out", "row", "batch")
 Library = Literal["flax", "nnx", "haiku", "equinox", "torch"]
 LIBRARIES = ("flax", "nnx", "haiku", "equinox", "torch")
@@ -27,11 +26,11 @@ HOW = "write layout(tx, {path: axes}) around the optimizer, with axes such as 'i
 class Axes(NamedTuple):
     """The role of each axis of a parameter; an axis that a rule splits, such as `(3 out)`, counts as several."""
 
-    roles: tuple[Role, ...]
+    roles: tuple[str, ...]
     splits: tuple[tuple[int | None, ...], ...] = ()  # for each axis of the parameter, the parts' sizes; None: the rest
     doubt: str = ""  # why roles are "?"
 
-    def of(self, *roles: Role) -> tuple[int, ...]:
+    def of(self, *roles: str) -> tuple[int, ...]:
         """The axes that have one of the roles, counted after splitting."""
         return tuple(i for i, role in enumerate(self.roles) if role in roles)
 

@@ -1,7 +1,5 @@
 """One update, from the user's call down to the pieces: the clock, schedules, precision, checks and compilation."""
 
-import math
-import operator
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -11,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
-from jax.tree_util import tree_flatten_with_path, tree_map_with_path
+from jax.tree_util import tree_flatten_with_path
 
 from gradtx.core import axes, checks, trees
 from gradtx.core.apply import apply_updates
 from gradtx.core.axes import Axes
 from gradtx.core.checks import FUNCTIONS
-from gradtx.core.trees import NOTHING, differentiable, is_float0, is_none, path_of, sharded, widen
+from gradtx.core.layers import has_layers, init_layers, update_layers
+from gradtx.core.trees import NOTHING, is_float0, is_none, path_of
 from gradtx.core.where import chooser
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -160,7 +159,9 @@ def keys_of(tx: Any, name: str, part: Any) -> tuple[str, ...]:
 
 def own_slots(tx: Any, params: Any) -> Slots:
     """The initial slots of `tx`; with its age, if it counts."""
-    slots = _init_layers(tx, params) if is_separable(tx) and has_layers(params) else checks.initial(tx, params)
+    init = partial(checks.initial, tx)
+    apart = is_separable(tx) and has_layers(params)
+    slots = init_layers(init, params, partial(per_leaf, tx)) if apart else init(params)
     return slots | {"age": jnp.zeros((), jnp.int32)} if tx.counts else slots
 
 
@@ -225,6 +226,7 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
     leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)
     params = [None] * len(leaves) if context.params is None else tree.flatten_up_to(context.params)
     whole, form = jax.tree.flatten(per_leaf(tx, slots))
+    key = context.extra.get("key")
     columns = [tree.flatten_up_to(x) if w else [x] * len(leaves) for w, x in zip(whole, form.flatten_up_to(slots))]
     compiled = jax.jit if isinstance(context.step, Tracer) else lambda program: program
     programs: dict[Any, list[Any]] = {}
@@ -248,7 +250,7 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
             return u, form.flatten_up_to(new)
 
         def program(g, p, row):
-            return one(g, p, row, None) if layers is None else update_layers(one, layers, whole, g, p, row, context)
+            return one(g, p, row, None) if layers is None else update_layers(one, layers, whole, g, p, row, key)
 
         alike.append((asked, compiled(program)))
         return alike[-1][1]
@@ -265,97 +267,6 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
     out, *columns = map(list, zip(*rows))
     new = [tree.unflatten(column) if w else x for w, x, column in zip(whole, first, columns)]
     return tree.unflatten(out), form.unflatten(new)
-
-
-def update_layers(
-    update: Any, layers: Axes, whole: list[bool], g: Array, p: Any, row: list[Any], context: Context
-) -> tuple[Array, list[Any]]:
-    """Run the update of a leaf on each of its layers; slots that are not `whole` are the same for all."""
-    sizes = axes.cut(g, layers).shape[: len(layers.of("batch"))]
-    key = context.extra.get("key")
-    if key is not None:  # another one for each layer
-        numbers = jnp.arange(math.prod(sizes)).reshape(sizes)
-        key = along(sizes, lambda i: jax.random.fold_in(context.extra["key"], i))(numbers)
-    old = [
-        jax.tree.map(lambda x: axes.cut(x, layers) if x.shape == g.shape else x, x) if w else x
-        for w, x in zip(whole, row)
-    ]
-    ways = [0 if w else None for w in whole]
-    of_p, of_key = (None if x is None else 0 for x in (p, key))
-    cut = (axes.cut(g, layers), p if p is None else axes.cut(p, layers), old, key)
-    u, new = along(sizes, update, (0, of_p, ways, of_key), (0, ways))(*cut)
-    return axes.joined(u, layers, g.shape), [
-        jax.tree.map(lambda x, o: axes.joined(x, layers, g.shape) if o.shape == g.shape else x, x, o) if w else x
-        for w, x, o in zip(whole, new, row)
-    ]
-
-
-def along(sizes: tuple[int, ...], function: Any, into: Any = 0, out: Any = 0) -> Any:
-    """Map a function over as many leading axes as there are sizes."""
-    for _ in sizes:
-        function = jax.vmap(function, into, out)
-    return function
-
-
-def map_layers(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
-    """As `jax.tree.map`, but one layer at a time where `layout` says that a leaf is several; `function(axes, x, …)`."""
-
-    def one(keys: Any, x: Any, *others: Any) -> Any:
-        own = axes.axes_of(path_of(keys), x).of_one()
-        if (layers := axes.layers_of(path_of(keys), x)) is None:
-            return function(own, x, *others)
-        cut = [axes.cut(y, layers) for y in (x, *others)]
-        out = along(cut[0].shape[: len(layers.of("batch"))], partial(function, own))(*cut)
-        return axes.joined(out, layers, x.shape)
-
-    return tree_map_with_path(one, tree, *rest)
-
-
-def has_layers(params: Any) -> bool:
-    """Whether a leaf of the parameters is several layers, to be updated one at a time."""
-    return any(axes.layers_of(path_of(keys), p) for keys, p in tree_flatten_with_path(params)[0])
-
-
-def _init_layers(tx: Any, params: Any) -> Slots:
-    """The initial slots of a separable transformation, as `update_layers` takes them."""
-    leaves, tree = tree_flatten_with_path(params, is_leaf=is_none)
-    wide = [widen(p) if p is not None and differentiable("params", p) else None for _, p in leaves]
-    several = [None if p is None else axes.layers_of(path_of(keys), p) for (keys, _), p in zip(leaves, wide)]
-    cut = [p if a is None else axes.cut(p, a) for a, p in zip(several, wide)]
-    groups: dict[tuple[int, ...], list[int]] = {}  # leaves of as many layers
-    for i, (a, p) in enumerate(zip(several, cut)):
-        if p is not None:
-            groups.setdefault(() if a is None else p.shape[: len(a.of("batch"))], []).append(i)
-    made = {}
-    with axes.within(one=True):
-        for sizes, members in groups.items():
-            some = tree.unflatten(p if i in members else None for i, p in enumerate(cut))
-            made[sizes] = along(sizes, lambda ps: checks.initial(tx, ps))(some)
-
-    def placed(i: int, slot: Any) -> Any:
-        """A slot of a leaf, whose axes are in the order of the parameter's if it has them all."""
-        if (a := several[i]) is None:
-            return slot
-        return jax.tree.map(
-            lambda x: sharded(axes.joined(x, a, wide[i].shape), wide[i]) if x.shape == cut[i].shape else x, slot
-        )
-
-    first = next(iter(made.values()))
-    whole, form = jax.tree.flatten(per_leaf(tx, first))
-    flat = {sizes: form.flatten_up_to(slots) for sizes, slots in made.items()}
-    out = []
-    for j, w in enumerate(whole):
-        if not w:
-            sizes, slots = next(iter(flat.items()))
-            out.append(jax.tree.map(operator.itemgetter((0,) * len(sizes)), slots[j]))
-            continue
-        row: list[Any] = [None] * len(leaves)
-        for sizes, members in groups.items():
-            column = tree.flatten_up_to(flat[sizes][j])
-            for i in members:
-                row[i] = placed(i, column[i])
-        out.append(tree.unflatten(row))
-    return form.unflatten(out)
 
 
 def per_leaf(tx: Any, slots: Slots) -> Any:

@@ -15,6 +15,7 @@ from gradtx.core.errors import place, said
 from gradtx.core.transformation import TransformationLike
 
 Params = Any
+KEY = "draw them with context.key in update_leaf, or context.key_of(path) in update_tree, not with the key itself"
 
 
 @checked
@@ -24,6 +25,7 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
     - Compiled in a scan, and under `vmap`, it computes the same from three gradients as operation by operation.
     - It runs if the gradient of one leaf is None.
     - At zero gradients, the updates are finite.
+    - Its random numbers, if it draws any, differ for each leaf and each step, although the key is the same.
     - At zero and at other gradients, the derivatives of the updates in every hyperparameter are finite, in forward and
       in reverse mode.
 
@@ -49,7 +51,8 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
     """
     tx = Transformation.coerce("check_laws: tx", tx)
     if params is None:
-        params = {"w": jnp.linspace(-1, 1, 12).reshape(3, 4), "b": jnp.linspace(0.5, 2, 4)}
+        w, b = jnp.linspace(-1, 1, 12).reshape(3, 4), jnp.linspace(0.5, 2, 4)
+        params = {"w": w, "b": b} | ({"v": w} if "key" in extra else {})
     random = np.random.default_rng(0)
 
     def gradient(p: Any) -> Any:
@@ -102,6 +105,22 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
             for path, x in leaves_by_path(u).items():
                 _finite(f"{place('updates', path)} in step {i}", x)
 
+    def random_numbers() -> None:
+        ones = jax.tree.map(jnp.ones_like, zeros[0])
+
+        def made(key: Any, step: int = 0) -> Any:
+            state = tx.init(params)._replace(step=jnp.asarray(step, jnp.int32))
+            return leaves_by_path(tx.update(ones, state, params, **extra | {"key": key})[0])
+
+        one, other, later = made(extra["key"]), made(jax.random.fold_in(extra["key"], 1)), made(extra["key"], 1)
+        random = {path: u for path, u in one.items() if u.size and not jnp.array_equal(u, other[path])}
+        for path, u in random.items():
+            if jnp.array_equal(u, later[path]):
+                raise ValueError(f"{place('updates', path)} has the same noise at two steps: {KEY}")
+            for also, v in random.items():
+                if also != path and v.shape == u.shape and jnp.array_equal(u, v):
+                    raise ValueError(f"{place('updates', path)} and {place('updates', also)} have one noise: {KEY}")
+
     def slopes(slope: Any, several: Any) -> None:
         def parts(tx: Any) -> Any:
             out = loop(params, several, tx)["updates"]
@@ -118,6 +137,8 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
         "it runs if the gradient of one leaf is None": without,
         "at zero gradients, the updates are finite": zero,
     }
+    if "key" in extra:
+        laws["random numbers differ for each leaf and step"] = random_numbers
     if jax.tree.leaves(tx):
         for way, slope in (("forward-mode", jax.jacfwd), ("reverse-mode", jax.jacrev)):
             laws[f"at zero gradients, the {way} derivatives are finite"] = partial(slopes, slope, zeros)

@@ -97,7 +97,7 @@ class layer_norms(gx.PerLeaf):
 def test_a_users_piece_runs_on_each_layer(axes, at):
     params = {"w": normal(2, 2, 2), "head": normal(3)}
     tx = gx.layout(layer_norms(), {"w": axes})
-    state = tx.init(params)
+    state, u, v = tx.init(params), params, None
     assert {x.shape for x in jax.tree.leaves(state.slots)} == {(2,), ()}
     assert jax.tree.map(jnp.shape, jax.jit(tx.init)(params)) == jax.tree.map(jnp.shape, state)
     for g in stream(params, 3):
@@ -269,7 +269,7 @@ W = jnp.ones((4, 6))
             "^layout: rules must be a dict of axes by path pattern, or the axes of all",
         ),
         (lambda: gx.layout(gx.muon(), {3: "in out"}), "layout: rules"),
-        (lambda: gx.layout(gx.muon(), library="jax"), "^layout: library must be"),
+        (lambda: gx.layout(gx.muon(), library="jax"), "^layout: library must be"),  # pyright: ignore
         (
             lambda: gx.layout(gx.muon(), {"v": "in out"}).init({"w": W}),
             "^layout: 'v' chooses no parameter for 'in out'; th",

@@ -93,6 +93,35 @@ class backward(gx.PerLeaf):
         return same(self.factor * g), slots
 
 
+class shakes(gx.PerLeaf):
+    needs = ("key",)
+
+    def update_leaf(self, g, slots, context):
+        return g + jax.random.normal(context.extra["key"], g.shape, g.dtype), slots
+
+
+class shakes_alike(shakes):
+    def update_leaf(self, g, slots, context):
+        key = jax.random.fold_in(context.extra["key"], context.step)
+        return g + jax.random.normal(key, g.shape, g.dtype), slots
+
+
+class shakes_each(shakes):
+    def update_leaf(self, g, slots, context):
+        return g + jax.random.normal(context.key, g.shape, g.dtype), slots
+
+
+def test_random_numbers_differ_for_each_leaf_and_step():
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=r"updates\['b'\] has the same noise at two steps: draw them with context.key"):
+        gx.check_laws(shakes(), key=key)
+    with pytest.raises(
+        ValueError, match=r"updates\['v'\] and updates\['w'\] have one noise: draw them with context.key"
+    ):
+        gx.check_laws(shakes_alike(), key=key)
+    gx.check_laws(shakes_each(), key=key)
+
+
 @pytest.mark.parametrize(
     "tx, law, why",
     [

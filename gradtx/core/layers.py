@@ -1,0 +1,102 @@
+"""Stacked layers: a leaf that `layout` declares to be several is updated one layer at a time."""
+
+import math
+import operator
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import tree_flatten_with_path, tree_map_with_path
+
+from gradtx.core import axes
+from gradtx.core.axes import Axes
+from gradtx.core.trees import differentiable, is_none, path_of, sharded, widen
+
+
+def update_layers(
+    update: Any, layers: Axes, whole: list[bool], g: Array, p: Any, row: list[Any], key: Any
+) -> tuple[Array, list[Any]]:
+    """Run the update of a leaf on each of its layers; slots that are not `whole` are the same for all."""
+    sizes = axes.cut(g, layers).shape[: len(layers.of("batch"))]
+    if key is not None:  # another one for each layer
+        key = along(sizes, partial(jax.random.fold_in, key))(jnp.arange(math.prod(sizes)).reshape(sizes))
+    old = [
+        jax.tree.map(lambda x: axes.cut(x, layers) if x.shape == g.shape else x, x) if w else x
+        for w, x in zip(whole, row)
+    ]
+    ways = [0 if w else None for w in whole]
+    of_p, of_key = (None if x is None else 0 for x in (p, key))
+    cut = (axes.cut(g, layers), p if p is None else axes.cut(p, layers), old, key)
+    u, new = along(sizes, update, (0, of_p, ways, of_key), (0, ways))(*cut)
+    return axes.joined(u, layers, g.shape), [
+        jax.tree.map(lambda x, o: axes.joined(x, layers, g.shape) if o.shape == g.shape else x, x, o) if w else x
+        for w, x, o in zip(whole, new, row)
+    ]
+
+
+def along(sizes: tuple[int, ...], function: Any, into: Any = 0, out: Any = 0) -> Any:
+    """Map a function over as many leading axes as there are sizes."""
+    for _ in sizes:
+        function = jax.vmap(function, into, out)
+    return function
+
+
+def map_layers(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """As `jax.tree.map`, but one layer at a time where `layout` says that a leaf is several; `function(axes, x, …)`."""
+
+    def one(keys: Any, x: Any, *others: Any) -> Any:
+        own = axes.axes_of(path_of(keys), x).of_one()
+        if (layers := axes.layers_of(path_of(keys), x)) is None:
+            return function(own, x, *others)
+        cut = [axes.cut(y, layers) for y in (x, *others)]
+        out = along(cut[0].shape[: len(layers.of("batch"))], partial(function, own))(*cut)
+        return axes.joined(out, layers, x.shape)
+
+    return tree_map_with_path(one, tree, *rest)
+
+
+def has_layers(params: Any) -> bool:
+    """Whether a leaf of the parameters is several layers, to be updated one at a time."""
+    return any(axes.layers_of(path_of(keys), p) for keys, p in tree_flatten_with_path(params)[0])
+
+
+def init_layers(init: Callable[[Any], Any], params: Any, per_leaf: Callable[[Any], Any]) -> Any:
+    """The slots `init(params)`, made for each layer; `per_leaf(slots)` says which are trees like the parameters."""
+    leaves, tree = tree_flatten_with_path(params, is_leaf=is_none)
+    wide = [widen(p) if p is not None and differentiable("params", p) else None for _, p in leaves]
+    several = [None if p is None else axes.layers_of(path_of(keys), p) for (keys, _), p in zip(leaves, wide)]
+    cut = [p if a is None or p is None else axes.cut(p, a) for a, p in zip(several, wide)]
+    groups: dict[tuple[int, ...], list[int]] = {}  # leaves of as many layers
+    for i, (a, p) in enumerate(zip(several, cut)):
+        if p is not None:
+            groups.setdefault(() if a is None else p.shape[: len(a.of("batch"))], []).append(i)
+    made = {}
+    with axes.within(one=True):
+        for sizes, members in groups.items():
+            made[sizes] = along(sizes, init)(tree.unflatten(p if i in members else None for i, p in enumerate(cut)))
+
+    def placed(i: int, slot: Any) -> Any:
+        """The slot of a leaf, with the axes in the order of the parameter's if it has them all."""
+        a, p, layers = several[i], wide[i], cut[i]
+        if a is None or p is None or layers is None:
+            return slot
+        return jax.tree.map(lambda x: sharded(axes.joined(x, a, p.shape), p) if x.shape == layers.shape else x, slot)
+
+    whole, form = jax.tree.flatten(per_leaf(next(iter(made.values()))))
+    flat = {sizes: form.flatten_up_to(slots) for sizes, slots in made.items()}
+    out = []
+    for j, of_leaf in enumerate(whole):
+        if of_leaf:
+            row: list[Any] = [None] * len(leaves)
+            for sizes, members in groups.items():
+                column = tree.flatten_up_to(flat[sizes][j])
+                for i in members:
+                    row[i] = placed(i, column[i])
+            out.append(tree.unflatten(row))
+        else:  # the same for all layers
+            sizes, slots = next(iter(flat.items()))
+            out.append(jax.tree.map(operator.itemgetter((0,) * len(sizes)), slots[j]))
+    return form.unflatten(out)
