@@ -948,6 +948,63 @@ FAULTS = [
         "jnp.asarray(h, dtype))",
         "tests/core/test_record.py::test_a_hyperparameter_rounded_out_of_its_range_by_the_parameters_dtype",
     ),
+    # ---------------------------------------------------------------- measurements and names
+    Fault(
+        "an argument of a recipe is set in one of its places",
+        "inspect/hyperparameters.py",
+        "groups.append(Group(name, places[name]))",
+        "groups.append(Group(name, [h]))",
+        "tests/inspect/test_hyperparameters.py::test_hyperparameters_have_the_words_of_the_recipe[adam-alone]",
+    ),
+    Fault(
+        "two recipes in a chain have the same words",
+        "inspect/hyperparameters.py",
+        "apart = len(set(words)) < len(words)",
+        "apart = False",
+        "tests/inspect/test_hyperparameters.py::test_names_are_as_short_as_they_can_be",
+    ),
+    Fault(
+        "the measured learning rate is that of the next step",
+        "training/step.py",
+        "learning_rates(tx, before[1])",
+        "learning_rates(tx, after[1])",
+        f"{STEP}_norms_and_the_rate_of_a_schedule_are_measured",
+    ),
+    Fault(
+        "a step counts as skipped if it is finite",
+        "training/step.py",
+        "[~finite]",
+        "[finite]",
+        f"{STEP}_skipped_steps_are_measured[the option]",
+    ),
+    Fault(
+        "a step measures although it is told not to",
+        "training/step.py",
+        "gradient, finite) if step.measure else {}",
+        "gradient, finite)",
+        f"{STEP}_unmeasured_a_step_is_the_program_of_the_update_alone[sgd]",
+    ),
+    Fault(
+        "the ratio of a layer is to its updates",
+        "combinators/monitor.py",
+        "streams = [updates, context.params]",
+        "streams = [updates, updates]",
+        "tests/combinators/test_monitor.py::test_the_measures_of_layers_equal_numpy[leaves-1.0]",
+    ),
+    Fault(
+        "a logger writes its last step again",
+        "training/loggers.py",
+        'side="right"',
+        'side="left"',
+        "tests/training/test_loggers.py::test_a_logger_continues_after_the_last_step[log_wandb]",
+    ),
+    Fault(
+        "warmup_cosine adds the warm-up to its steps",
+        "schedules/phases.py",
+        "self.steps - self.warmup)",
+        "self.steps)",
+        "tests/schedules/test_schedules.py::test_values[warmup_cosine-0]",
+    ),
 ]
 
 

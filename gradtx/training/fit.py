@@ -386,7 +386,8 @@ def _numbers(metrics: Any, micro_batches: int) -> dict[str, Any]:
         if jnp.shape(x) == (() if micro_batches == 1 else (micro_batches,)) and not jnp.iscomplexobj(x):
             numbers[f"aux/{path}" if path else "aux"] = jnp.mean(x)
     measured = {name: getattr(metrics, name) for name in ("learning_rate", "gradient_norm", "update_norm", "skipped")}
-    return numbers | leaves_by_path(measured | {"monitor": metrics.measurements})
+    leaves = leaves_by_path(measured | {"monitor": metrics.measurements})
+    return numbers | {path: x for path, x in leaves.items() if not jnp.shape(x)}  # not those of each row in `rowwise`
 
 
 def _copy(x: Any) -> Any:

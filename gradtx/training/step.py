@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache, cached_property, partial, reduce
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +16,9 @@ from gradtx.core.arguments import checked, function_of, is_array, live, one_key,
 from gradtx.core.errors import place, said
 from gradtx.core.kinds import Count
 from gradtx.core.programs import program_of
-from gradtx.core.root import pieces
 from gradtx.core.trees import is_float0, unboxed, widen
 from gradtx.inspect.hyperparameters import learning_rates
 from gradtx.pieces.measures import all_finite, global_norm
-from gradtx.wrappers.guard import Guard
 
 WIDE = {"xla_cpu_prefer_vector_width": 512}
 current_trace, NO_TRACE = trace_state()
@@ -374,20 +372,24 @@ def _measured(tx: Any, before: Any, after: Any, gradient: Any, finite: Any) -> d
         "gradient_norm": global_norm(gradient),
         # Of the change, not of the updates: XLA on a CPU would compute these twice, which takes as long as a step.
         "update_norm": global_norm(jax.tree.map(change, before[0], after[0])),
-        "skipped": _skipped(tx, before[1], after[1], finite),
+        "skipped": _skipped(before[1], after[1], finite),
         "measurements": measurements(after[1]),
     }
 
 
-def _skipped(tx: Any, before: State, after: State, finite: Any) -> Any:
+def _skipped(before: State, after: State, finite: Any) -> Any:
     """Return whether `finite` is False or a guard counted a skipped step; None without either."""
-    names = [names for names, piece in pieces(tx) if isinstance(piece, Guard)]
 
-    def counts(state: State, path: tuple[str, ...]) -> Any:
-        return reduce(lambda slots, name: slots[name], path, unboxed(state.slots))["measured"]["skipped"].value
+    def counts(state: State) -> list[Any]:
+        leaves = leaves_by_path(unboxed(state.slots))  # a monitor may have the same name, but measures no integer
+        return [
+            x
+            for path, x in leaves.items()
+            if "measured/skipped/" in f"{path}/" and jnp.issubdtype(x.dtype, jnp.integer)
+        ]
 
     skipped = [] if finite is None else [~finite]
-    skipped += [jnp.any(counts(after, path) != counts(before, path)) for path in names]
+    skipped += [jnp.any(new != old) for old, new in zip(counts(before), counts(after))]
     return jnp.stack(skipped).any() if skipped else None
 
 

@@ -179,6 +179,13 @@ def test_the_history_has_the_measurements_of_each_step(tmp_path):
     assert_same(go(8, checkpoint=path, resume=True).history, run.history)
 
 
+def test_measurements_that_are_not_single_numbers_are_left_out_of_the_history():
+    tx = gx.chain(
+        gx.partition({"w": gx.rowwise(gx.monitor("size", gx.global_norm))}, default=gx.identity()), gx.sgd(0.1)
+    )
+    assert list(quiet(PARAMS, tx, loss, DATA, 2).history) == ["step", "loss", *MEASURED]
+
+
 def test_evaluations_are_of_the_parameters_to_evaluate():
     tx, seen = gx.schedule_free(gx.sgd(0.1)), []
 

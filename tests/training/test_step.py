@@ -199,6 +199,7 @@ SKIPPING = {
     "the option": (gx.adam(0.1), {"skip_nonfinite": True}),
     "the wrapper": (gx.skip_nonfinite(gx.adam(0.1)), {}),
     "both, in a chain": (gx.chain(gx.scale(1.0), gx.skip_nonfinite(gx.adam(0.1))), {"skip_nonfinite": True}),
+    "the wrapper for each leaf": (gx.leafwise(gx.skip_nonfinite(gx.adam(0.1))), {}),
     "the wrapper in accumulate": (gx.accumulate(gx.skip_nonfinite(gx.adam(0.1)), 1), {}),
 }
 
@@ -212,7 +213,9 @@ def test_skipped_steps_are_measured(tx, options):
 
 def test_the_numbers_of_monitors_are_measured():
     tx = gx.chain(gx.monitor("gradient", gx.global_norm), gx.sgd(0.1), gx.monitor_layers())
+    tx = gx.chain(gx.monitor("skipped", gx.global_norm), tx)
     for metrics, gradient, change in measured_step(tx):
+        assert metrics.skipped is None  # whatever a monitor is called
         np.testing.assert_allclose(metrics.measurements["gradient"], size(gradient), rtol=1e-6)
         assert metrics.measurements["layers"].keys() == {"norm", "ratio"}
         np.testing.assert_allclose(metrics.measurements["layers"]["norm"]["w"], size(change["w"]), rtol=1e-4)
