@@ -158,8 +158,8 @@ class factored(OnFewer):
     Args:
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes a of
         the means, and of a leaf that is not factored.
-      min_size: The smallest size of both sides of a leaf that is factored; smaller leaves keep their full shape, and so
-        do vectors. `min_size=1` gives the same updates as the default, 2.
+      min_size: The smallest size of both axes of a leaf that is factored; smaller leaves keep their full shape. So do
+        vectors. `min_size=1` gives the same updates as the default, 2.
 
     Source: Shazeer and Stern 2018, arXiv 1804.04235, section 3.
 

@@ -144,7 +144,7 @@ class Layout(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """What is known of the parameters while `init` or `update` runs."""
+    """The parameters and their layout while `init` or `update` runs."""
 
     layout: Layout = Layout()
     leaves: Mapping[str, Any] = MappingProxyType({})  # the parameters as the user has them, by path: shapes and dtypes

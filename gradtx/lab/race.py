@@ -247,6 +247,7 @@ def _train(
             eval_every=per_call,
             steps_per_call=per_call,
             progress=False,
+            measure=False,
         )
 
     def tick(now):
