@@ -226,19 +226,19 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
     leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)
     params = [None] * len(leaves) if context.params is None else tree.flatten_up_to(context.params)
     whole, form = jax.tree.flatten(per_leaf(tx, slots))
-    key = context.extra.get("key")
+    key, stacked = context.extra.get("key"), axes.scope().layout.rules
     columns = [tree.flatten_up_to(x) if w else [x] * len(leaves) for w, x in zip(whole, form.flatten_up_to(slots))]
     compiled = jax.jit if isinstance(context.step, Tracer) else lambda program: program
     programs: dict[Any, list[Any]] = {}
 
     def program_of(keys, g, p, row):
-        layers = axes.layers_of(path := path_of(keys), g)
+        layers = axes.layers_of(path_of(keys), g) if stacked else None
         alike = programs.setdefault((*map(jax.typeof, jax.tree.leaves((g, p, row))), layers), [])
         with axes.within(one=True):
             for asked, program in alike:
-                if all(question(path, p) == answer for question, answer in asked):
+                if all(question(path_of(keys), p) == answer for question, answer in asked):
                     return program
-        asked = []
+        path, asked = path_of(keys), []
 
         def one(g, p, row, key):
             extra = context.extra if key is None else context.extra | {"key": key}
