@@ -131,6 +131,10 @@ CASES: dict[str, list[Case]] = {
             elementwise=False,
         ),
     ],
+    "layout": [
+        Case(gx.layout(gx.adam(), "...")),
+        Case(gx.layout(gx.lamb(), library="torch"), moves_at_rest=True, elementwise=False),
+    ],
     "leafwise": [Case(gx.leafwise(gx.clip_by_global_norm(0.5)), elementwise=False)],
     "lazy": [
         Case(gx.lazy(gx.adam()), elementwise=False),

@@ -531,8 +531,8 @@ FAULTS = [
     Fault(
         "a clip by norm hides NaN",
         "pieces/clipping.py",
-        "factor = factor + 0 * norm",
-        "factor = jnp.where(jnp.isfinite(norm), factor, 0)",
+        " + 0 * norm\n",
+        "\n",
         "tests/test_laws.py::test_clipping_by_norm_does_not_hide_non_finite_gradients",
     ),
     Fault(
@@ -628,10 +628,39 @@ FAULTS = [
     ),
     Fault(
         "every step has the same noise",
-        "pieces/extra.py",
-        "jax.random.fold_in(jax.random.fold_in(key, context.step), crc32(path.encode()))",
-        "jax.random.fold_in(key, crc32(path.encode()))",
+        "core/root.py",
+        'jax.random.fold_in(jax.random.fold_in(self.extra["key"], self.step), crc32(name.encode()))',
+        'jax.random.fold_in(self.extra["key"], crc32(name.encode()))',
         "tests/pieces/test_noise.py::test_leaves_steps_and_keys_are_independent_and_the_same_key_repeats",
+    ),
+    # ---------------------------------------------------------------- layouts
+    Fault(
+        "stacked layers are updated as one",
+        "core/root.py",
+        "if layers is None else update_layers(one, layers, whole, g, p, row, key)",
+        "if True else update_layers(one, layers, whole, g, p, row, key)",
+        "tests/combinators/test_layout.py::test_a_users_piece_runs_on_each_layer",
+    ),
+    Fault(
+        "all layers have the same noise",
+        "core/layers.py",
+        "partial(jax.random.fold_in, key)",
+        "lambda i: key",
+        "tests/combinators/test_layout.py::test_a_random_key_differs_for_each_leaf_layer_and_step",
+    ),
+    Fault(
+        "PyTorch's weights are taken for (inputs, outputs)",
+        "core/axes.py",
+        'Axes(("out", "in") if first else ("in", "out"))',
+        'Axes(("in", "out"))',
+        "tests/combinators/test_layout.py::test_a_transposed_matrix_has_the_transposed_update",
+    ),
+    Fault(
+        "where sees the widened leaf",
+        "core/axes.py",
+        "return _SCOPE.get().leaves.get(path, leaf)",
+        "return leaf",
+        "tests/combinators/test_partition.py::test_any_tree_absent_leaves_integers_and_complex_numbers",
     ),
     # ---------------------------------------------------------------- recipes
     Fault(

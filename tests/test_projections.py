@@ -98,7 +98,7 @@ def test_many_at_once(tx):
         (lambda: gx.projections.box(1.0, 0.0), "box: low must be at most high, got 1.0 and 0.0"),
         (lambda: gx.projections.simplex(0.0), "simplex: total must be a finite number above 0"),
         (lambda: gx.projections.l1_ball(-1.0), "l1_ball: radius must be a finite number above 0"),
-        (lambda: gx.clip_by_norm(float("inf")), "clip_by_norm: max_norm must be a finite number above 0"),
+        (lambda: gx.clip_by_norm(-1.0), "clip_by_norm: max_norm must be a finite number above 0"),
     ],
 )
 def test_bad_input(act, words):

@@ -41,6 +41,7 @@ class Logger:
     2 {'loss': 0.25}
     """
 
+    @checked
     def __init__(self, write: Callable[[int, dict[str, float]], Any], last: int = 0) -> None:
         self._write = write
         self._last = last

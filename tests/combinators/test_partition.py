@@ -347,7 +347,12 @@ def test_any_tree_absent_leaves_integers_and_complex_numbers():
     assert paths(tx.init(z).slots) == {"partition/is_matrix/add_momentum/velocity/z"}
     chosen = partition({lambda path, leaf: leaf.dtype == jnp.complex64: sgd}, default=gx.scale(1.0))
     assert {path.split("/")[-1] for path in paths(chosen.init(z).slots)} == {"z", "v"}
-    assert_near(chosen.update(z, chosen.init(z), z)[0]["w"], z["w"])
+    u, _ = chosen.update(z, chosen.init(z), z)
+    assert_near(u["w"], z["w"])
+    assert not (jnp.real(u["z"]) == 1).any() and not (jnp.real(u["v"]) == 1).any()
+    low = {"w": jnp.ones(2, jnp.bfloat16)}  # which is float32 inside
+    tx = gx.add_weight_decay(1.0, where=lambda path, leaf: leaf.dtype == jnp.bfloat16)
+    assert (tx.update(low, tx.init(low), low)[0]["w"] == 2).all()
     assert_near(tx.update(z, tx.init(z), z)[0]["w"], z["w"])
 
 

@@ -40,6 +40,7 @@ COMPUTED = {
     "madgrad": {"momentum"},
     "mars": {"decay", "gain"},
     "rolling_ball": {"mass", "friction", "time_step"},
+    "muon": {"learning_rate"},
     "schedule_free_adamw": {"learning_rate"},
 }
 INNER = {"inner": gx.sign_sgd(0.125)}
@@ -85,7 +86,7 @@ def test_hyperparameters_have_the_words_of_the_recipe(name, around):
 def test_names_are_as_short_as_they_can_be():
     tx = gx.average_params(gx.accumulate(gx.muon(0.25, default=gx.adamw(0.5)), 2))
     names = gx.hyperparameters(tx)
-    assert names["default.learning_rate"] == 0.5 and {"momentum", "is_matrix.learning_rate", "decay"} <= names.keys()
+    assert names["default.learning_rate"] == 0.5 and {"momentum", "is_linear.learning_rate", "decay"} <= names.keys()
     two = gx.chain(gx.adam(0.1), gx.adam(0.1, b1=0.8))
     assert {"adam.b1", "adam_2.b1", "adam_2.learning_rate"} <= gx.hyperparameters(two).keys()
     changed = gx.set_hyperparameters(two, {"adam_2.b1": 0.5})
