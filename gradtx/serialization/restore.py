@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -162,6 +162,16 @@ def placed(place: str, x: Any, like: Any, cast: bool = False, grow: bool = False
     if x.dtype != kept.dtype and np.isfinite(kept).all() and not np.isfinite(x).all():
         raise ValueError(f"{said}, which cannot hold its values")
     return jax.device_put(x, like.sharding if getattr(like, "committed", False) else None, may_alias=False)
+
+
+def header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read the shape and the dtype of an array in NumPy's format, without the array."""
+    version = np.lib.format.read_magic(file)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version} of NumPy's format is not of a plain array")
+    shape, _, dtype = readers[version](file)
+    return shape, dtype
 
 
 def _viewed(x: Any, like: Any) -> Any:
