@@ -1064,6 +1064,13 @@ FAULTS = [
         f"{FIT}_a_small_file_takes_little_memory[a header that lies]",
     ),
     Fault(
+        "JAX keeps the structure of the optimizers of a sweep",
+        "training/sweep.py",
+        "    results = program(values)",
+        "    results = jax.jit(lambda txs: program(jax.tree.leaves(txs)))(txs)",
+        "tests/training/test_memory.py::test_no_schedule_of_a_sweep_outlives_its_training",
+    ),
+    Fault(
         "an array of a file is read before its size is checked",
         "serialization/restore.py",
         "if math.prod(x.shape) > most or",
