@@ -25,6 +25,7 @@ REFERENCE = "tests/optimizers/test_references.py::test_recipe_is_its_formula"
 CONTRACT = "tests/test_contract.py::test"
 BAD = "tests/core/test_errors.py::test_bad_input"
 STEP = "tests/training/test_step.py::test"
+FIT = "tests/training/test_fit.py::test"
 
 
 class Fault(NamedTuple):
@@ -1033,6 +1034,77 @@ FAULTS = [
         "self.steps - self.warmup)",
         "self.steps)",
         "tests/schedules/test_schedules.py::test_values[warmup_cosine-0]",
+    ),
+    # ---------------------------------------------------------------- checkpoints
+    Fault(
+        "all writers of a checkpoint have one temporary file",
+        "serialization/checkpoint.py",
+        'f"checkpoint-{token_hex(8)}.tmp"',
+        '"checkpoint.tmp"',
+        f"{FIT}_writers_of_one_checkpoint_do_not_tear_it",
+    ),
+    Fault(
+        "a temporary file outlives an error",
+        "serialization/checkpoint.py",
+        "        new.unlink(missing_ok=True)",
+        "        pass",
+        f"{FIT}_a_checkpoint_is_never_half_written",
+    ),
+    Fault(
+        "a run writes over the checkpoint of another",
+        "serialization/checkpoint.py",
+        "if path.exists() and _run_of(path) not in over:",
+        "if False:",
+        f"{FIT}_two_runs_do_not_write_one_checkpoint",
+    ),
+    Fault(
+        "a place that cannot be written is found after the run",
+        "training/fit.py",
+        "        files.check_place(path)\n",
+        "",
+        f"{FIT}_a_place_that_cannot_be_written_is_found_before_the_first_step[where nobody may write]",
+    ),
+    Fault(
+        "a checkpoint at a negative step is resumed",
+        "training/fit.py",
+        "        if done < 0:",
+        "        if False:",
+        f"{FIT}_a_checkpoint_that_no_run_writes_is_refused[a negative step]",
+    ),
+    Fault(
+        "a checkpoint without history is resumed",
+        "training/fit.py",
+        'if "history/loss" not in entries:',
+        "if False:",
+        f"{FIT}_a_checkpoint_that_no_run_writes_is_refused[no history]",
+    ),
+    Fault(
+        "a compressed checkpoint is read whatever its size",
+        "serialization/checkpoint.py",
+        "for member in archive.infolist()) > size:",
+        "for member in archive.infolist()) < 0:",
+        f"{FIT}_a_small_file_takes_little_memory[compressed]",
+    ),
+    Fault(
+        "memory is taken for whatever a header says",
+        "serialization/checkpoint.py",
+        "* dtype.itemsize != member.file_size",
+        "* dtype.itemsize < 0",
+        f"{FIT}_a_small_file_takes_little_memory[a header that lies]",
+    ),
+    Fault(
+        "JAX keeps the structure of the optimizers of a sweep",
+        "training/sweep.py",
+        "    results = program(values)",
+        "    results = jax.jit(lambda txs: program(jax.tree.leaves(txs)))(txs)",
+        "tests/training/test_memory.py::test_no_schedule_of_a_sweep_outlives_its_training",
+    ),
+    Fault(
+        "an array of a file is read before its size is checked",
+        "serialization/restore.py",
+        "if math.prod(x.shape) > most or",
+        "if",
+        "tests/serialization/test_restore.py::test_a_small_file_takes_little_memory",
     ),
 ]
 

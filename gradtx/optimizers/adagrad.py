@@ -27,13 +27,15 @@ def adagrad(
 
     w ← w − η·g/(√s + ε), with s ← s + g²
 
-    This is PyTorch's form. Optax starts s at 0.1 and adds ε inside the root (`initial_value=0.1, eps_in_sqrt=True`).
+    This is PyTorch's form, with another ε. Optax starts s at 0.1 and adds ε inside the root (`initial_value=0.1,
+    eps_in_sqrt=True`).
 
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
       eps: ε, added to the denominator, 0 or more. In units of the gradients, or squared units inside the root.
+        PyTorch's default is 1e-10; Optax's, inside the root, is 1e-7.
       eps_in_sqrt: If True, add ε inside the square root instead.
-      initial_value: s before the first update, 0 or more, in squared units of the gradients.
+      initial_value: s before the first update, 0 or more, in squared units of the gradients. Optax's default is 0.1.
 
     Source: Duchi, Hazan and Singer 2011.
 
@@ -65,10 +67,11 @@ def rmsprop(
     PyTorch adds ε outside the root, as here by default; Optax adds it inside (`eps_in_sqrt=True`).
 
     Args:
-      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
-      decay: α, the decay of the average of squared gradients, in [0, 1).
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. PyTorch's default is
+        0.01.
+      decay: α, the decay of the average of squared gradients, in [0, 1). PyTorch's default is 0.99.
       eps: ε, added to the denominator, 0 or more. In units of the gradients, or squared units inside the root.
-      eps_in_sqrt: If True, add ε inside the square root instead.
+      eps_in_sqrt: If True, add ε inside the square root instead. Optax's default is True.
       centered: If True, s is the variance of the gradients, ema(g²) − ema(g)².
       momentum: β, the decay of the momentum, in [0, 1). The number 0 keeps no velocity in the state, and v is the
         quotient itself.

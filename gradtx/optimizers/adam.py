@@ -96,7 +96,7 @@ def adamw(
       b2: β₂, the decay of the average of squared gradients, in [0, 1).
       eps: ε, added to the denominator, 0 or more. In units of the gradient.
       weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. For one that is
-        not, use `independent_decay(adam(rate), weight_decay)`.
+        not, use `independent_decay(adam(rate), weight_decay)`. Optax's default is 1e-4.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
 
     Source: Loshchilov and Hutter 2019, arXiv 1711.05101, algorithm 2.
@@ -158,7 +158,8 @@ def adamaxw(
       b1: β₁, the decay of the average of gradients, in [0, 1).
       b2: β₂, the decay of the maximum of absolute gradients, in [0, 1).
       eps: ε, added to |g| before the maximum, 0 or more. In units of the gradient.
-      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. Optax's default is
+        1e-4.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
 
     Source: Kingma and Ba 2015, arXiv 1412.6980; Loshchilov and Hutter 2019, arXiv 1711.05101.
@@ -230,7 +231,8 @@ def nadamw(
       b1: β₁, the decay of the average of gradients, in [0, 1).
       b2: β₂, the decay of the average of squared gradients, in [0, 1).
       eps: ε, added to the denominator, 0 or more. In units of the gradient.
-      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. Optax's default is
+        1e-4.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
       warmup: If True, replace β₁ in n by μₜ = β₁·(1 − ½·0.96^(ψ·t)), as in the paper: n = μₜ₊₁·m/(1 − μ₁⋯μₜ₊₁) +
         (1−μₜ)·g/(1 − μ₁⋯μₜ). The average m still decays by β₁, as in PyTorch and Keras.
@@ -619,7 +621,7 @@ def ademamix(
       b1: β₁, the decay of the average of gradients, in [0, 1).
       b2: β₂, the decay of the average of squared gradients, in [0, 1).
       b3: β₃, the decay of the slow average of gradients, in [0, 1).
-      alpha: α, the weight of the slow average; 0 is AdamW.
+      alpha: α, the weight of the slow average; 0 is AdamW. Optax's default is 5.
       eps: ε, added to the denominator, 0 or more. In units of the gradient.
       weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.

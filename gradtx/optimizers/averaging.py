@@ -30,7 +30,8 @@ def asgd(
       weight_decay: λ, the weight decay, 0 or more. It is added to the gradient, and sets how fast the learning rate
         falls.
       power: p, the exponent with which the learning rate falls.
-      start: The first update after which the parameters are averaged, an integer, 1 or more.
+      start: The first update after which the parameters are averaged, an integer, 1 or more. PyTorch's default
+        corresponds to 1_000_002.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
 
     Source: Polyak and Juditsky 1992; with this rate, Bottou 2010, Large-scale machine learning with SGD.

@@ -33,7 +33,8 @@ def lars(
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
       momentum: β, the decay of the momentum, in [0, 1).
       nesterov: If True, use Nesterov's form of momentum.
-      weight_decay: λ, the weight decay, 0 or more; it is added to the gradient before the ratio scales both.
+      weight_decay: λ, the weight decay, 0 or more; it is added to the gradient before the ratio scales both. Optax's
+        default is 0.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
         The ratio scales all parameters, with λ = 0 where they do not decay.
       coefficient: c, the trust coefficient, above 0: the norm of a step as a fraction of ‖w‖ at η = 1, without momentum
@@ -73,7 +74,7 @@ def lamb(
       b2: β₂, the decay of the average of squared gradients, in [0, 1).
       eps: ε, added to the denominator, 0 or more.
       weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. The trust ratio
-        scales it too.
+        scales it too. Optax's default is 0.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
 
     Source: You et al. 2020, arXiv 1904.00962, algorithm 2.

@@ -45,10 +45,12 @@ def adafactor(
 
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. It is a fraction of the
-        parameters' RMS; the paper's, min(10⁻², 1/√t), is `schedules.relative_step()`.
+        parameters' RMS; the paper's, min(10⁻², 1/√t), is `schedules.relative_step()`. PyTorch bounds its rate by 1/√t
+        at step t: `schedules.relative_step(η)` caps it.
       power: p, 0 or more: step t enters the averages with the weight t⁻ᵖ. At 1 all steps count alike, at 0 the last one
         alone.
-      eps: ε, added to the squared gradients, 0 or more, in squared units of the gradients.
+      eps: ε, added to the squared gradients, 0 or more, in squared units of the gradients. PyTorch's lower bound of √v
+        is by default the machine epsilon of the dtype.
       max_rms: d, the RMS above which u is scaled down, above 0.
       floor: c, the lower bound of rms(w), 0 or more, in units of the parameters. It lets a parameter leave 0.
       min_size: The smallest size of both axes of a leaf that is factored; smaller leaves keep their full shape. It is
@@ -131,9 +133,9 @@ def novograd(
 
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
-      b1: β₁, the decay of the momentum v, in [0, 1).
-      b2: β₂, the decay of the average of the squared norms ‖g‖², in [0, 1).
-      eps: ε, added to the denominator, 0 or more.
+      b1: β₁, the decay of the momentum v, in [0, 1). Optax's default is 0.9.
+      b2: β₂, the decay of the average of the squared norms ‖g‖², in [0, 1). Optax's is 0.25.
+      eps: ε, added to the denominator, 0 or more. Optax's is 1e-6.
       weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. It is added inside
         the momentum.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.

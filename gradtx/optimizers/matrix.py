@@ -59,12 +59,15 @@ def muon(
     PyTorch takes an average of gradients for v, which gives the same steps, since only the direction of v counts. Optax
     corrects that average for its start at 0 before Nesterov's step, so its first steps differ (`corrected=True`).
 
+    The iterations start from the update divided by its Frobenius norm, without an ε, so the scale of the gradient does
+    not matter. Optax adds ε = 1e-8 to the norm, and PyTorch bounds the norm from below by ε = 1e-7.
+
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. It applies to the
-        matrices, and sets the rate of the default for all other parameters.
+        matrices, and sets the rate of the default for all other parameters. PyTorch's default is 1e-3.
       momentum: β, the decay of the momentum, in [0, 1).
       weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. It applies to the
-        matrices only.
+        matrices only. PyTorch's default is 0.1.
       default: The optimizer of all other parameters, with a learning rate of its own. The default is Adam with the
         learning rate 0.015·η, which is 3e-4 for η = 0.02, β₂ = 0.95 and ε = 1e-10, as in the author's code.
       where: The parameters that Muon optimizes: a path pattern or a function of (path, leaf). The default is every

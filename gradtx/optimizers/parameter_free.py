@@ -62,7 +62,8 @@ def dowg(learning_rate: ScalarOrSchedule = 1.0, initial_value: ScalarOrSchedule 
 
     w ← w − η·r²·g/√(Σr²‖g‖²), with r ← max(r, ‖w − w₀‖)
 
-    Later gradients count more than in DoG, because r grows. Every update needs `params`.
+    Later gradients count more than in DoG, because r grows. Every update needs `params`. The denominator has no ε, and
+    the steps before the first gradient are 0; Optax adds 1e-4 to the denominator.
 
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. Best left at 1.

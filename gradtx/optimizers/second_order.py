@@ -82,11 +82,12 @@ def sophia(
 
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
-      b1: β₁, the decay of the average of gradients, in [0, 1).
+      b1: β₁, the decay of the average of gradients, in [0, 1). Optax's default is 0.965.
       b2: β₂, the decay of the average of the Hessian diagonal, in [0, 1).
       gamma: γ, the factor of the Hessian diagonal. A larger γ clips fewer coordinates.
-      eps: ε, the lower bound of the denominator.
-      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.
+      eps: ε, the lower bound of the denominator. Optax's default is 1e-8.
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. Optax's default is
+        1e-4.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
       every_k: k, an integer, 1 or more. The diagonal is estimated at the first of every k updates.
       diagonal: The transformation that estimates the diagonal of the Hessian. The default is Hutchinson's estimate.

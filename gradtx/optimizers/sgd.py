@@ -32,7 +32,8 @@ def sgd(
     and a friction); the pieces are `add_momentum` (the sum) and `momentum` (the average that Adam uses).
 
     Args:
-      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. PyTorch's default is
+        1e-3.
       momentum: β, the decay of the momentum, in [0, 1). The number 0 keeps no velocity in the state; an array or a
         schedule keeps one, whatever its value.
       nesterov: If True, use Nesterov's form of momentum. The step is then η·(g + β·v); it needs a momentum above 0.

@@ -28,13 +28,14 @@ def rprop(
     w ← w − s·sign(g), with s ← grow·s while sign(g) stays, shrink·s when it flips
 
     Rprop is for gradients of the whole data set: with minibatches the signs flip at random. Other libraries shrink by
-    0.5, and a coordinate whose sign flips waits (`shrink=0.5, wait_on_flip=True`).
+    0.5, and a coordinate whose sign flips waits (`shrink=0.5, wait_on_flip=True`). Optax also applies each step one
+    update later, so that its first update is 0.
 
     Args:
       learning_rate: s₀, the step size of all coordinates before the first update, above 0. A number, an array of shape
         () or a schedule.
       grow: The factor of s while the sign stays, 1 or more.
-      shrink: The factor of s when the sign flips, above 0 and at most 1.
+      shrink: The factor of s when the sign flips, above 0 and at most 1. The default of Optax and PyTorch is 0.5.
       smallest: The lower bound of s, 0 or more, in units of the parameters.
       largest: The upper bound of s, above 0, in units of the parameters.
       wait_on_flip: If True, a coordinate whose sign flips stays where it is for that update, and counts as having no

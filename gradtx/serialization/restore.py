@@ -1,9 +1,10 @@
 """Restoring of saved states into the same optimizer or another one, by the names of the slots."""
 
+import math
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.dtypes import prng_key
 from jax.tree_util import keystr, tree_flatten_with_path
+from numpy.lib.npyio import NpzFile
 
 from gradtx.core import State, Transformation
 from gradtx.core.arguments import checked, live
@@ -131,8 +133,8 @@ def restore(
             "strict=False to keep the slots that fit and drop the rest"
         )
     for path, old in report.kept.items():
-        place = f"restore: {old!r}, which renamed={{{old!r}: None}} would drop,"
-        x, like = _viewed(have[old], need[path]), need[path]
+        place, like = f"restore: {old!r}, which renamed={{{old!r}: None}} would drop,", need[path]
+        x = _viewed(_read(place, have[old], like), like)
         need[path] = placed(place, x, like, cast, grow)
         if describe(x) != describe(like):
             report.converted[path] = f"{describe(x)} → {describe(like)}"
@@ -164,6 +166,37 @@ def placed(place: str, x: Any, like: Any, cast: bool = False, grow: bool = False
     return jax.device_put(x, like.sharding if getattr(like, "committed", False) else None, may_alias=False)
 
 
+def header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read the shape and the dtype of an array in NumPy's format, without the array."""
+    version = np.lib.format.read_magic(file)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version} of NumPy's format is not of a plain array")
+    shape, _, dtype = readers[version](file)
+    return shape, dtype
+
+
+class _Unread:
+    """An array of an `.npz` file, of which the header alone is read: a small file can hold large arrays."""
+
+    def __init__(self, saved: NpzFile, name: str) -> None:
+        self.saved, self.name = saved, name
+        if saved.zip is None:
+            raise ValueError("the file is closed")
+        with saved.zip.open(f"{name}.npy") as file:
+            self.shape, self.dtype = header(file)
+
+
+def _read(place: str, x: Any, like: Any) -> Any:
+    """Read an array of a file. Raises `ValueError` (prefixed with `place`) if it is larger than `like`."""
+    if not isinstance(x, _Unread):
+        return x
+    most = jax.eval_shape(jax.random.key_data, like).size if jnp.issubdtype(like.dtype, prng_key) else like.size
+    if math.prod(x.shape) > most or x.dtype.itemsize > np.dtype(complex).itemsize:
+        raise ValueError(f"{place} is {describe(x)}, not {describe(like)}")
+    return x.saved[x.name]
+
+
 def _viewed(x: Any, like: Any) -> Any:
     """An array of the dtype that was saved: files store keys as their numbers, and npz bfloat16 and such as bytes."""
     if jnp.issubdtype(like.dtype, prng_key) and x.dtype == np.uint32:
@@ -189,6 +222,13 @@ def _by_path(place: str, flat: Any) -> dict[str, Any]:
 
 def _leaves(saved: Any) -> dict[str, Any]:
     """The leaves of the saved tree by their paths; the keys of a flat dict may be paths, as strings or tuples."""
+    if isinstance(saved, NpzFile):
+        try:
+            saved = {name: _Unread(saved, name) for name in saved.files}
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"restore: saved must be an open file of arrays that numpy.savez wrote: {error}"
+            ) from error
     if isinstance(saved, Mapping):
         saved = {"/".join(map(str, key)) if isinstance(key, tuple) else key: x for key, x in saved.items()}
     try:
@@ -230,7 +270,7 @@ def _state_of(leaves: dict[str, Any], need: Mapping[str, Any], at: str | None) -
 
 def _array(path: str, leaf: Any) -> Any:
     live(f"restore: {path!r}", leaf)
-    if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
+    if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, _Unread)):
         raise ValueError(f"restore: an array must be saved as {path!r}, got {leaf!r}")
     return leaf
 

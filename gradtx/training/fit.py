@@ -12,6 +12,7 @@ from importlib import import_module
 from inspect import signature
 from os import PathLike
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -117,7 +118,7 @@ def fit(
         If a callback returns True, the run stops. `log_jsonl`, `log_tensorboard` and `log_wandb` make callbacks that
         write the history.
       checkpoint: The `.npz` file for checkpoints, written every `checkpoint_every` steps and at the end; None for no
-        file.
+        file. Each run needs a file of its own. Its directory is made.
       checkpoint_every: The number of steps between checkpoints, 1 or more.
       resume: If True, continue from the checkpoint if the file exists.
       progress: If True, show the loss, the steps per second and, unless `measure=False`, the learning rate, the norms,
@@ -133,7 +134,8 @@ def fit(
       ValueError: Arguments contradict each other, arrays of the data have unequal rows, the checkpoint does not fit, or
         `train_step` refuses the loss or the batch.
       TypeError: An argument has the wrong type.
-      FileExistsError: The checkpoint exists and `resume` is False.
+      FileExistsError: The checkpoint exists and `resume` is False, or another run has written it since.
+      OSError: No file can be written at `checkpoint`.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> x = jnp.linspace(-1, 1, 32)
@@ -172,11 +174,11 @@ def fit(
     run = _Run(step, feed, arrays, carry, steps, seed, evaluate, eval_every, patience)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None:
+        files.check_place(path)
         if path.exists() and not resume:
             raise FileExistsError(
                 f"fit: checkpoint {path} already exists: pass resume=True to continue from it, or delete it"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             run.load(path)
     capacity = 1 if feed.kind == "batches" else max(1, min(MAX_STEPS_PER_CALL, 2**20 // max(1, feed.batch_size)))
@@ -404,6 +406,7 @@ class _Run:
         self._program = _program(step, feed)
         self._feed, self._data, self._carry, self.steps = feed, data, carry, steps
         self._seed, self._key = seed, jax.random.key(seed)
+        self._ids = [token_hex(8)]  # of this run, and of the run whose checkpoint it loaded
         self._evaluate, self._eval_every, self._patience = evaluate, eval_every, patience
         self.done = 0
         self._unfetched: list[tuple[int, int, Any]] = []  # (start, count, metrics) still on the device
@@ -519,25 +522,33 @@ class _Run:
         # An OrderedDict, because a tree sorts the names of a plain dict.
         history = OrderedDict((name, x[: self.done]) for name, x in self._history.items())
         trees = {"params": params, "state": state, "model_state": model_state, "best": self._best, "history": history}
-        files.save(path, trees, {"step": self.done, "best": self._best is not None, "of": self._data_settings()})
+        notes = {"step": self.done, "best": self._best is not None, "of": self._data_settings(), "run": self._ids[0]}
+        files.save(path, trees, notes, over=self._ids)
 
     def load(self, path: Path) -> None:
         entries, notes = files.load(path)
         match notes:
-            case {"of": dict(of), "step": int(done), "best": bool(best)} if done >= 0:
+            case {"of": dict(of), "step": int(done), "best": bool(best), "run": str(run)}:
                 pass
             case _:
                 raise ValueError(f"{path} is not a checkpoint of gx.fit")
         for name, value in self._data_settings().items():
             if (saved := of.get(name)) != value:
                 raise ValueError(f"fit: the checkpoint {path} was made with {name} {saved}, not {value}: pass the same")
+        if done < 0:
+            raise ValueError(f"fit: expected a checkpoint at step 0 or more, got {path} at step {done}: delete it")
+        if "history/loss" not in entries:
+            raise ValueError(f"fit: expected a checkpoint with the history of the run, got {path} without: delete it")
         if done > self.steps:
             raise ValueError(f"fit: the checkpoint {path} is at step {done}, beyond the {self.steps} steps of this run")
         like = dict(zip(("params", "state", "model_state"), self._carry))
         self._carry = tuple(files.restore(path, entries, notes, name, tree) for name, tree in like.items())
         if best:
             self._best = files.restore(path, entries, notes, "best", like["params"])
+        if (updates := int(self._carry[1].step)) < 0:
+            raise ValueError(f"fit: expected a state of 0 updates or more, got {updates} in {path}: delete it")
         self.done = done
+        self._ids.append(run)
         for name, values in entries.items():
             if name.startswith("history/"):
                 if (values.shape, values.dtype) != ((done,), float):

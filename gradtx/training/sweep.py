@@ -222,7 +222,10 @@ def sweep(train: Callable[[Any], Any], txs: Any, *, at_once: int | None = None) 
         raise ValueError(f"sweep: txs must be a batch of optimizers, as gx.stack and gx.grid make, got {said(txs)}")
     if any(isinstance(x, Tracer) for x in leaves.values()):
         raise TypeError("sweep: txs are traced, but its table needs their values: within jit, use jax.vmap(train)(txs)")
-    results = program_of(train, at_once, lambda of: jax.jit(lambda txs: _run(of(), at_once, txs)))(txs)
+    # The leaves are the argument: JAX keeps the structure of an argument, and the functions in it, for ever.
+    values, form = jax.tree.flatten(txs)
+    program = program_of(train, (at_once, form), lambda of: jax.jit(lambda x: _run(of(), at_once, form.unflatten(x))))
+    results = program(values)
     columns = vars(txs).get("_words") or {name: np.array([plain(x) for x in xs]) for name, xs in labels(txs).items()}
     return Sweep(results, {name: column for name, column in columns.items() if np.ptp(column)}, txs)
 

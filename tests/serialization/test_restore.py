@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import tracemalloc
+import zipfile
 from typing import Any, NamedTuple
 
 import chex
@@ -539,6 +541,34 @@ def test_corrupt_checkpoints_raise_our_errors(tmp_path):
             run(path, resume=True)  # where a byte tells nothing, as a date of the zip does
         except ValueError as error:
             assert "checkpoint" in str(error)
+
+
+def test_a_small_file_takes_little_memory(tmp_path):
+    """A compressed array that is larger than its slot is refused by its header."""
+    path, params = tmp_path / "state.npz", {"w": jnp.ones(4)}
+    tx = gx.sgd(0.1, momentum=0.9)
+    leaves: dict[str, Any] = leaves_by_path(tx.init(params))
+    large: dict[str, Any] = {"slots/add_momentum/velocity/w": np.zeros(2**26, np.float32)}
+    np.savez_compressed(path, **leaves | large)
+    del large
+    assert path.stat().st_size < 2**20
+    with np.load(path) as file:
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match=r"velocity/w'.* is float32\[67108864\], not float32\[4\]"):
+                gx.restore(tx, params, file, cast=True, grow=True)
+            assert tracemalloc.get_traced_memory()[1] < 2**24
+        finally:
+            tracemalloc.stop()
+    np.savez_compressed(path, **leaves)
+    with np.load(path) as file:
+        assert gx.restore(tx, params, file)[0].slots["add_momentum"]["velocity"]["w"].shape == (4,)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("note.npy", "text")
+    with np.load(path) as file, pytest.raises(ValueError, match=r"an open file of arrays that numpy\.savez wrote"):
+        gx.restore(tx, params, file)
+    with pytest.raises(ValueError, match="the file is closed"):
+        gx.restore(tx, params, file)
 
 
 # ---------------------------------------------------------------- clocks

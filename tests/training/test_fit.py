@@ -1,10 +1,15 @@
+import io
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+import tracemalloc
 import types
+import zipfile
 from functools import partial
 from typing import Any
 
@@ -363,8 +368,76 @@ def test_a_checkpoint_is_never_half_written(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
         patch.setattr(np, "savez", broken)
         go(10, resume=True)
-    assert files.load(path)[1]["step"] == 5
+    assert files.load(path)[1]["step"] == 5 and [*tmp_path.iterdir()] == [path]
     assert len(go(10, resume=True).history["loss"]) == 10
+
+
+def test_writers_of_one_checkpoint_do_not_tear_it(tmp_path):
+    """Each writes a file of its own and renames it: every reading finds one of them, whole."""
+    path, errors = tmp_path / "run.npz", []
+    trees = [{"w": {"x": np.full(200_000, i)}} for i in range(4)]
+
+    def write(i):
+        try:
+            for _ in range(20):
+                files.save(path, trees[i], {"run": "one"}, over=["one"])
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        if path.exists():
+            assert len(np.unique(files.load(path)[0]["w/x"])) == 1
+    assert not errors and [*tmp_path.iterdir()] == [path]
+
+
+def test_two_runs_do_not_write_one_checkpoint(tmp_path):
+    """The run that finds the file of another is refused, in this process or another one; the file stays whole."""
+    path = tmp_path / "run.npz"
+    go = partial(quiet, PARAMS, gx.adam(0.1), loss, DATA, checkpoint=path, eval_every=5, checkpoint_every=5)
+
+    def another(run):
+        if len(run.history["loss"]) == 10:
+            path.unlink()
+            script = KILLED.replace("100_000", "5").replace(", callbacks=[lambda run: time.sleep(0.002)]", "")
+            subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+
+    with pytest.raises(FileExistsError, match=r"another run has written the checkpoint .*: pass each run a file"):
+        go(20, callbacks=[another])
+    assert files.load(path)[1]["step"] == 5 and [*tmp_path.iterdir()] == [path]
+    path.unlink()
+    go(5)
+    assert len(go(15, resume=True).history["loss"]) == 15  # which writes over the file that it loaded, and its own
+
+
+def test_a_checkpoint_is_a_file_with_the_usual_permissions(tmp_path):
+    quiet(PARAMS, gx.sgd(0.1), loss, DATA, 2, checkpoint=tmp_path / "run.npz")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "run.npz").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+PLACES = {
+    "a directory": ("", "it is a directory"),
+    "a file as directory": ("file/run.npz", ""),
+    "a name too long": ("x" * 300, "too long"),
+    "no name of a file": ("a\0b", "null"),
+    "where nobody may write": ("/proc/run.npz", ""),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_place_that_cannot_be_written_is_found_before_the_first_step(name, tmp_path):
+    place, why = PLACES[name]
+    (tmp_path / "file").touch()
+
+    def never(params, batch):
+        raise AssertionError("a step was traced")
+
+    with pytest.raises(OSError, match=rf"fit: checkpoint must be a file that can be written, got .*{why}"):
+        quiet(PARAMS, gx.sgd(0.1), never, DATA, 2, checkpoint=tmp_path / place)
+    assert [*tmp_path.iterdir()] == [tmp_path / "file"]
 
 
 CHECKPOINTS = {
@@ -407,6 +480,50 @@ def test_a_checkpoint_that_does_not_fit_is_refused(name, saved, tmp_path):
     arguments = {"params": PARAMS, "tx": gx.adam(0.1), "loss": loss, "data": DATA, "steps": 10, "resume": True} | given
     with pytest.raises(kind, match=message):
         quiet(**arguments | {"checkpoint": path})
+
+
+def changed(path, new, arrays, notes):
+    """Write a checkpoint with other arrays (None: without the array) and notes."""
+    entries, own = files.load(path)
+    entries |= arrays
+    own |= notes
+    np.savez(new, notes=np.array(json.dumps(own)), **{name: x for name, x in entries.items() if x is not None})
+
+
+CHANGES = {
+    "a negative step": ({}, {"step": -1}, "expected a checkpoint at step 0 or more, got .* at step -1"),
+    "no history": ({"history/loss": None}, {}, "expected a checkpoint with the history"),
+    "negative updates": ({"state/step": np.int32(-3)}, {}, "expected a state of 0 updates or more, got -3"),
+    "no run": ({}, {"run": None}, "is not a checkpoint of gx.fit"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_checkpoint_that_no_run_writes_is_refused(name, saved, tmp_path):
+    arrays, notes, message = CHANGES[name]
+    changed(saved, tmp_path / "run.npz", arrays, notes)
+    with pytest.raises(ValueError, match=message):
+        quiet(PARAMS, gx.adam(0.1), loss, DATA, 10, checkpoint=tmp_path / "run.npz", resume=True)
+
+
+@pytest.mark.parametrize("how", ["compressed", "a header that lies"])
+def test_a_small_file_takes_little_memory(how, saved, tmp_path):
+    path, large, array = tmp_path / "run.npz", np.zeros(2**26, np.float32), io.BytesIO()
+    np.save(array, large)
+    data = array.getvalue() if how == "compressed" else array.getvalue()[:1000]
+    kind = zipfile.ZIP_DEFLATED if how == "compressed" else zipfile.ZIP_STORED
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(path, "w", kind) as new:
+        for name in old.namelist():
+            new.writestr(name, data if name == "params/w.npy" else old.read(name))
+    assert path.stat().st_size < 2**20
+    del large, array, data
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"is not a checkpoint of gx\.fit"):
+            files.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 # ---------------------------------------------------------------- progress

@@ -73,6 +73,27 @@ def test_no_loss_outlives_its_last_use(use):
     assert not any(loss() for loss in used)
 
 
+def test_no_schedule_of_a_sweep_outlives_its_training():
+    used = []
+
+    def once():
+        held = np.ones(MIB // 8)
+
+        def schedule(step):
+            return 0.1 * held[0]
+
+        def train(tx):
+            return tx.links[-1].learning_rate(0) * jnp.ones(())
+
+        gx.sweep(train, gx.grid(gx.adamw, learning_rate=[schedule], b1=[0.8, 0.9]))
+        used.append(weakref.ref(schedule))
+
+    for _ in range(5):
+        once()
+    gc.collect()
+    assert not any(schedule() for schedule in used)
+
+
 def test_no_object_outlives_its_method_and_no_function_its_data():
     used = []
 
