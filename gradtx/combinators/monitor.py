@@ -55,6 +55,7 @@ class monitor(Links, init=False):
 
     name: str
     measure: Any
+    own = ("measured",)
     flat = False
     formula = "u = g"
 

@@ -15,6 +15,7 @@ from gradtx.core.arguments import function_of, sequence
 from gradtx.core.axes import given, leaf_of
 from gradtx.core.checks import FUNCTIONS
 from gradtx.core.errors import said
+from gradtx.core.root import distinct
 from gradtx.core.transformation import TransformationLike
 from gradtx.core.trees import Owned, differentiable, is_leaf
 from gradtx.core.where import Paths, Where, chooser, within
@@ -242,13 +243,12 @@ class partition(Groups, init=False):
         return {group.name: group.tx for group in self.groups()}
 
     def groups(self) -> list[Rule]:
-        count: dict[str, int] = {}
+        def called(key: Any) -> str:
+            return key if isinstance(key, str) else "default" if key is None else getattr(key, "__name__", "function")
+
         out = []
-        for key, tx in zip(self.rules, self.members):
-            name = key if isinstance(key, str) else "default" if key is None else getattr(key, "__name__", "function")
-            count[name] = count.get(name, 0) + 1
+        for name, key, tx in zip(distinct([*map(called, self.rules)]), self.rules, self.members):
             where = self.labels.bearing(key) if self.labels and key is not None else key
-            name = name if count[name] == 1 else f"{name}_{count[name]}"
             out.append(Rule(name, where, tx, key is None or key in self.optional, f"partition: the rule {_text(key)}"))
         return out
 

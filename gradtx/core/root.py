@@ -1,6 +1,6 @@
 """One update, from the user's call down to the pieces: the clock, schedules, precision, checks and compilation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
@@ -150,6 +150,19 @@ def pieces(tx: Any, names: tuple[str, ...] | None = None) -> Iterator[tuple[tupl
 def names_of(tx: Any) -> tuple[str, ...]:
     """The keys from the slots of a state to those of its optimizer."""
     return () if tx.flat else (type(tx).__name__,)
+
+
+def distinct(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """The names, a repeated or taken one with a number: `my`, `my_2`, … The number makes none of the other names."""
+    used, out = {*taken}, []
+    for name in names:
+        own, number = name, 1
+        while own in used or (number > 1 and own in names):
+            number += 1
+            own = f"{name}_{number}"
+        used.add(own)
+        out.append(own)
+    return out
 
 
 def keys_of(tx: Any, name: str, part: Any) -> tuple[str, ...]:

@@ -136,7 +136,8 @@ class Transformation(Record, Pair):
         for name, kind in self._kinds.items():
             value = getattr(self, name) if kind.data else None
             if isinstance(value, tuple):
-                parts |= {f"{name}_{i}": x for i, x in enumerate(value, 1) if isinstance(x, Transformation)}
+                names = root.distinct([f"{name}_{i}" for i in range(1, len(value) + 1)], self._kinds)
+                parts |= {one: x for one, x in zip(names, value) if isinstance(x, Transformation)}
             elif isinstance(value, Transformation):
                 parts[name] = value
         return parts
