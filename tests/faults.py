@@ -62,6 +62,20 @@ FAULTS = [
         "[accumulate 4-adam]",
     ),
     Fault(
+        "a boxed leaf has the path of the array in its box",
+        "core/trees.py",
+        "leaves += [((*keys, *more), leaf) for more",
+        "leaves += [((*keys, *keys[-1:], *more), leaf) for more",
+        "tests/core/test_trees.py::test_paths_are_exact",
+    ),
+    Fault(
+        "any last name of `value` is that of a box",
+        "core/trees.py",
+        'return keystr(keys[:-1] if keys and isinstance(keys[-1], Owner) else keys, simple=True, separator="/")',
+        'return keystr(keys[:-1] if "value" in str(keys[-1:]) else keys, simple=True, separator="/")',
+        "tests/core/test_trees.py::test_a_pattern_and_a_state_and_a_table_have_the_same_paths",
+    ),
+    Fault(
         "leaves of the same shape share a rule that reads the path",
         "core/root.py",
         "if all(question(path_of(keys), p) == answer for question, answer in asked):",

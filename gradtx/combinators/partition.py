@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.tree_util import tree_flatten_with_path, treedef_is_leaf
+from jax.tree_util import treedef_is_leaf
 
 from gradtx.core import Context, Kind, Part, PerLeaf, Slots, Transformation, init_slots, leaves_by_path, path_of, run
 from gradtx.core.arguments import function_of, sequence
@@ -17,7 +17,7 @@ from gradtx.core.checks import FUNCTIONS
 from gradtx.core.errors import said
 from gradtx.core.root import distinct
 from gradtx.core.transformation import TransformationLike
-from gradtx.core.trees import Owned, differentiable, is_leaf
+from gradtx.core.trees import Owned, differentiable, flatten_with_path, is_leaf
 from gradtx.core.where import Paths, Where, chooser, within
 from gradtx.pieces.elementwise import identity
 
@@ -70,7 +70,7 @@ def cut(place: str, rules: list[Rule], params: Any, check: bool = True) -> Cut:
     pattern that matches only such leaves is accepted, and so is a function that matches none, if there are absent
     leaves.
     """
-    flat, tree = tree_flatten_with_path(params, is_leaf)
+    flat, tree = flatten_with_path(params, is_leaf)
     leaves = {path_of(path): _leaf(path_of(path), leaf) for path, leaf in flat}
     here = [path for path, leaf in leaves.items() if leaf]
     names: dict[str, str | None] = dict.fromkeys(leaves)
@@ -253,7 +253,7 @@ class partition(Groups, init=False):
         return out
 
     def cut(self, params: Any, check: bool = True) -> Cut:
-        paths = [path_of(path) for path, _ in tree_flatten_with_path(params, is_leaf)[0]]
+        paths = [path_of(path) for path, _ in flatten_with_path(params, is_leaf)[0]]
         if self.labels and check:
             self.labels.check("partition: labels", paths)
         return super().cut(params, check)
