@@ -76,6 +76,13 @@ FAULTS = [
         "tests/core/test_trees.py::test_a_pattern_and_a_state_and_a_table_have_the_same_paths",
     ),
     Fault(
+        "a record shares the array of a hyperparameter with the caller",
+        "core/schedule.py",
+        "value = value.copy()",
+        "value = value.view()",
+        "tests/core/test_record.py::test_an_array_that_its_owner_changes_is_not_in_a_record",
+    ),
+    Fault(
         "leaves of the same shape share a rule that reads the path",
         "core/root.py",
         "if all(question(path_of(keys), p) == answer for question, answer in asked):",
