@@ -1,6 +1,7 @@
 """Patterns of paths, masks, and apply_updates."""
 
 import dataclasses
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ import gradtx as gx
 from gradtx.combinators.partition import zero
 from gradtx.core import leaves_by_path, path_of
 from gradtx.core.trees import flatten_with_path, map_with_path
-from gradtx.core.where import choose
+from gradtx.core.where import choose, chooser
 
 tree = {"layers": [{"attn": {"q": 1.0, "bias": 1.0}}, {"attn": {"q": 1.0}, "bias": 1.0}], "bias": 1.0}
 PATTERNS = {
@@ -37,6 +38,48 @@ def test_patterns(pattern, paths):
 
 def test_a_pattern_is_not_a_regular_expression():
     assert choose("where", "a.b", {"a.b": 1.0, "aXb": 1.0}) == {"a.b"}
+
+
+def expression(pattern):
+    """The pattern as a regular expression, the definition of what it matches."""
+    words = {"**/": "(?:.*/)?", "/**": "(?:/.*)?", "**": ".*", "*": "[^/]*"}
+    parts = re.split(r"(\*\*/|/\*\*$|\*\*|\*)", pattern)
+    return re.compile("".join(words.get(part, re.escape(part)) for part in parts))
+
+
+def test_a_pattern_matches_as_its_regular_expression():
+    random, matches = np.random.default_rng(0), 0
+    text = lambda parts, most: "".join(random.choice(parts, random.integers(most + 1)))  # noqa: E731
+    for _ in range(400):
+        pattern = text(["a", "b", "/", "*", "**", "**/", "/**", "."], 6)
+        chooses, paths = chooser(pattern), ["", "a", "a/b", *(text(["a", "b", "ab", "/"], 7) for _ in range(40))]
+        expected = [expression(pattern).fullmatch(path) is not None for path in paths]
+        assert [chooses(path, None) for path in paths] == expected, pattern
+        matches += sum(expected)
+    assert matches > 1000
+
+
+class counted(str):
+    """A path that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, i):
+        counted.reads += 1
+        return str.__getitem__(self, i)
+
+    def startswith(self, *where):
+        counted.reads += 1
+        return str.startswith(self, *where)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["**/" * 12 + "a", "**/b" * 12 + "a", "*b" * 12 + "a", "b/**/" * 8 + "a", "**" * 12 + "a"]
+)
+def test_the_steps_of_a_match_are_linear(pattern):
+    path, counted.reads = counted("/".join(["b"] * 24)), 0
+    assert not chooser(pattern)(path, None)
+    assert counted.reads <= len(pattern) * (len(path) + 1)
 
 
 def test_trees_of_booleans_may_stand_for_branches():
