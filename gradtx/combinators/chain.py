@@ -1,12 +1,12 @@
 """Compositions of several transformations: in sequence, or side by side, summed or multiplied."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from gradtx.core import Context, Slots, Transformation, run
-from gradtx.core.root import own_slots, separable
+from gradtx.core.root import distinct, own_slots, separable
 from gradtx.core.transformation import TransformationLike
 
 
@@ -14,6 +14,7 @@ class Links(Transformation):
     """Base of compositions. Slots are named after the class of each link: `scale_by_ema`, `scale_by_ema_2`, …"""
 
     links: tuple[Transformation, ...]
+    own: ClassVar[tuple[str, ...]] = ()  # the names of its own slots, which no link has
     flat = True
     named = True
 
@@ -25,13 +26,7 @@ class Links(Transformation):
         return [repr(link) for link in self.links]
 
     def parts(self) -> dict[str, Transformation]:
-        count: dict[str, int] = {}
-        parts = {}
-        for link in self.links:
-            name = type(link).__name__
-            count[name] = count.get(name, 0) + 1
-            parts[name if count[name] == 1 else f"{name}_{count[name]}"] = link
-        return parts
+        return dict(zip(distinct([type(link).__name__ for link in self.links], self.own), self.links))
 
     def init_tree(self, params: Any) -> Slots:
         slots = {name: own_slots(link, params) for name, link in self.parts().items()}

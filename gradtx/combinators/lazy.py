@@ -8,7 +8,7 @@ from jax import Array, ShapeDtypeStruct
 
 from gradtx.core import Context, Part, Slots, Transformation, init_slots, leaves_by_path
 from gradtx.core.owners import Slot, slots_of
-from gradtx.core.trees import path_of
+from gradtx.core.trees import map_with_path, path_of
 
 
 class lazy(Transformation):
@@ -63,7 +63,7 @@ class lazy(Transformation):
                 return x
             return _held(x, old, gradients[slot.owner], slot.axes.index(0))
 
-        kept = jax.tree_util.tree_map_with_path(hold, new["inner"], slots["inner"])
+        kept = map_with_path(hold, new["inner"], slots["inner"])
         return jax.tree.map(lambda u, g: _held(u, jnp.zeros_like(u), g, 0), made, updates), {"inner": kept}
 
 

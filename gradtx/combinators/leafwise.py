@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.sharding import PartitionSpec
-from jax.tree_util import tree_flatten_with_path
 
 from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Part, Slots, Transformation, init_slots, path_of, run
 from gradtx.core.arguments import one_key
 from gradtx.core.kinds import CountOrZero
-from gradtx.core.trees import Owned, differentiable, is_leaf, is_none, sharded
+from gradtx.core.trees import Owned, differentiable, flatten_with_path, is_leaf, is_none, sharded
 
 
 class Separate(Transformation):
@@ -33,14 +32,14 @@ class Separate(Transformation):
 
     def init_tree(self, params: Any) -> Slots:
         slots = {}
-        for keys, p in tree_flatten_with_path(params, is_leaf)[0]:
+        for keys, p in flatten_with_path(params, is_leaf)[0]:
             path, param = path_of(keys), p.content if isinstance(p, Owned) else p
             if param is not None and differentiable("params", param) and (kept := self.init_one(path, param)):
                 slots[_name(path)] = Owned(kept, p.owner) if isinstance(p, Owned) else kept
         return slots
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)
+        leaves, tree = flatten_with_path(updates, is_leaf=is_none)
         params = [None] * len(leaves) if context.params is None else tree.flatten_up_to(context.params)
         out, new = [], dict(slots)
         for (keys, g), p in zip(leaves, params):

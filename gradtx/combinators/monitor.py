@@ -1,7 +1,7 @@
 """Measurements of the updates that pass through an optimizer, kept in its state."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +12,9 @@ from gradtx.combinators.chain import Links
 from gradtx.core import Context, Kind, Slots, Transformation, TransformationLike, leaves_by_path, working_dtype
 from gradtx.core.arguments import checked, function_of, sequence
 from gradtx.core.errors import said
-from gradtx.core.trees import differentiable, is_leaf, unboxed
+from gradtx.core.trees import Measurement, differentiable, is_leaf, unboxed
 from gradtx.core.where import choose
 from gradtx.pieces.formulas import norm, safe_divide
-
-
-class Measurement(NamedTuple):
-    """The number, or the dict of numbers, that a `monitor` measured, as the state holds it."""
-
-    value: Any
 
 
 class monitor(Links, init=False):
@@ -55,6 +49,7 @@ class monitor(Links, init=False):
 
     name: str
     measure: Any
+    own = ("measured",)
     flat = False
     formula = "u = g"
 

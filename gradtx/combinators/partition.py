@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.tree_util import tree_flatten_with_path, treedef_is_leaf
+from jax.tree_util import treedef_is_leaf
 
 from gradtx.core import Context, Kind, Part, PerLeaf, Slots, Transformation, init_slots, leaves_by_path, path_of, run
 from gradtx.core.arguments import function_of, sequence
 from gradtx.core.axes import given, leaf_of
 from gradtx.core.checks import FUNCTIONS
 from gradtx.core.errors import said
+from gradtx.core.root import distinct
 from gradtx.core.transformation import TransformationLike
-from gradtx.core.trees import Owned, differentiable, is_leaf
+from gradtx.core.trees import Owned, differentiable, flatten_with_path, is_leaf
 from gradtx.core.where import Paths, Where, chooser, within
 from gradtx.pieces.elementwise import identity
 
@@ -69,7 +70,7 @@ def cut(place: str, rules: list[Rule], params: Any, check: bool = True) -> Cut:
     pattern that matches only such leaves is accepted, and so is a function that matches none, if there are absent
     leaves.
     """
-    flat, tree = tree_flatten_with_path(params, is_leaf)
+    flat, tree = flatten_with_path(params, is_leaf)
     leaves = {path_of(path): _leaf(path_of(path), leaf) for path, leaf in flat}
     here = [path for path, leaf in leaves.items() if leaf]
     names: dict[str, str | None] = dict.fromkeys(leaves)
@@ -242,18 +243,17 @@ class partition(Groups, init=False):
         return {group.name: group.tx for group in self.groups()}
 
     def groups(self) -> list[Rule]:
-        count: dict[str, int] = {}
+        def called(key: Any) -> str:
+            return key if isinstance(key, str) else "default" if key is None else getattr(key, "__name__", "function")
+
         out = []
-        for key, tx in zip(self.rules, self.members):
-            name = key if isinstance(key, str) else "default" if key is None else getattr(key, "__name__", "function")
-            count[name] = count.get(name, 0) + 1
+        for name, key, tx in zip(distinct([*map(called, self.rules)]), self.rules, self.members):
             where = self.labels.bearing(key) if self.labels and key is not None else key
-            name = name if count[name] == 1 else f"{name}_{count[name]}"
             out.append(Rule(name, where, tx, key is None or key in self.optional, f"partition: the rule {_text(key)}"))
         return out
 
     def cut(self, params: Any, check: bool = True) -> Cut:
-        paths = [path_of(path) for path, _ in tree_flatten_with_path(params, is_leaf)[0]]
+        paths = [path_of(path) for path, _ in flatten_with_path(params, is_leaf)[0]]
         if self.labels and check:
             self.labels.check("partition: labels", paths)
         return super().cut(params, check)

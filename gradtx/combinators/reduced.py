@@ -6,14 +6,13 @@ from typing import Annotated, Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 
 from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Kind, Part, Slots, Transformation, init_slots, path_of, run
 from gradtx.core.axes import axes_of, refuse_doubt
 from gradtx.core.errors import said
 from gradtx.core.kinds import Count
-from gradtx.core.trees import differentiable, widen
+from gradtx.core.trees import differentiable, flatten_with_path, map_with_path, widen
 from gradtx.pieces.formulas import safe_divide
 
 HOW = {"mean": jnp.mean, "sum": jnp.sum, "max": jnp.max}
@@ -98,7 +97,7 @@ class reduced(OnFewer):
             shape, axes = self._cut(path_of(path), g)
             return jnp.broadcast_to(jnp.expand_dims(a, axes), shape).reshape(g.shape)
 
-        return tree_map_with_path(expand, updates, made), new
+        return map_with_path(expand, updates, made), new
 
     def _numbers(self, tree: Any, how: str) -> Any:
         def reduce(path, x):
@@ -107,7 +106,7 @@ class reduced(OnFewer):
             shape, axes = self._cut(path_of(path), x := widen(x))
             return (HOW[how] if x.size else jnp.sum)(x.reshape(shape), axis=axes)
 
-        return tree_map_with_path(reduce, tree)
+        return map_with_path(reduce, tree)
 
     def _cut(self, path: str, x: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shape with the blocks on a separate axis, and the axes to reduce."""
@@ -196,7 +195,7 @@ class factored(OnFewer):
             share = safe_divide(r / scale, mean / scale)  # r·c, and r/mean² in the derivative, may overflow
             return jnp.broadcast_to(share * c, shape).reshape(g.shape)
 
-        return tree_map_with_path(join, updates, *made), new
+        return map_with_path(join, updates, *made), new
 
     def _parts(self, tree: Any) -> dict[str, Any]:
         """Return the row means, the column means and the leaves that are not factored, with None elsewhere."""
@@ -210,7 +209,7 @@ class factored(OnFewer):
             mean, x = jnp.mean if x.size else jnp.sum, x.reshape(shape)
             return mean(x, (*columns, *rest)), mean(x, (*rows, *rest)), None
 
-        leaves, structure = tree_flatten_with_path(tree)
+        leaves, structure = flatten_with_path(tree)
         several = zip(*(parts(path_of(path), x) for path, x in leaves)) if leaves else ((), (), ())
         return {n: structure.unflatten(column) for n, column in zip(("rows", "columns", "whole"), several)}
 

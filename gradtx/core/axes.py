@@ -12,10 +12,9 @@ from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jax.tree_util import tree_flatten_with_path
 
 from gradtx.core.errors import said
-from gradtx.core.trees import Owned, is_leaf, path_of
+from gradtx.core.trees import Owned, flatten_with_path, is_leaf, path_of
 
 ROLES = ("in", "out", "row", "batch")
 Library = Literal["flax", "nnx", "haiku", "equinox", "torch"]
@@ -194,7 +193,7 @@ def leaf_of(x: Any) -> Leaf:
 
 def leaves_of(tree: Any) -> dict[str, Leaf]:
     """The leaves of a tree by path."""
-    leaves = tree_flatten_with_path(tree, is_leaf)[0]
+    leaves = flatten_with_path(tree, is_leaf)[0]
     return {path_of(keys): leaf_of(x) for keys, x in leaves if x is not None and getattr(x, "content", x) is not None}
 
 

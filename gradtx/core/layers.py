@@ -9,11 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.tree_util import tree_flatten_with_path, tree_map_with_path
 
 from gradtx.core import axes
 from gradtx.core.axes import Axes
-from gradtx.core.trees import differentiable, is_none, path_of, sharded, widen
+from gradtx.core.trees import differentiable, flatten_with_path, is_none, map_with_path, path_of, sharded, widen
 
 
 def update_layers(
@@ -55,17 +54,17 @@ def map_layers(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
         out = along(cut[0].shape[: len(layers.of("batch"))], partial(function, own))(*cut)
         return axes.joined(out, layers, x.shape)
 
-    return tree_map_with_path(one, tree, *rest)
+    return map_with_path(one, tree, *rest)
 
 
 def has_layers(params: Any) -> bool:
     """Whether a leaf of the parameters is several layers, to be updated one at a time."""
-    return any(axes.layers_of(path_of(keys), p) for keys, p in tree_flatten_with_path(params)[0])
+    return any(axes.layers_of(path_of(keys), p) for keys, p in flatten_with_path(params)[0])
 
 
 def init_layers(init: Callable[[Any], Any], params: Any, per_leaf: Callable[[Any], Any]) -> Any:
     """The slots `init(params)`, made for each layer; `per_leaf(slots)` says which are trees like the parameters."""
-    leaves, tree = tree_flatten_with_path(params, is_leaf=is_none)
+    leaves, tree = flatten_with_path(params, is_leaf=is_none)
     wide = [widen(p) if p is not None and differentiable("params", p) else None for _, p in leaves]
     several = [None if p is None else axes.layers_of(path_of(keys), p) for (keys, _), p in zip(leaves, wide)]
     cut = [p if a is None or p is None else axes.cut(p, a) for a, p in zip(several, wide)]

@@ -1,6 +1,6 @@
 """One update, from the user's call down to the pieces: the clock, schedules, precision, checks and compilation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
-from jax.tree_util import tree_flatten_with_path
 
 from gradtx.core import axes, checks, trees
 from gradtx.core.apply import apply_updates
 from gradtx.core.axes import Axes
 from gradtx.core.checks import FUNCTIONS
 from gradtx.core.layers import has_layers, init_layers, update_layers
-from gradtx.core.trees import NOTHING, is_float0, is_none, path_of
+from gradtx.core.trees import NOTHING, flatten_with_path, is_float0, is_none, path_of
 from gradtx.core.where import chooser
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -152,6 +151,19 @@ def names_of(tx: Any) -> tuple[str, ...]:
     return () if tx.flat else (type(tx).__name__,)
 
 
+def distinct(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
+    """The names, a repeated or taken one with a number: `my`, `my_2`, … The number makes none of the other names."""
+    used, out = {*taken}, []
+    for name in names:
+        own, number = name, 1
+        while own in used or (number > 1 and own in names):
+            number += 1
+            own = f"{name}_{number}"
+        used.add(own)
+        out.append(own)
+    return out
+
+
 def keys_of(tx: Any, name: str, part: Any) -> tuple[str, ...]:
     """The keys from the slots of `tx` to the slots of one of its parts."""
     return (name,) if tx.named or part.flat else (name, type(part).__name__)
@@ -223,7 +235,7 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
     In a trace, an update is traced once for all leaves of the same type, unless it asks about the path of its leaf and
     the answers differ: compiling hundreds of layers costs little more than compiling one.
     """
-    leaves, tree = tree_flatten_with_path(updates, is_leaf=is_none)
+    leaves, tree = flatten_with_path(updates, is_leaf=is_none)
     params = [None] * len(leaves) if context.params is None else tree.flatten_up_to(context.params)
     whole, form = jax.tree.flatten(per_leaf(tx, slots))
     key, stacked = context.extra.get("key"), axes.scope().layout.rules

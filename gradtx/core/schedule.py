@@ -41,6 +41,9 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
             raise ValueError(f"{place} must be one number, got {describe(value)}: make many optimizers with jax.vmap")
         elif not jnp.issubdtype(value.dtype, jnp.floating):
             value = jnp.asarray(value, float)
+        elif isinstance(value, np.ndarray):
+            value = value.copy()  # the caller may write to theirs
+            value.flags.writeable = False
         if not isinstance(value, Tracer):
             number = float(value)
             with np.errstate(over="ignore"):

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
-from jax.tree_util import tree_flatten_with_path
 
 from gradtx.core import axes, checks, owners, root, trees
 from gradtx.core.arguments import checked, misfit, scheduled
@@ -18,7 +17,7 @@ from gradtx.core.errors import said
 from gradtx.core.record import Record
 from gradtx.core.root import Context, Slots, State, init_slots, leaf_by_leaf, run, separable, walk
 from gradtx.core.schedule import Schedule
-from gradtx.core.trees import differentiable, sharded, widen
+from gradtx.core.trees import differentiable, flatten_with_path, sharded, widen
 
 TransformationLike: TypeAlias = Union["Transformation", tuple[Callable[..., Any], Callable[..., Any]]]
 """A transformation, or a pair (init, update) such as one of Optax."""
@@ -136,7 +135,8 @@ class Transformation(Record, Pair):
         for name, kind in self._kinds.items():
             value = getattr(self, name) if kind.data else None
             if isinstance(value, tuple):
-                parts |= {f"{name}_{i}": x for i, x in enumerate(value, 1) if isinstance(x, Transformation)}
+                names = root.distinct([f"{name}_{i}" for i in range(1, len(value) + 1)], self._kinds)
+                parts |= {one: x for one, x in zip(names, value) if isinstance(x, Transformation)}
             elif isinstance(value, Transformation):
                 parts[name] = value
         return parts
@@ -332,7 +332,7 @@ class PerLeaf(Transformation):
         raise NotImplementedError(f"{type(self).__name__} must define update_leaf")
 
     def init_tree(self, params: Any) -> Slots:
-        leaves, tree = tree_flatten_with_path(params)
+        leaves, tree = flatten_with_path(params)
 
         def slots_of(p: Array) -> Slots:
             p = widen(p)

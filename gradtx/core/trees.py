@@ -12,13 +12,10 @@ from jax import lax
 from jax.core import Tracer
 from jax.dtypes import float0, prng_key
 from jax.tree_util import (
-    DictKey,
-    GetAttrKey,
     keystr,
     register_pytree_with_keys,
     register_pytree_with_keys_class,
     tree_flatten_with_path,
-    tree_map_with_path,
 )
 
 from gradtx.core.arguments import is_array, live
@@ -96,15 +93,17 @@ def is_leaf(x: Any) -> bool:
 class Opened:
     """A node in place of a user's node whose class checks its children: it holds anything, under the same keys."""
 
-    def __init__(self, keys: Any, children: Any) -> None:
-        self.keys, self.children = keys, children
+    def __init__(self, keys: Any, box: bool, children: Any) -> None:
+        self.keys, self.box, self.children = keys, box, children  # whether it is in place of a box of Flax
 
     def __repr__(self) -> str:
         return repr(dict(zip((keystr((key,), simple=True) for key in self.keys), self.children)))
 
 
 register_pytree_with_keys(
-    Opened, lambda node: (list(zip(node.keys, node.children)), node.keys), lambda keys, children: Opened(keys, children)
+    Opened,
+    lambda node: (list(zip(node.keys, node.children)), (node.keys, node.box)),
+    lambda form, children: Opened(*form, children),
 )
 _CHECKS: dict[type, bool] = {}  # whether a class checks its children, by class
 
@@ -132,7 +131,7 @@ def opened(tree: Any) -> Any:
         if not _checks(node):
             return node
         children = tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
-        return Opened(tuple(key for (key,), _ in children), [opened(child) for _, child in children])
+        return Opened(tuple(key for (key,), _ in children), is_box(node), [opened(child) for _, child in children])
 
     return jax.tree.map(one, tree, is_leaf=_checks)
 
@@ -151,12 +150,23 @@ def boxed_like(tree: Any, like: Any) -> Any:
 
 def is_box(x: Any) -> bool:
     """Whether `x` is a box of Flax, one array with metadata: a variable of NNX, or one with axis names of Linen."""
-    return _is_box_class(type(x))
+    return _is_box_class(type(x)) or (isinstance(x, Opened) and x.box)
 
 
 @functools.cache
 def _is_box_class(kind: type) -> bool:
     return any(c.__name__ in ("Variable", "AxisMetadata") and c.__module__[:5] == "flax." for c in kind.__mro__)
+
+
+class Measurement(NamedTuple):
+    """The number, or the dict of numbers, that a `monitor` measured, as the state holds it: under its name alone."""
+
+    value: Any
+
+
+def _is_unnamed(x: Any) -> bool:
+    """Whether the content of `x` has the path of `x`."""
+    return is_box(x) or isinstance(x, Measurement)
 
 
 def unboxed(tree: Any) -> Any:
@@ -177,20 +187,51 @@ def boxed_as(params: Any, slots: Any) -> Any:
         ends = ("/".join(names[i:]) for i in range(len(names) + 1))
         return x if getattr(slot, "shape", None) == next((shapes[end] for end in ends if end in shapes), ()) else slot
 
-    return tree_map_with_path(one, slots, is_leaf=is_box)
+    return map_with_path(one, slots, is_leaf=is_box)
 
 
-def path_of(path: Any) -> str:
-    """The path of a leaf: `layers/0/weight`. A boxed leaf of a dict, as in Flax, has the name of its box."""
-    if path and isinstance(path[-1], Owner):
-        path = path[:-1]
-    boxed = path[-1:] == (GetAttrKey("value"),) and isinstance((None, *path)[-2], DictKey)  # updates may be unboxed
-    return keystr(path[:-1] if boxed else path, simple=True, separator="/")
+def path_of(keys: Any) -> str:
+    """The path of a leaf, `layers/0/weight`, of its keys as `flatten_with_path` returns them."""
+    return keystr(keys[:-1] if keys and isinstance(keys[-1], Owner) else keys, simple=True, separator="/")
+
+
+def flatten_with_path(tree: Any, is_leaf: Any = None) -> tuple[list[tuple[Any, Any]], Any]:
+    """Flatten with the keys of each leaf, as JAX's function, without those inside boxes of Flax and measurements.
+
+    So a boxed leaf has the path of its box, and updates without boxes have the paths of boxed parameters.
+    """
+
+    def ends(x: Any) -> bool:
+        return _is_unnamed(x) or (is_leaf is not None and is_leaf(x))
+
+    flat, structure = tree_flatten_with_path(tree, ends)
+    if not any(_is_unnamed(x) for _, x in flat):
+        return flat, structure
+    leaves = []
+    for keys, x in flat:
+        inside = _is_unnamed(x) and not (is_leaf is not None and is_leaf(x))
+        for child in jax.tree.leaves(x, functools.partial(operator.is_not, x)) if inside else ():
+            leaves += [((*keys, *more), leaf) for more, leaf in flatten_with_path(child, is_leaf)[0]]
+        leaves += [] if inside else [(keys, x)]
+    return leaves, jax.tree.structure(tree, is_leaf)
+
+
+def map_with_path(function: Any, tree: Any, *rest: Any, is_leaf: Any = None) -> Any:
+    """Map a function of the keys, as `flatten_with_path` returns them, and the leaves of one tree or several."""
+    flat, structure = flatten_with_path(tree, is_leaf)
+    others = map(structure.flatten_up_to, rest)
+    return structure.unflatten(function(keys, x, *more) for (keys, x), *more in zip(flat, *others))
+
+
+def boxed_paths(tree: Any) -> dict[str, str]:
+    """The path of each leaf by the path that a file has for it: of boxed leaves, Flax saves w as `w/value`."""
+    both = zip(tree_flatten_with_path(tree)[0], flatten_with_path(tree)[0])
+    return {keystr(saved, simple=True, separator="/"): path_of(keys) for (saved, _), (keys, _) in both}
 
 
 def leaves_by_path(tree: Any, is_leaf: Any = None) -> dict[str, Any]:
     """The leaves of a tree by their paths."""
-    several = tree_flatten_with_path(tree, is_leaf)[0]
+    several = flatten_with_path(tree, is_leaf)[0]
     leaves = {path_of(path): leaf for path, leaf in several}
     if len(leaves) < len(several):
         raise ValueError(f"two leaves have the same path, among {list(leaves)}: avoid / in names")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial, reduce
 from typing import Annotated, Any
 
 import jax
@@ -61,10 +62,32 @@ def chooser(where: Any) -> Callable[[str, Any], bool]:
         return lambda path, leaf: True
     if not isinstance(where, str):
         return where
-    words = {"**/": "(?:.*/)?", "/**": "(?:/.*)?", "**": ".*", "*": "[^/]*"}
-    parts = re.split(r"(\*\*/|/\*\*$|\*\*|\*)", where)
-    pattern = re.compile("".join(words.get(part, re.escape(part)) for part in parts))
-    return lambda path, leaf: pattern.fullmatch(path) is not None
+    parts = [part for part in re.split(r"(\*\*/|/\*\*\Z|\*\*|\*)", where) if part]
+    return lambda path, leaf: len(path) in reduce(partial(_matched, path), parts, {0})
+
+
+def _matched(path: str, starts: set[int], part: str) -> set[int]:
+    """The places in a path up to which a part of a pattern matches, from any of several places.
+
+    So the time is linear in the path and in the pattern; to try all choices of a regular expression is exponential.
+    """
+    if not starts:
+        return starts
+    after = range(min(starts) + 1, len(path) + 1)
+    if part == "**":
+        return {min(starts), *after}
+    if part == "**/":
+        return starts | {i for i in after if path[i - 1] == "/"}
+    if part == "/**":  # at the end
+        here = [i for i in starts if path[i : i + 1] == "/"]
+        return starts | ({*range(min(here) + 1, len(path) + 1)} if here else set())
+    if part != "*":
+        return {i + len(part) for i in starts if path.startswith(part, i)}
+    ends = {min(starts)}
+    for i in after:
+        if i in starts or (i - 1 in ends and path[i - 1] != "/"):
+            ends.add(i)
+    return ends
 
 
 def choose(place: str, where: Any, params: Any) -> set[str]:

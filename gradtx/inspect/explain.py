@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax.tree_util import tree_flatten_with_path
 
 from gradtx.combinators.layout import layout
 from gradtx.combinators.partition import Groups
@@ -13,7 +12,7 @@ from gradtx.core.arguments import checked
 from gradtx.core.axes import axes_of, leaves_of, within
 from gradtx.core.errors import describe
 from gradtx.core.transformation import TransformationLike
-from gradtx.core.trees import differentiable
+from gradtx.core.trees import differentiable, flatten_with_path
 from gradtx.inspect.tables import aligned
 from gradtx.pieces.elementwise import identity
 
@@ -70,7 +69,7 @@ def explain(tx: TransformationLike, params: Any) -> Explanation:
     with within(leaves=leaves_of(params)):
         gets = _resolve(Transformation.coerce("explain: tx", tx), params)
     rows = []
-    for path, leaf in tree_flatten_with_path(params)[0]:
+    for path, leaf in flatten_with_path(params)[0]:
         kind = describe(leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf))
         axes, names, own = gets.get(path_of(path), ("", ["not floating"], identity()))
         rows.append(Assignment(path_of(path), kind, axes, ", ".join(names) or "all", own))
@@ -88,7 +87,7 @@ def _resolve(tx: Transformation, params: Any) -> dict[str, tuple[str, list[str],
         return out
     out = {
         path_of(path): (str(axes_of(path_of(path), leaf)), [], tx)
-        for path, leaf in tree_flatten_with_path(params)[0]
+        for path, leaf in flatten_with_path(params)[0]
         if differentiable(f"params[{path_of(path)!r}]", leaf)
     }
     with tx.scope():

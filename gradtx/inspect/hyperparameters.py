@@ -19,7 +19,7 @@ from gradtx.combinators import chain, partition
 from gradtx.core import Schedule, State, Transformation, leaves_by_path
 from gradtx.core.arguments import checked
 from gradtx.core.errors import said, unknown
-from gradtx.core.root import keys_of, names_of, pieces
+from gradtx.core.root import distinct, keys_of, names_of, pieces
 from gradtx.core.trees import unboxed
 from gradtx.typing import Patterns, ScalarOrSchedule, TransformationLike
 
@@ -279,12 +279,12 @@ def _spoken(tx: Transformation) -> dict[tuple[str, ...], tuple[str, ...]]:
                 recipe, words = _recipes()[shape[begin:end]]
                 paths = (h.names for path, link in links[begin:end] for h in every(link, path))
                 several = [(path, word) for path, word in zip(paths, words) if word and path not in spoken]
-                count = sum(recipe == other for other, _ in found)
-                found.append((recipe if not count else f"{recipe}_{count + 1}", several))
+                found.append((recipe, several))
             begin = max(end, begin + 1)
         words = [word for _, several in found for word in {word for _, word in several}]
         apart = len(set(words)) < len(words)
-        for recipe, several in found:
+        recipes = distinct([recipe for recipe, _ in found], [name for name, _ in parts])
+        for recipe, (_, several) in zip(recipes, found):
             spoken |= {path: (*names, *((recipe,) if apart else ()), word) for path, word in several}
     return spoken
 

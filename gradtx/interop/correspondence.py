@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.tree_util import keystr, tree_flatten_with_path
 
 from gradtx.combinators import chain, precondition
-from gradtx.core import Context, Schedule, State, Transformation, at_work, leaves_by_path, path_of, walk, working_dtype
+from gradtx.core import Context, Schedule, State, Transformation, at_work, leaves_by_path, walk, working_dtype
 from gradtx.core.arguments import live
 from gradtx.core.errors import describe
 from gradtx.core.root import own_slots, pieces, updated
@@ -308,8 +307,8 @@ def converted(
     function: str, tx: Transformation, params: Any, source: Source, strict: bool, step: int | None = None, fix: str = ""
 ) -> tuple[State, Restored]:
     """The state of `tx` that has the values of the saved state, and a report."""
-    flat, structure = tree_flatten_with_path(tx.init(params))
-    new = {path_of(path): leaf for path, leaf in flat}
+    state = tx.init(params)
+    new, structure = leaves_by_path(state), jax.tree.structure(state)
     matching, kept = Matching(function, tx, params, list(new), source), {}
 
     def put(path: str, leaf: Leaf, value: Any) -> None:
@@ -372,8 +371,7 @@ def back(
     function: str, tx: Transformation, params: Any, state: State, template: Any, source: Source, strict: bool
 ) -> tuple[Any, Restored]:
     """The state of the other library with the structure of `template` and the values of `state`, and a report."""
-    flat, structure = tree_flatten_with_path(template)
-    new = {keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+    new, structure = leaves_by_path(template), jax.tree.structure(template)
     ours = leaves_by_path(state)
     matching, kept = Matching(function, tx, params, list(ours), source), {}
     ages = [path for path in ours if path.endswith("/age") and path not in matching.matches]

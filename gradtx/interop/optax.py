@@ -6,13 +6,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
 
-from gradtx.core import State, Transformation, path_of, walk
+from gradtx.core import State, Transformation, leaves_by_path, path_of, walk
 from gradtx.core.arguments import checked
 from gradtx.core.checks import check_state
 from gradtx.core.errors import said
 from gradtx.core.transformation import TransformationLike
+from gradtx.core.trees import boxed_paths, flatten_with_path
 from gradtx.interop.correspondence import Leaf, Saved, Source, Wrapper, back, converted, count
 from gradtx.serialization.restore import Restored
 
@@ -157,16 +157,14 @@ class _Reader:
 
     def __init__(self, function: str, params: Any) -> None:
         self.function = function
-        flat = tree_flatten_with_path(params)[0]
-        self.shapes = {path_of(path): jnp.shape(leaf) for path, leaf in flat}
-        self.boxed = {keystr(path, simple=True, separator="/"): path_of(path) for path, _ in flat}
+        self.shapes = {path: jnp.shape(leaf) for path, leaf in leaves_by_path(params).items()}
+        self.boxed = boxed_paths(params)
         self.source = Source("optax", [], [], [], [])
 
     def leaves(self, tree: Any) -> dict[str, Leaf]:
         """The leaves of a tree, by the paths of parameters, with the paths in that tree."""
-        flat = tree_flatten_with_path(tree)[0]
-        paths = [(path_of(path), keystr(path, simple=True, separator="/"), leaf) for path, leaf in flat]
-        return {self.boxed.get(plain, plain): Leaf(path, leaf) for plain, path, leaf in paths}
+        flat = flatten_with_path(tree)[0]
+        return {self.boxed.get(path, path): Leaf(path, leaf) for path, leaf in ((path_of(x), leaf) for x, leaf in flat)}
 
     def state(self, node: Any, place: str, around: tuple[str, ...]) -> None:
         """Read one state; `place` is its path, with a slash."""

@@ -6,11 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.tree_util import tree_map_with_path
 
 from gradtx.core import Context, Decay, NonNegative, PerLeaf, Slots, path_of
 from gradtx.core.axes import axes_of
-from gradtx.core.trees import differentiable, sharded, widen
+from gradtx.core.trees import differentiable, map_with_path, sharded, widen
 from gradtx.pieces.formulas import lerp, maximum, safe_sqrt
 
 
@@ -156,7 +155,7 @@ class sm3_sum(PerLeaf):
             rows = _largest(widen(p), ndim) if differentiable("params", p) else None
             return jax.tree.map(lambda x: sharded(jnp.zeros_like(x), x), rows)
 
-        return {"largest": tree_map_with_path(start, params)} if jax.tree.leaves(params) else {}
+        return {"largest": map_with_path(start, params)} if jax.tree.leaves(params) else {}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         total = _least(slots["largest"], g.ndim) + g

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import tree_map_with_path
 
 from gradtx.core import Context, Slots, Transformation, path_of
+from gradtx.core.trees import map_with_path
 
 
 class hessian_diagonal(Transformation):
@@ -54,7 +54,7 @@ class hessian_diagonal(Transformation):
             key = context.key_of(path_of(path))
             return jax.random.rademacher(key, g.shape, g.dtype, out_sharding=jax.typeof(g).sharding)
 
-        z = tree_map_with_path(signs, updates)
+        z = map_with_path(signs, updates)
         diagonal = jax.tree.map(jnp.multiply, z, context.extra["hvp"](z))
         return jax.tree.map(self._averaged, diagonal) if self.spatial else diagonal, slots
 

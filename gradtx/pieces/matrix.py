@@ -9,13 +9,12 @@ import jax.numpy as jnp
 from jax import Array
 from jax.lax import Precision
 from jax.sharding import NamedSharding, PartitionSpec, reshard
-from jax.tree_util import tree_flatten_with_path
 
 from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, path_of
 from gradtx.core.axes import Axes, axes_of, leaves_of
 from gradtx.core.errors import said
 from gradtx.core.kinds import Count
-from gradtx.core.trees import working_dtype
+from gradtx.core.trees import flatten_with_path, working_dtype
 from gradtx.pieces.formulas import unit
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Muon's, the same at every step
@@ -175,7 +174,7 @@ class orthogonalize(Transformation):
         return _refuse_what_is_not_linear(self, params)
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        leaves, tree = tree_flatten_with_path(updates)
+        leaves, tree = flatten_with_path(updates)
         out, views = [g for _, g in leaves], [_view(axes_of(path_of(path), g), g.shape) for path, g in leaves]
         alike: dict[Any, list[int]] = {}
         for i, (view, g) in enumerate(zip(views, out)):

@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import tree_flatten_with_path
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from gradtx.core import State, leaves_by_path, path_of
 from gradtx.core.arguments import checked
+from gradtx.core.trees import flatten_with_path
 from gradtx.plots.style import COLOURS, GREY, dress, entitle, label_ends, new_axes, new_row, style_at
 
 
@@ -52,7 +52,7 @@ def state(state: Any, params: Any = None, axes: Any = None, *, bins: int | None 
 def slots_of(tree: Any, params: Any = None) -> dict[str, dict[str, np.ndarray]]:
     """Return the arrays of each slot by parameter path; slots have the shortest names that are unambiguous."""
     shape = jax.tree.structure(params)
-    nodes = tree_flatten_with_path(tree, is_leaf=lambda x: params is not None and jax.tree.structure(x) == shape)[0]
+    nodes = flatten_with_path(tree, is_leaf=lambda x: params is not None and jax.tree.structure(x) == shape)[0]
     slots = {}
     for path, node in nodes:
         leaves = {at: np.ravel(np.asarray(x)) for at, x in leaves_by_path(node).items() if np.ndim(x)}

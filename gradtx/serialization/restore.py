@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.dtypes import prng_key
-from jax.tree_util import keystr, tree_flatten_with_path
 from numpy.lib.npyio import NpzFile
 
 from gradtx.core import State, Transformation
 from gradtx.core.arguments import checked, live
 from gradtx.core.errors import describe, said
 from gradtx.core.root import pieces
-from gradtx.core.trees import path_of
+from gradtx.core.trees import boxed_paths, flatten_with_path, path_of
 from gradtx.inspect.tables import aligned
 
 
@@ -107,10 +106,9 @@ def restore(
     {'b': Array([0.], dtype=float32), 'w': Array([1., 1.], dtype=float32)}
     """
     tx = Transformation.coerce("restore: tx", tx)
-    flat, structure = tree_flatten_with_path(tx.init(params))
-    need = _by_path("this optimizer's state", flat)
-    boxed = {keystr(path, simple=True, separator="/"): path_of(path) for path, _ in flat}  # Flax saves w as w/value
-    del flat  # frees each fresh array as soon as it is replaced
+    state = tx.init(params)
+    need, boxed, structure = _by_path("this optimizer's state", state), boxed_paths(state), jax.tree.structure(state)
+    del state  # frees each fresh array as soon as it is replaced
     within, have = _state_of(_leaves(saved), need, at)
     have = {boxed.get(path, path): _array(path, leaf) for path, leaf in have.items()}
     if within and isinstance(renamed, Mapping):
@@ -122,7 +120,7 @@ def restore(
         {path: origin[path] for path in need if path in origin},
         [path for path in need if path not in origin],
         [path for new, path in origin.items() if new not in need],
-        list(_by_path("params", tree_flatten_with_path(params)[0])),
+        list(_by_path("params", params)),
         {},
     )
     if strict and (report.fresh or report.dropped):
@@ -211,7 +209,8 @@ def _alike(a: Any, b: Any) -> bool:
     return any(jnp.issubdtype(a, kind) and jnp.issubdtype(b, kind) for kind in (jnp.floating, jnp.integer))
 
 
-def _by_path(place: str, flat: Any) -> dict[str, Any]:
+def _by_path(place: str, tree: Any) -> dict[str, Any]:
+    flat = flatten_with_path(tree)[0]
     out = {path_of(path): leaf for path, leaf in flat}
     if len(out) < len(flat):
         paths = [path_of(path) for path, _ in flat]
@@ -232,7 +231,7 @@ def _leaves(saved: Any) -> dict[str, Any]:
     if isinstance(saved, Mapping):
         saved = {"/".join(map(str, key)) if isinstance(key, tuple) else key: x for key, x in saved.items()}
     try:
-        return _by_path("saved", tree_flatten_with_path(saved)[0])
+        return _by_path("saved", saved)
     except (TypeError, ValueError) as error:
         if "restore: " in str(error):
             raise

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.combinators.combinator import Branching
-from gradtx.combinators.monitor import Measurement
 from gradtx.core import NOTHING, Context, Kind, Part, Slots, State, Transformation, at_work, run, working_dtype
 from gradtx.core.arguments import function_of
 from gradtx.core.errors import said
 from gradtx.core.root import counted
+from gradtx.core.trees import Measurement
 from gradtx.pieces.extra import value_of
 from gradtx.pieces.measures import all_finite
 from gradtx.pieces.spikes import Predicate

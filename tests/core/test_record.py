@@ -1,7 +1,9 @@
 """Records beyond the registry: fields by annotation, schedules, numbers of other types."""
 
 import dataclasses
+import inspect
 import pickle
+import types
 from collections.abc import Callable
 from typing import Any, Optional
 
@@ -13,6 +15,7 @@ from jax.core import Tracer
 from streams import assert_near, follow, params_of, stream
 
 import gradtx as gx
+from gradtx.core import Fraction
 
 
 class both(gx.Transformation):
@@ -45,6 +48,35 @@ def test_a_number_of_any_type_is_the_number(number):
     assert gx.scale(number) == gx.scale(0.5) and hash(gx.scale(number)) == hash(gx.scale(0.5))
     assert repr(gx.scale(number)) == "scale(0.5)"
     assert pickle.loads(pickle.dumps(gx.scale(number))) == gx.scale(0.5)
+
+
+KINDS = [gx.Scalar, gx.NonNegative, gx.Positive, gx.Decay, Fraction, gx.Scalar | None, tuple[gx.Scalar, ...]]
+
+
+@pytest.mark.parametrize("hint", KINDS, ids=str)
+def test_an_array_that_its_owner_changes_is_not_in_a_record(hint):
+    record: Any = type("holds", (gx.Schedule,), {"__annotations__": {"x": hint}})
+    array = np.array(0.5, np.float32)
+    several = isinstance(hint, types.GenericAlias)
+    made = record((array,) if several else array)
+    before, shown = hash(made), repr(made)
+    array[...] = 0.25
+    assert made == record((0.5,) if several else 0.5) and (hash(made), repr(made)) == (before, shown)
+    (held,) = jax.tree.leaves(made)
+    assert held.dtype == np.float32 and not held.flags.writeable
+
+
+TAKES = {name: inspect.signature(getattr(gx, name)).parameters for name in gx.optimizers.__all__}
+
+
+@pytest.mark.parametrize("name", [name for name, takes in TAKES.items() if "learning_rate" in takes])
+def test_a_recipe_keeps_the_number_that_it_is_called_with(name):
+    rate = np.array(0.125)
+    inner = {"inner": gx.scale(1.0)} if "inner" in TAKES[name] else {}
+    tx = getattr(gx, name)(learning_rate=rate, **inner)
+    before, shown, values = hash(tx), repr(tx), gx.hyperparameters(tx)
+    rate[...] = 0.5
+    assert (hash(tx), repr(tx), gx.hyperparameters(tx)) == (before, shown, values)
 
 
 def test_integers_become_floats():

@@ -1,14 +1,21 @@
 """Patterns of paths, masks, and apply_updates."""
 
+import dataclasses
+import re
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
+from flax import linen, nnx
 
 import gradtx as gx
-from gradtx.core import leaves_by_path
-from gradtx.core.where import choose
+from gradtx.combinators.partition import zero
+from gradtx.core import leaves_by_path, path_of
+from gradtx.core.trees import flatten_with_path, map_with_path
+from gradtx.core.where import choose, chooser
 
 tree = {"layers": [{"attn": {"q": 1.0, "bias": 1.0}}, {"attn": {"q": 1.0}, "bias": 1.0}], "bias": 1.0}
 PATTERNS = {
@@ -31,6 +38,48 @@ def test_patterns(pattern, paths):
 
 def test_a_pattern_is_not_a_regular_expression():
     assert choose("where", "a.b", {"a.b": 1.0, "aXb": 1.0}) == {"a.b"}
+
+
+def expression(pattern):
+    """The pattern as a regular expression, the definition of what it matches."""
+    words = {"**/": "(?:.*/)?", "/**": "(?:/.*)?", "**": ".*", "*": "[^/]*"}
+    parts = re.split(r"(\*\*/|/\*\*$|\*\*|\*)", pattern)
+    return re.compile("".join(words.get(part, re.escape(part)) for part in parts))
+
+
+def test_a_pattern_matches_as_its_regular_expression():
+    random, matches = np.random.default_rng(0), 0
+    text = lambda parts, most: "".join(random.choice(parts, random.integers(most + 1)))  # noqa: E731
+    for _ in range(400):
+        pattern = text(["a", "b", "/", "*", "**", "**/", "/**", "."], 6)
+        chooses, paths = chooser(pattern), ["", "a", "a/b", *(text(["a", "b", "ab", "/"], 7) for _ in range(40))]
+        expected = [expression(pattern).fullmatch(path) is not None for path in paths]
+        assert [chooses(path, None) for path in paths] == expected, pattern
+        matches += sum(expected)
+    assert matches > 1000
+
+
+class counted(str):
+    """A path that counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, i):
+        counted.reads += 1
+        return str.__getitem__(self, i)
+
+    def startswith(self, *where):
+        counted.reads += 1
+        return str.startswith(self, *where)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["**/" * 12 + "a", "**/b" * 12 + "a", "*b" * 12 + "a", "b/**/" * 8 + "a", "**" * 12 + "a"]
+)
+def test_the_steps_of_a_match_are_linear(pattern):
+    path, counted.reads = counted("/".join(["b"] * 24)), 0
+    assert not chooser(pattern)(path, None)
+    assert counted.reads <= len(pattern) * (len(path) + 1)
 
 
 def test_trees_of_booleans_may_stand_for_branches():
@@ -60,23 +109,109 @@ def test_apply_updates_adds_in_the_wider_precision():
     assert (kept["i"] == jnp.arange(2)).all() and kept["z"].shape == (0, 1)
 
 
-class Box(NamedTuple):
+# ---------------------------------------------------------------- paths
+class Pair(NamedTuple):
+    key: Any
     value: Any
 
 
-@pytest.mark.parametrize(
-    "tree, paths",
-    [
-        ({"a": {"kernel": Box(1.0)}, "b": [Box(2.0)]}, {"a/kernel", "b/0/value"}),  # as Flax boxes the leaves of a dict
-        (Box(1.0), {"value"}),
-        ({"value": 1.0}, {"value"}),
-        ({"a": {"value": 1.0}}, {"a/value"}),
-        (Box({"a": Box(1.0)}), {"value/a"}),
-        (1.0, {""}),
-    ],
-)
-def test_a_boxed_leaf_of_a_dict_has_the_name_of_its_box(tree, paths):
-    assert leaves_by_path(tree).keys() == paths
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Attention:
+    query: Any
+    key: Any
+    value: Any
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Checked(Attention):
+    """Refuses anything other than numbers and arrays of at most two axes as its children."""
+
+    def __init__(self, *children):
+        if any(not hasattr(x, "ndim") or x.ndim > 2 for x in children):
+            raise TypeError("expected arrays")
+        self.query, self.key, self.value = children
+
+    def tree_flatten_with_keys(self):
+        return [(jax.tree_util.GetAttrKey(name), x) for name, x in vars(self).items()], None
+
+    @classmethod
+    def tree_unflatten(cls, _, children):
+        return cls(*children)
+
+
+def three():
+    return jnp.ones(2), jnp.ones(3), jnp.ones(4)
+
+
+CONTAINERS = {  # each with leaves that end with the name `value`, or with boxes, and the paths
+    "dict": (lambda: {"a": {"key": 1.0, "value": 2.0}, "value": 3.0}, ["a/key", "a/value", "value"]),
+    "named tuple": (lambda: {"a": Pair(1.0, 2.0)}, ["a/key", "a/value"]),
+    "named tuple alone": (lambda: Pair(1.0, Pair(1.0, 2.0)), ["key", "value/key", "value/value"]),
+    "list": (lambda: [Pair(1.0, {"value": 2.0})], ["0/key", "0/value/value"]),
+    "dataclass": (lambda: {"attn": Attention(*three())}, ["attn/query", "attn/key", "attn/value"]),
+    "checked class": (lambda: {"attn": Checked(*three())}, ["attn/query", "attn/key", "attn/value"]),
+    "record": (lambda: {"value": gx.scale(2.0)}, ["value/factor"]),
+    "NNX": (lambda: {"a": nnx.Param(jnp.ones(2)), "b": [nnx.Param(jnp.ones(3))]}, ["a", "b/0"]),
+    "NNX named value": (lambda: {"value": nnx.Param(jnp.ones(2))}, ["value"]),
+    "NNX state": (lambda: nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Param), ["bias", "kernel"]),
+    "NNX module": (lambda: nnx.split(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), nnx.Param)[1], ["bias", "kernel"]),
+    "Linen": (lambda: {"a": linen.Partitioned(jnp.ones(2), names=("x",))}, ["a"]),
+    "Linen in a dataclass": (
+        lambda: Attention(*(linen.LogicallyPartitioned(x, names=("x",)) for x in three())),
+        ["query", "key", "value"],
+    ),
+    "both": (lambda: {"b": nnx.Param(jnp.ones(2)), "c": Pair(jnp.ones(3), jnp.ones(4))}, ["b", "c/key", "c/value"]),
+    "one box": (lambda: nnx.Param(jnp.ones(2)), [""]),
+    "one array": (lambda: jnp.ones(2), [""]),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_paths_are_exact(name):
+    make, paths = CONTAINERS[name]
+    tree = make()
+    assert list(leaves_by_path(tree)) == paths
+    flat, structure = flatten_with_path(tree)
+    assert [path_of(keys) for keys, _ in flat] == paths and structure == jax.tree.structure(tree)
+    assert all(x is y for (_, x), y in zip(flat, jax.tree.leaves(tree)))
+    seen = []
+    made = map_with_path(lambda keys, x, y: seen.append((path_of(keys), x is y)) or x, tree, tree)
+    assert seen == [(path, True) for path in paths] and jax.tree.structure(made) == structure
+
+
+@pytest.mark.promotes("Optax's arithmetic")
+@pytest.mark.parametrize("name", [name for name in CONTAINERS if name != "record"])
+def test_a_pattern_and_a_state_and_a_table_have_the_same_paths(name):
+    """`init`, `update`, `explain`, `restore`, `from_optax` and trees of slots, whatever holds the leaves."""
+    make, paths = CONTAINERS[name]
+    params = jax.tree.map(jnp.asarray, make())
+    g = jax.tree.map(jnp.ones_like, params)
+    for last in paths:
+        for tx in (
+            gx.partition({last: gx.freeze()}, default=gx.identity()),
+            gx.freeze(last),
+            gx.masked(zero(), last, otherwise="identity"),
+        ):
+            for run in (tx.update, jax.jit(tx.update)):
+                moved = {path: bool(x.any()) for path, x in leaves_by_path(run(g, tx.init(params), params)[0]).items()}
+                assert moved == {path: path != last for path in paths}
+    assert [row.parameter for row in gx.explain(gx.adam(0.1), params).rows] == paths
+    tx = gx.adam(0.1)
+    _, state = tx.update(g, tx.init(params), params)
+    restored, report = gx.restore(tx, params, state)
+    assert report.parameters == paths and not report.fresh
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), restored, state))
+    saved = dict(jax.tree_util.tree_flatten_with_path(state)[0])  # as a file has it, without classes
+    plain = {jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(x) for keys, x in saved.items()}
+    assert not gx.restore(tx, params, plain)[1].fresh
+    theirs = optax.adam(0.1)
+    _, saved = theirs.update(g, theirs.init(params), params)
+    converted, _ = gx.from_optax(tx, params, saved)
+    mean = leaves_by_path(converted.slots["precondition"]["direction"]["scale_by_ema"]["mean"])
+    assert list(mean) == paths and all(np.allclose(x, 0.1) for x in mean.values())
+    back, _ = gx.to_optax(tx, params, converted, theirs)
+    assert jax.tree.structure(back) == jax.tree.structure(saved)
 
 
 def test_a_leaf_without_an_update_need_not_be_an_array():
