@@ -446,9 +446,16 @@ FAULTS = [
     Fault(
         "a missing select: the average takes in every iterate",
         "wrappers/iterates.py",
-        "jnp.where(taken, self.decay * slots",
-        "jnp.where(True, self.decay * slots",
+        "jnp.where(taken, more, 0)",
+        "more",
         "tests/wrappers/test_evaluation.py::test_eval_params_equal_numpy[swa]",
+    ),
+    Fault(
+        "the average loses what it rounds",
+        "wrappers/iterates.py",
+        "two_sum(a, lost + share * (p + u - a - lost))",
+        "two_sum(a, share * (p + u - a))",
+        "tests/wrappers/test_evaluation.py::test_an_average_over_a_million_updates_does_not_stall[mean]",
     ),
     Fault(
         "the base loses its weight",
