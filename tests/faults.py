@@ -423,6 +423,20 @@ FAULTS = [
         "tests/wrappers/test_every.py::test_clocks_nest_and_are_the_inner_ones_alone",
     ),
     Fault(
+        "a sum of many parts loses what it rounds",
+        "wrappers/accumulate.py",
+        "two_sum(a, lost + added(g))",
+        "two_sum(a, added(g))",
+        "tests/wrappers/test_accumulate.py::test_the_mean_of_many_parts_is_accurate[0-1024]",
+    ),
+    Fault(
+        "a sum of many micro-batches loses what it rounds",
+        "training/step.py",
+        "two_sum(m, rest + x)",
+        "two_sum(m, x)",
+        "tests/training/test_step.py::test_the_gradient_of_many_micro_batches_is_accurate[False-float32-1024]",
+    ),
+    Fault(
         "the slow weights never move",
         "wrappers/iterates.py",
         "pull = context.age % self.every_k == 0",

@@ -99,6 +99,7 @@ PAIRS: dict[str, tuple[Any, Any]] = {
         optax.chain(*(optax.masked(optax.adam(0.1), {x: x == name for x in START}) for name in "wk")),
     ),
     "MultiSteps": (gx.accumulate(gx.adam(RATE), 3), optax.MultiSteps(optax.adam(rate), 3)),
+    "MultiSteps of many": (gx.accumulate(gx.adam(RATE), 9), optax.MultiSteps(optax.adam(rate), 9)),
     "MultiSteps of sums": (
         gx.accumulate(gx.sgd(RATE, 0.9), 3, mean=False),
         optax.MultiSteps(optax.sgd(rate, 0.9), 3, use_grad_mean=False),

@@ -210,7 +210,7 @@ LONG = {  # the transformation, its decay, and the first update that it averages
 
 @pytest.mark.parametrize(("tx", "decay", "start"), LONG.values(), ids=LONG)
 def test_an_average_over_a_million_updates_does_not_stall(tx, decay, start):
-    """Parameters rise from 1 to 1.01; the average is the nearest float32 or its neighbour, as NumPy has it in float64."""
+    """Parameters rise from 1 to 1.01; the average is NumPy's in float64, rounded to float32."""
     steps = 1_000_000
     path = np.linspace(1, 1.01, steps, dtype=np.float32)
 
