@@ -53,8 +53,9 @@ class accumulate(Branching):
 
     Use it for a batch that is split into k micro-batches. The sum is held in the working dtype, float32 for bfloat16
     gradients. If k is a number above 8, a second slot keeps what its additions round off: the mean of a thousand
-    gradients is as accurate as that of two. `inner` counts its own steps: its step, and the step of its schedules, is the number of times it ran. It
-    receives the mean of the k losses as `value`, and the `key` and the functions of the last micro-batch.
+    gradients is as accurate as that of two. `inner` counts its own steps: its step, and the step of its schedules, is
+    the number of times it ran. It receives the mean of the k losses as `value`, and the `key` and the functions of the
+    last micro-batch.
 
     A leaf whose gradient is None in a micro-batch adds nothing to its sum, and gets no update if that micro-batch is
     the last. A NaN in one micro-batch invalidates its whole group of k; the next group starts from zero.
