@@ -437,6 +437,13 @@ FAULTS = [
         "tests/training/test_step.py::test_the_gradient_of_many_micro_batches_is_accurate[False-float32-1024]",
     ),
     Fault(
+        "a factored product underflows to 0",
+        "combinators/reduced.py",
+        "jnp.where((r > 0) & (c > 0), jnp.finfo(g.dtype).tiny, 0)",
+        "jnp.zeros((), g.dtype)",
+        f"{CONTRACT}_a_gradient_of_very_different_coordinates_has_finite_updates[adafactor]",
+    ),
+    Fault(
         "the slow weights never move",
         "wrappers/iterates.py",
         "pull = context.age % self.every_k == 0",
