@@ -473,6 +473,27 @@ FAULTS = [
         "tests/wrappers/test_every.py::test_clocks_nest_and_are_the_inner_ones_alone",
     ),
     Fault(
+        "a sum of many parts loses what it rounds",
+        "wrappers/accumulate.py",
+        "two_sum(a, lost + added(g))",
+        "two_sum(a, added(g))",
+        "tests/wrappers/test_accumulate.py::test_the_mean_of_many_parts_is_accurate[0-1024]",
+    ),
+    Fault(
+        "a sum of many micro-batches loses what it rounds",
+        "training/step.py",
+        "two_sum(m, rest + x)",
+        "two_sum(m, x)",
+        "tests/training/test_step.py::test_the_gradient_of_many_micro_batches_is_accurate[False-float32-1024]",
+    ),
+    Fault(
+        "a factored product underflows to 0",
+        "combinators/reduced.py",
+        "jnp.where((r > 0) & (c > 0), jnp.finfo(g.dtype).tiny, 0)",
+        "jnp.zeros((), g.dtype)",
+        f"{CONTRACT}_a_gradient_of_very_different_coordinates_has_finite_updates[adafactor]",
+    ),
+    Fault(
         "the slow weights never move",
         "wrappers/iterates.py",
         "pull = context.age % self.every_k == 0",
@@ -496,9 +517,16 @@ FAULTS = [
     Fault(
         "a missing select: the average takes in every iterate",
         "wrappers/iterates.py",
-        "jnp.where(taken, self.decay * slots",
-        "jnp.where(True, self.decay * slots",
+        "jnp.where(taken, more, 0)",
+        "more",
         "tests/wrappers/test_evaluation.py::test_eval_params_equal_numpy[swa]",
+    ),
+    Fault(
+        "the average loses what it rounds",
+        "wrappers/iterates.py",
+        "two_sum(a, lost + share * (p + u - a - lost))",
+        "two_sum(a, share * (p + u - a))",
+        "tests/wrappers/test_evaluation.py::test_an_average_over_a_million_updates_does_not_stall[mean]",
     ),
     Fault(
         "the base loses its weight",

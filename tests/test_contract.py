@@ -483,6 +483,14 @@ def test_gradients_of_any_scale_have_finite_updates(name):
         assert all(jnp.isfinite(u).all() for u in jax.tree.leaves(out)), size
 
 
+@pytest.mark.parametrize("name", [name for name in gx.optimizers.__all__ if name in CASES])
+def test_a_gradient_of_very_different_coordinates_has_finite_updates(name):
+    needs = [x for x in inspect.signature(getattr(gx, name)).parameters.values() if x.default is x.empty]
+    tx, params = CASES[name][0].tx if needs else getattr(gx, name)(), {"w": jnp.ones((2, 2))}
+    out, _ = follow(tx, params, [{"w": jnp.array([[1e18, 1.0], [0.0, 1e-6]])}] * 3)
+    assert all(jnp.isfinite(u).all() for u in jax.tree.leaves(out))
+
+
 @each_part
 def test_shard_map_is_a_plain_function(case):
     tx = case.tx

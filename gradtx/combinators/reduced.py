@@ -193,7 +193,10 @@ class factored(OnFewer):
             mean = jnp.mean(r, rows, keepdims=True)
             scale = jax.lax.stop_gradient(jnp.where(mean > 0, mean, 1))
             share = safe_divide(r / scale, mean / scale)  # r·c, and r/mean² in the derivative, may overflow
-            return jnp.broadcast_to(share * c, shape).reshape(g.shape)
+            # A product below what the dtype resolves is not 0 unless a factor is: a direction is divided by its root.
+            least = jnp.where((r > 0) & (c > 0), jnp.finfo(g.dtype).tiny, 0)
+            made = jnp.where(jnp.abs(share * c) < least, least, share * c)
+            return jnp.broadcast_to(made, shape).reshape(g.shape)
 
         return map_with_path(join, updates, *made), new
 

@@ -263,8 +263,10 @@ class Matching:
         """Whether the updates depend on a slot: on a clock with schedules, on an age with averages."""
         if path in self.clocks:
             return any(isinstance(x, Schedule) for x in jax.tree.leaves(self.tx, is_leaf=_is_schedule))
-        if path.endswith("accumulate/value"):  # of a guard, which needs no loss
+        if _of_accumulate(path) and path.endswith("/value"):  # of a guard, which needs no loss
             return any("value" in piece.needs for piece in walk(self.piece(path)))
+        if _of_accumulate(path):  # what the additions of the sum round off
+            return False
         if not path.endswith(("/age", "/mean_log_decay")):
             return True
         holder = path.rsplit("/", 2)[0]  # a group without parameters has ages alone
@@ -297,6 +299,11 @@ class Matching:
                 if link is piece and isinstance(before, precondition):
                     return next((x for x in after if isinstance(x, scale_by_learning_rate)), None)
         return None
+
+
+def _of_accumulate(path: str) -> bool:
+    """Whether a slot is one of `accumulate` that `MultiSteps` lacks: the sum of the losses, or what the sum lost."""
+    return path.endswith("accumulate/value") or "/accumulate/lost/" in f"{path}/"
 
 
 def _is_schedule(x: Any) -> bool:
@@ -411,7 +418,7 @@ def back(
 
     used = {*kept.values(), *ages, *matching.clocks}
     left = [path for path in ours if path not in used and not path.endswith("/mean_log_decay")]
-    left = [path for path in left if not path.endswith("accumulate/value") or matching.reads(path, left)]
+    left = [path for path in left if not _of_accumulate(path) or matching.reads(path, left)]
     fresh = [path for path in new if path not in kept]
     stateless = {*source.stateless, *(leaf.path for w in source.wrappers for leaf in w.numbers.values())}
     needed = [path for path in fresh if path not in stateless and matching.held(path) < 0]

@@ -17,6 +17,14 @@ def lerp(a: Array, b: Array, keep: Array) -> Array:
 
 
 @inlined
+def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Return a + b, rounded, and its rounding error, exactly (Knuth's TwoSum). XLA does not reassociate it."""
+    total = a + b
+    added = total - a
+    return total, (a - (total - added)) + (b - added)
+
+
+@inlined
 def safe_sqrt(x: Any) -> Array:
     """Return √x, with derivative 0 at 0; a negative number, a rounded 0, gives 0."""
     zero = x <= 0

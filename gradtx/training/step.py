@@ -18,7 +18,9 @@ from gradtx.core.kinds import Count
 from gradtx.core.programs import program_of
 from gradtx.core.trees import is_float0, unboxed, widen
 from gradtx.inspect.hyperparameters import learning_rates
+from gradtx.pieces.formulas import two_sum
 from gradtx.pieces.measures import all_finite, global_norm
+from gradtx.wrappers.accumulate import FEW
 
 WIDE = {"xla_cpu_prefer_vector_width": 512}
 current_trace, NO_TRACE = trace_state()
@@ -314,18 +316,24 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
             return new, weight, after, aux
 
         def part(carry, rows):
-            mean, total, model_state, i = carry
+            mean, lost, total, model_state, i = carry
             own = None if key is None else jax.random.fold_in(key, i)
             new, weight, model_state, aux = evaluate(params, rows, model_state, own)
-            mean = jax.tree.map(lambda m, x: m + share_of(x.astype(m.dtype), weight), mean, new)
-            return (mean, jax.tree.map(jnp.add, total, weight), model_state, i + 1), aux
+            new = jax.tree.map(lambda m, x: share_of(x.astype(m.dtype), weight), mean, new)
+            if lost is None:
+                mean = jax.tree.map(jnp.add, mean, new)
+            else:  # what the additions round off is added to the next part
+                pairs = jax.tree.map(lambda m, rest, x: two_sum(m, rest + x), mean, lost, new)
+                mean, lost = jax.tree.transpose(jax.tree.structure(mean), None, pairs)
+            return (mean, lost, jax.tree.map(jnp.add, total, weight), model_state, i + 1), aux
 
         rows = jax.tree.map(lambda x: jnp.reshape(x, (step.micro_batches, -1, *jnp.shape(x)[1:])), batch)
         first = jax.tree.map(lambda x: x[0], rows)
         like, total = jax.eval_shape(lambda: evaluate(params, first, model_state, key)[:2])
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype if x.dtype.itemsize >= 4 else "float32"), like)
         total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), total)
-        (mean, total, after, _), aux = jax.lax.scan(part, (zeros, total, model_state, 0), rows)
+        lost = None if step.micro_batches <= FEW else zeros
+        (mean, _, total, after, _), aux = jax.lax.scan(part, (zeros, lost, total, model_state, 0), rows)
         if step.weighted:
             mean = jax.tree.map(lambda m: m / jnp.where(total == 0, 1, total).astype(m.dtype), mean)
         return jax.tree.map(lambda m, x: m.astype(x.dtype), mean, like), total, after, aux

@@ -32,6 +32,7 @@ from gradtx.core.transformation import TransformationLike
 from gradtx.core.trees import differentiable, is_none
 from gradtx.pieces.accumulators import running_sum
 from gradtx.pieces.extra import value_of
+from gradtx.pieces.formulas import two_sum
 
 
 def _count(place: str, value: Any) -> Any:
@@ -51,8 +52,10 @@ class accumulate(Branching):
     \qquad \text{else } 0$$
 
     Use it for a batch that is split into k micro-batches. The sum is held in the working dtype, float32 for bfloat16
-    gradients. `inner` counts its own steps: its step, and the step of its schedules, is the number of times it ran. It
-    receives the mean of the k losses as `value`, and the `key` and the functions of the last micro-batch.
+    gradients. If k is a number above 8, a second slot keeps what its additions round off: the mean of a thousand
+    gradients is as accurate as that of two. `inner` counts its own steps: its step, and the step of its schedules, is
+    the number of times it ran. It receives the mean of the k losses as `value`, and the `key` and the functions of the
+    last micro-batch.
 
     A leaf whose gradient is None in a micro-batch adds nothing to its sum, and gets no update if that micro-batch is
     the last. A NaN in one micro-batch invalidates its whole group of k; the next group starts from zero.
@@ -94,6 +97,11 @@ class accumulate(Branching):
     def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return ("weight",) if self.weighted else ()
 
+    @property
+    def many(self) -> bool:
+        """Whether the sum of a group keeps the rounding errors of its additions: a plain sum of few needs no memory."""
+        return not isinstance(self.every_k, Schedule) and self.every_k > FEW
+
     def group(self, done: Any) -> Any:
         """The number of updates in the group after so many runs of `inner`."""
         if not isinstance(self.every_k, Schedule):
@@ -123,6 +131,8 @@ class accumulate(Branching):
         slots = super().init_tree(params) | counts
         if self.every_k != 1:
             slots |= running_sum().init_tree(params)
+            if self.many and "sum" in slots:
+                slots["lost"] = running_sum().init_tree(params)["sum"]  # what the additions round off
             slots |= {"weight": jnp.zeros((), working_dtype(params))} if self.weighted else {}
             if any("value" in piece.reads() for piece in walk(self.inner)):
                 slots["value"] = jnp.zeros((), working_dtype(params))
@@ -144,7 +154,7 @@ class accumulate(Branching):
         first, flushed = own["count"] == 0, own["count"] < 0
         count = jnp.where(flushed, own["count"] + FLUSH, own["count"] + 1)
         due = jnp.where(flushed, count > 0, count >= self.group(done))
-        sums = {name: own[name] for name in ("sum", "value", "weight") if name in own}
+        sums = {name: own[name] for name in ("sum", "lost", "value", "weight") if name in own}
         own |= jax.tree.map(lambda a: jnp.where(first, 0, a), sums)  # before its use: a later reset would need a copy
         extra, number, left_out, this = dict(context.extra), count.astype(dtype), flushed, None
         if self.weighted:
@@ -163,9 +173,17 @@ class accumulate(Branching):
             extra["value"] = weight * own["value"]
         total = updates
         if "sum" in own:  # absent if there are no leaves
-            own["sum"] = total = jax.tree.map(
-                lambda g, a: a if g is None else a + added(g), updates, own["sum"], is_leaf=is_none
-            )
+
+            def summed(g: Any, a: Any, lost: Any = None) -> Any:
+                if lost is None:
+                    return (a if g is None else a + added(g),)
+                return (a, lost) if g is None else two_sum(a, lost + added(g))
+
+            names = [name for name in ("sum", "lost") if name in own]
+            several = jax.tree.map(summed, updates, *(own[name] for name in names), is_leaf=is_none)
+            for i, name in enumerate(names):
+                own[name] = jax.tree.map(lambda g, x, i=i: x[i], updates, several, is_leaf=is_none)
+            total = own["sum"]
 
         def work() -> Any:
             taken = jax.tree.map(lambda g, a: g if g is None else weight * a, updates, total, is_leaf=is_none)
@@ -219,4 +237,5 @@ def _replaced(slots: Any, names: tuple[str, ...], new: Callable[[Array], Array])
     return slots | {names[0]: _replaced(slots[names[0]], names[1:], new)}
 
 
+FEW = 8  # a plain float32 sum of so many numbers is accurate to 2e-7
 FLUSH = 2**30  # subtracted from a group's count, it releases the group at the next update, and leaves that update out

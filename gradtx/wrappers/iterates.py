@@ -12,12 +12,22 @@ import jax.numpy as jnp
 
 from gradtx.core import Context, Fraction, NonNegative, Part, Slots, Transformation, trees, working_dtype
 from gradtx.core.kinds import Count
-from gradtx.pieces.formulas import lerp, safe_divide
+from gradtx.core.trees import sharded
+from gradtx.pieces.formulas import lerp, safe_divide, two_sum
 
 
 def _copy(params: Any) -> Any:
     """Return a slot that starts at the parameters; a copy, so that both can be donated."""
     return jax.tree.map(lambda p: jnp.copy(trees.widen(p)) if trees.differentiable("params", p) else None, params)
+
+
+def _zeros(params: Any) -> Any:
+    """Return a slot of zeros for the parameters."""
+
+    def zeros(p: Any) -> Any:
+        return sharded(jnp.zeros_like(p), p) if trees.differentiable("params", p) else None
+
+    return jax.tree.map(lambda p: zeros(trees.widen(p)), params)
 
 
 def _among(updates: Any, tree: Any) -> Any:
@@ -40,8 +50,9 @@ class average_params(Transformation):
     parameters with the correction of `bias_correction`; with b = 1 all weights are equal (Polyak and Ruppert). Until
     `start`, θ̄ is θ + u.
 
-    θ̄ is held in the working dtype, float32 for bfloat16 parameters. `gx.eval_params` returns it. Put this wrapper last
-    in a chain: it tracks θ + u for the update it emits.
+    θ̄ is held in the working dtype, float32 for bfloat16 parameters, in two slots: the average, and what its roundings
+    lost (compensated summation). So an average over millions of updates is as accurate as its dtype. `gx.eval_params`
+    returns it. Put this wrapper last in a chain: it tracks θ + u for the update it emits.
 
     Args:
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
@@ -76,19 +87,28 @@ class average_params(Transformation):
     counts = True
 
     def init_tree(self, params: Any) -> Slots:
-        return super().init_tree(params) | {"average": _copy(params), "total": jnp.zeros((), working_dtype(params))}
+        dtype = working_dtype(params)
+        own = {"average": _copy(params), "average_lost": _zeros(params)}
+        own |= {"total": jnp.zeros((), dtype), "total_lost": jnp.zeros((), dtype)}
+        return super().init_tree(params) | own
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made = self.part("inner", updates, slots, context, new := {})
         taken = (context.age >= self.start) & ((context.age - self.start) % self.every_k == 0)
-        total = jnp.where(taken, self.decay * slots["total"] + 1, slots["total"])
+        more = 1 - (1 - self.decay) * (slots["total"] + slots["total_lost"])  # b·n + 1 − n
+        total, total_lost = two_sum(slots["total"], slots["total_lost"] + jnp.where(taken, more, 0))
         follows, share = taken | (total == 0), 1 / jnp.maximum(total, 1)
 
-        def moved(u, p, a):
-            return jnp.where(follows, a + share * (p + u - a), a)
+        # θ̄ moves by a fraction 1/n, soon less than it resolves: what an addition loses is added at the next one.
+        def moved(u, p, a, lost):
+            sums = two_sum(a, lost + share * (p + u - a - lost))
+            return tuple(jnp.where(follows, new, old) for new, old in zip(sums, (a, lost)))
 
-        average = jax.tree.map(moved, made, context.params, _among(made, slots["average"]))
-        return made, new | {"average": _kept(average, slots["average"]), "total": total}
+        old = slots["average"], slots["average_lost"]
+        both = jax.tree.map(moved, made, context.params, *(_among(made, slot) for slot in old))
+        average, lost = (jax.tree.map(lambda u, pair, i=i: pair[i], made, both) for i in range(2))
+        new |= {"average": _kept(average, old[0]), "average_lost": _kept(lost, old[1])}
+        return made, new | {"total": total, "total_lost": total_lost}
 
     def evaluate(self, params: Any, slots: Slots) -> Any:
         return slots["average"]

@@ -268,6 +268,8 @@ def test_wrappers_that_only_one_of_the_two_has():
     state, report = gx.from_optax(gx.accumulate(gx.adam(RATE), 2), SMALL, after(optax.adam(rate), 3), strict=False)
     assert state.slots["accumulate"]["step"] == 3 and state.slots["accumulate"]["count"] == 0
     assert report.fresh == ["slots/accumulate/count", "slots/accumulate/sum/w"]
+    _, report = gx.from_optax(gx.accumulate(gx.adam(RATE), 9), SMALL, after(optax.MultiSteps(optax.adam(rate), 9), 5))
+    assert all(path.startswith("slots/accumulate/lost") for path in report.fresh) and not report.dropped
     theirs = optax.MultiSteps(optax.apply_if_finite(optax.adam(rate), 5), 2)
     ours = gx.accumulate(gx.skip_nonfinite(gx.adam(RATE)), 2)
     state, report = gx.from_optax(ours, SMALL, saved := after(theirs, 3))

@@ -134,6 +134,25 @@ def test_micro_batches_are_summed_in_float32():
     assert params["w"] == -1.0 and params["w"].dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("micro_batches", [8, 64, 256, 1024])
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_gradient_of_many_micro_batches_is_accurate(micro_batches, dtype, weighted):
+    """Within 2e-7 of the largest coordinate of NumPy's mean in float64."""
+    rows = np.random.default_rng(0).uniform(0, 1, (micro_batches, 1000)).astype(np.float32)
+
+    def linear(params, row):
+        value = (params.real * row[0]).sum()
+        return (value, jnp.float32(3)) if weighted else value
+
+    step = gx.train_step(linear, gx.sgd(1.0), micro_batches=micro_batches, weighted=weighted)
+    start = jnp.zeros(1000, dtype)
+    params, _, metrics = step(start, step.tx.init(start), rows)
+    expected = rows.astype(float).mean(0)
+    assert np.abs(np.asarray(params) + expected).max() <= 2e-7 * expected.max()
+    assert float(metrics.loss) == 0
+
+
 @pytest.mark.parametrize("name", ["grad_fn", "hvp and key"])
 def test_pieces_with_functions_compute_the_same_over_micro_batches(name):
     steps = (gx.train_step(loss, SEVERAL[name], micro_batches=n) for n in (1, 4))

@@ -201,6 +201,30 @@ def test_an_average_keeps_changes_that_bfloat16_loses():
         assert any(slot.shape and (slot < 1 - 5e-4).all() for slot in slots)
 
 
+LONG = {  # the transformation, its decay, and the first update that it averages
+    "mean": (gx.average_params(gx.sgd(1.0), 1.0), 1.0, 1),
+    "EMA": (gx.average_params(gx.sgd(1.0), 0.99999), float(np.float32(0.99999)), 1),
+    "asgd": (gx.asgd(1.0, 0.0, start=1000), 1.0, 1000),
+}
+
+
+@pytest.mark.parametrize(("tx", "decay", "start"), LONG.values(), ids=LONG)
+def test_an_average_over_a_million_updates_does_not_stall(tx, decay, start):
+    """Parameters rise from 1 to 1.01; the average is NumPy's in float64, rounded to float32."""
+    steps = 1_000_000
+    path = np.linspace(1, 1.01, steps, dtype=np.float32)
+
+    @jax.jit
+    def last(state):
+        return jax.lax.scan(lambda s, p: (tx.update(jnp.zeros(1), s, p[None])[1], None), state, path)[0]
+
+    state = last(tx.init(jnp.ones(1)))
+    taken = path[start - 1 :].astype(float)
+    expected = np.average(taken, weights=decay ** np.arange(len(taken), dtype=float)[::-1])
+    got = float(gx.eval_params(tx, state, jnp.ones(1))[0])
+    assert abs(got - expected) < 1e-7
+
+
 # ---------------------------------------------------------------- in any composition
 average, ahead = gx.average_params(gx.sgd(RATE), 0.5), gx.lookahead(gx.sgd(RATE), 2)
 SAME = {
