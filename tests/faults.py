@@ -91,6 +91,20 @@ FAULTS = [
         "tests/core/test_trees.py::test_a_pattern_matches_as_its_regular_expression",
     ),
     Fault(
+        "a wrapper inside leafwise is evaluated on the whole tree",
+        "wrappers/evaluation.py",
+        "    if isinstance(tx, Separate):",
+        "    if False:",
+        "tests/wrappers/test_evaluation.py::test_in_every_combinator_whatever_the_parameters_are_called",
+    ),
+    Fault(
+        "the average of means is an average of the parameters",
+        "combinators/reduced.py",
+        "    def evaluate(self, params: Any, slots: Slots) -> Any:",
+        "    def _evaluate(self, params: Any, slots: Slots) -> Any:",
+        "tests/wrappers/test_evaluation.py::test_in_every_combinator_whatever_the_parameters_are_called",
+    ),
+    Fault(
         "leaves of the same shape share a rule that reads the path",
         "core/root.py",
         "if all(question(path_of(keys), p) == answer for question, answer in asked):",

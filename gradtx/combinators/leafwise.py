@@ -1,5 +1,6 @@
 """Combinators that run a transformation on each leaf, or on each row of each leaf, separately."""
 
+from collections.abc import Callable
 from typing import Any
 from zlib import crc32
 
@@ -12,7 +13,7 @@ from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Part, Slots, Transformation, init_slots, path_of, run
 from gradtx.core.arguments import one_key
 from gradtx.core.kinds import CountOrZero
-from gradtx.core.trees import Owned, differentiable, flatten_with_path, is_leaf, is_none, sharded
+from gradtx.core.trees import Owned, differentiable, flatten_with_path, is_leaf, is_none, map_with_path, sharded
 
 
 class Separate(Transformation):
@@ -50,6 +51,19 @@ class Separate(Transformation):
                 new |= {name: kept} if kept else {}
             out.append(g)
         return jax.tree.unflatten(tree, out), new
+
+    def evaluate_one(self, p: Array, slots: Slots, evaluate: Callable[[Slots, Array], Array]) -> Array:
+        """Return the evaluation parameters of one leaf."""
+        return evaluate(slots, p)
+
+    def evaluate_each(self, params: Any, slots: Slots, evaluate: Callable[[Slots, Array], Array]) -> Any:
+        """Return the evaluation parameters, of each leaf by its own slots."""
+
+        def one(keys, p):
+            own = slots.get(_name(path_of(keys)), {})
+            return self.evaluate_one(p, own, evaluate) if own else p
+
+        return map_with_path(one, params)
 
 
 def _name(path: str) -> str:
@@ -161,6 +175,9 @@ class rowwise(Separate):
         numbers, own = as_rows(jnp.arange(g.shape[self.axis]), 0), jax.tree.map(as_rows, slots, axes)
         of_params = None if context.params is None else self.axis
         return jax.vmap(update, (0, self.axis, of_params, axes), (self.axis, axes))(numbers, g, context.params, own)
+
+    def evaluate_one(self, p: Array, slots: Slots, evaluate: Callable[[Slots, Array], Array]) -> Array:
+        return jax.vmap(evaluate, (jax.tree.map(self._axis, slots), self.axis), self.axis)(slots, p)
 
     def _axis(self, slot: Array) -> int:
         """The axis of a slot along which the rows are stacked; a slot may have fewer axes than its leaf."""

@@ -36,6 +36,10 @@ class OnFewer(Transformation):
         super().__post_init__()
         refuse_functions(self, self.inner, "reductions of the leaves")
 
+    def evaluate(self, params: Any, slots: Slots) -> Any:
+        """Return the parameters unchanged: the inner transformation does not see them."""
+        return params
+
 
 class reduced(OnFewer):
     """Apply a transformation to block means, and broadcast the result back to each block.

@@ -10,10 +10,11 @@ from typing import Any
 
 import jax
 
+from gradtx.combinators.leafwise import Separate
 from gradtx.core import Slots, State, Transformation, axes, init_slots, trees, walk
 from gradtx.core.arguments import checked
 from gradtx.core.checks import check_slots
-from gradtx.core.root import keys_of
+from gradtx.core.root import keys_of, names_of
 from gradtx.core.transformation import TransformationLike
 
 
@@ -81,6 +82,8 @@ def _of(tx: Any, slots: Slots, params: Any) -> Any:
     """Compute the evaluation parameters of `tx` from its own slots; without any, return the same objects."""
     if _has_own(tx):
         return tx.evaluate(params, slots)
+    if isinstance(tx, Separate):
+        return tx.evaluate_each(params, slots, lambda own, p: _of(tx.inner, _within(own, names_of(tx.inner)), p))
     out = params
     with tx.scope():
         for name, part in tx.parts().items():

@@ -402,3 +402,39 @@ def test_bad_wrapper_input():
     for call, error, message in refused:
         with pytest.raises(error, match=message):
             call()
+
+
+INSIDE = {
+    "chain": (gx.chain, True),
+    "add": (lambda inner: gx.add(inner, gx.scale(0.0)), True),
+    "lazy": (gx.lazy, True),
+    "leafwise": (gx.leafwise, True),
+    "leafwise twice": (lambda inner: gx.leafwise(gx.chain(gx.clip(9.0), gx.leafwise(inner))), True),
+    "rowwise": (gx.rowwise, True),
+    "rowwise, columns": (lambda inner: gx.rowwise(inner, axis=1), True),
+    "masked": (lambda inner: gx.masked(inner, None, otherwise="zero"), True),
+    "partition": (lambda inner: gx.partition({"slow": inner}, default=inner), True),
+    "accumulate": (lambda inner: gx.accumulate(inner, 1), True),
+    "skip_nonfinite": (gx.skip_nonfinite, True),
+    "reduced": (gx.reduced, False),  # the slow weights are of means
+    "factored": (gx.factored, False),
+    "monitor": (lambda inner: gx.monitor("m", lambda tree: 0.0, inner), False),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_in_every_combinator_whatever_the_parameters_are_called(name):
+    around, seen = INSIDE[name]
+    names = ["inner", "slow", "links", "lookahead", "step", "measured", "default"]
+    params = {key: jnp.full((2, 3), 1.0 + i) for i, key in enumerate(names)}
+    tx = around(gx.lookahead(gx.sgd(0.5), every_k=3))
+    u, state = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    moved = gx.apply_updates(params, u)
+    found = gx.eval_params(tx, state, moved)
+    for one, expected in zip(jax.tree.leaves(found), jax.tree.leaves(params if seen else moved)):
+        assert one.shape == expected.shape and jnp.array_equal(one, expected)
+    assert {row.parameter for row in gx.explain(tx, params).rows} == {*names}
+    assert 0.5 in gx.hyperparameters(tx, state).values()
+    assert gx.measurements(state).keys() == {"skip_nonfinite": {"skipped", "skipped in a row"}, "monitor": {"m"}}.get(
+        name, set()
+    )
