@@ -508,6 +508,20 @@ FAULTS = [
         f"{CONTRACT}_a_gradient_of_very_different_coordinates_has_finite_updates[adafactor]",
     ),
     Fault(
+        "the updates of a group overflow",
+        "wrappers/accumulate.py",
+        'counted(own["count"]))',
+        'own["count"] + 1)',
+        f"{CONTRACT}_every_counter_saturates[accumulate-0]",
+    ),
+    Fault(
+        "the next step of Nadam's warm-up overflows",
+        "pieces/averages.py",
+        "self._mu(t), self._mu(t + 1)",
+        "self._mu(t), self._mu((context.age + 1).astype(t.dtype))",
+        f"{CONTRACT}_every_counter_saturates[nadamw-0]",
+    ),
+    Fault(
         "the slow weights never move",
         "wrappers/iterates.py",
         "pull = context.age % self.every_k == 0",

@@ -663,6 +663,31 @@ def test_a_saved_state_resumes_bit_exactly(tx):
         chex.assert_trees_all_equal(u, expected)
 
 
+@each_tx
+def test_every_counter_saturates(tx):
+    """At 2³¹ − 1 updates, skips and ages, updates are finite and no counter overflows."""
+    if isinstance(tx, gx.pair):
+        pytest.skip("declared: another library's counts are its own")
+    params = params_of()
+    last = jnp.int32(2**31 - 1)
+    state = jax.tree.map(lambda x: jnp.full_like(x, last) if x.dtype == jnp.int32 else x, tx.init(params))
+    for g in stream(params, 2):
+        updates, state = tx.update(g, state, params, **extra(tx))
+        assert all(jnp.isfinite(u).all() for u in jax.tree.leaves(updates))
+        assert all((x >= 0).all() for x in jax.tree.leaves(state) if x.dtype == jnp.int32)
+
+
+@pytest.mark.parametrize("tx", [gx.accumulate(gx.identity(), 2), gx.every(gx.identity(), 2)])
+def test_a_wrapper_with_a_clock_goes_on_at_the_last_step(tx):
+    params = params_of()
+    state = jax.tree.map(lambda x: jnp.full_like(x, 2**31 - 1) if x.dtype == jnp.int32 else x, tx.init(params))
+    emitted = []
+    for g in stream(params, 6):
+        u, state = tx.update(g, state, params)
+        emitted.append(any(bool(x.any()) for x in jax.tree.leaves(u)))
+    assert sum(emitted[1:]) >= 2
+
+
 def test_the_step_saturates():
     tx = gx.chain(gx.adam())
     params = params_of()

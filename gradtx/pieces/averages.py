@@ -203,14 +203,15 @@ class nesterov_ema(Transformation):
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         means, new = run(scale_by_ema(self.decay), updates, slots, context)
-        mu, mu_next = self._mu(context.age), self._mu(context.age + 1)
+        t = context.age.astype(self.decay.dtype)  # whose t + 1 does not overflow
+        mu, mu_next = self._mu(t), self._mu(t + 1)
         mean, log_product = _log_product(slots["mean_log_decay"], mu, context.age)
         now, ahead = -jnp.expm1(log_product), -jnp.expm1(log_product + _log(mu_next))
         out = jax.tree.map(lambda g, m: mu_next * m / ahead + (1 - mu) * g / now, updates, means)
         return out, new | {"mean_log_decay": mean}
 
-    def _mu(self, age: Array) -> Array:
-        warm = 1 - 0.5 * 0.96 ** (self.warmup_rate * age.astype(self.decay.dtype))
+    def _mu(self, t: Array) -> Array:
+        warm = 1 - 0.5 * 0.96 ** (self.warmup_rate * t)
         return self.decay * warm if self.warmup else self.decay
 
 

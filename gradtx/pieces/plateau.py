@@ -8,6 +8,7 @@ from jax import Array
 
 from gradtx.core import Context, Decay, NonNegative, Slots, Transformation, working_dtype
 from gradtx.core.kinds import Count, CountOrZero
+from gradtx.core.root import counted
 from gradtx.pieces.extra import value_of
 
 
@@ -81,7 +82,7 @@ class reduce_on_plateau(Transformation):
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         value = value_of(self, context, slots["best"].dtype)
-        seen = slots["seen"] + 1
+        seen = counted(slots["seen"])
         mean = slots["mean"] + (value - slots["mean"]) / seen.astype(value.dtype)
         gathered = slots | {"mean": mean, "seen": seen}
         judged = self._judge(slots, mean)
@@ -94,7 +95,7 @@ class reduce_on_plateau(Transformation):
         some = jnp.abs(best) < jnp.finfo(best.dtype).max  # not the initial value, nor a loss without a bound
         size = 1 if self.absolute else jnp.where(some, jnp.abs(best), 0)
         better = value < best - jnp.where(some, self.threshold * size, 0)
-        worse = jnp.where(better | (wait > 0), 0, slots["worse"] + 1)
+        worse = jnp.where(better | (wait > 0), 0, counted(slots["worse"]))
         reduce = worse > self.patience
         return {
             "scale": jnp.where(reduce, jnp.maximum(self.factor * scale, self.floor), scale),

@@ -152,7 +152,7 @@ class accumulate(Branching):
         if self.every_k == 1:
             return run(inner, updates, old, ran, released)
         first, flushed = own["count"] == 0, own["count"] < 0
-        count = jnp.where(flushed, own["count"] + FLUSH, own["count"] + 1)
+        count = jnp.where(flushed, own["count"] + FLUSH, counted(own["count"]))
         due = jnp.where(flushed, count > 0, count >= self.group(done))
         sums = {name: own[name] for name in ("sum", "lost", "value", "weight") if name in own}
         own |= jax.tree.map(lambda a: jnp.where(first, 0, a), sums)  # before its use: a later reset would need a copy

@@ -65,6 +65,6 @@ class every(Transformation):
             return jax.tree.map(lambda old, x: jnp.asarray(x, old.dtype), slots, new | {"last": last})
 
         new = jax.lax.cond(slots["count"] == 0, renew, lambda: slots)
-        count = slots["count"] + 1
+        count = counted(slots["count"])
         new |= {"count": jnp.where(count < self.every_k, count, 0)}
         return jax.tree.map(lambda g, u: g if g is None else u, updates, new["last"], is_leaf=is_none), new

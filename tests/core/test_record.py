@@ -50,10 +50,18 @@ def test_a_number_of_any_type_is_the_number(number):
     assert pickle.loads(pickle.dumps(gx.scale(number))) == gx.scale(0.5)
 
 
-KINDS = [gx.Scalar, gx.NonNegative, gx.Positive, gx.Decay, Fraction, gx.Scalar | None, tuple[gx.Scalar, ...]]
+KINDS = {
+    "Scalar": gx.Scalar,
+    "NonNegative": gx.NonNegative,
+    "Positive": gx.Positive,
+    "Decay": gx.Decay,
+    "Fraction": Fraction,
+    "optional": gx.Scalar | None,
+    "several": tuple[gx.Scalar, ...],
+}
 
 
-@pytest.mark.parametrize("hint", KINDS, ids=str)
+@pytest.mark.parametrize("hint", KINDS.values(), ids=KINDS)
 def test_an_array_that_its_owner_changes_is_not_in_a_record(hint):
     record: Any = type("holds", (gx.Schedule,), {"__annotations__": {"x": hint}})
     array = np.array(0.5, np.float32)
