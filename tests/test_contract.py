@@ -450,7 +450,7 @@ def test_slots_of_one_shape_are_each_sharded_as_their_own_parameter(tx, axis_typ
     if isinstance(tx, gx.pair):
         pytest.skip("declared: Optax lays out its own state")
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(axis_type,) * 2)
-    specs = {"w": ("x", "y"), "b": ("y", "x"), "c": (None, "x"), "whole": (None, None)}
+    specs = {"w": ("x", "y"), "u": ("y", "x"), "c": (None, "x"), "whole": (None, None)}
 
     def check(init, *batch):
         def put(*spec, dtype=jnp.float32):
