@@ -70,13 +70,14 @@ def parsed(place: str, text: Any) -> tuple[Any, ...]:
         split = word[0] == "("
         if roles == ["..."] and not split and Ellipsis not in out:
             out.append(...)
-        elif len(roles) != 1 or roles[0] not in ROLES or (split and len(parts) < 2):
+        elif len(roles) != 1 or roles[0] not in ROLES or (split and len(parts) < 2) or "0" in parts:
             raise ValueError(f"{place} has {word!r}, got {said(text)}: {how}")
         else:
             out.append(tuple(int(part) if part.isdigit() else part for part in parts))
     return tuple(out)
 
 
+@functools.lru_cache(maxsize=65536)
 def _expanded(text: str, path: str, shape: tuple[int, ...], library: str | None) -> Axes:
     """The axes of a parameter of this shape by the words of a rule."""
     words, place = parsed("layout", text), f"layout: {text!r} does not fit the parameter {path!r} of shape {shape}"

@@ -262,6 +262,7 @@ W = jnp.ones((4, 6))
         (lambda: gx.layout(gx.muon(), {"w": 3}), "must be the axes of a parameter, got 3"),
         (lambda: gx.layout(gx.muon(), "in ... ..."), r"has '\.\.\.'"),
         (lambda: gx.layout(gx.muon(), "in (out)"), r"has '\(out\)'"),
+        (lambda: gx.layout(gx.muon(), "in (0 out)"), r"has '\(0 out\)'"),
         (lambda: gx.layout(gx.muon(), "in (3 out"), "must be the axes of a parameter"),
         (lambda: gx.layout(gx.muon(), "in (3 out in)"), r"has '\(3 out in\)'"),
         (
