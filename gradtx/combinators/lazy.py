@@ -20,12 +20,13 @@ class lazy(Transformation):
     alone, their averages decay and they go on moving by them, and they decay. With `lazy`, their weights and their
     slots stay as they are.
 
-    A row is x[i], and for a vector a coordinate; a row with a NaN has a gradient. A scalar has no rows and is updated
-    as usual. Slots with one entry or more for each row are held: the averages of an optimizer, the row means of
-    `factored`. All others are updated as usual: column means, norms, distances and the age of a bias correction, which
-    counts all updates of the leaf, as SparseAdam's step does. A row that is seen for the first time late is therefore
-    divided by a correction of nearly 1, and starts with small steps. `lazy(rowwise(inner))` gives each row an age of
-    its own, the number of its gradients: a row's first step is then that of a new optimizer.
+    A row is x[i], whatever `layout` declares, and for a vector a coordinate; a row with a NaN has a gradient. A scalar
+    has no rows and is updated as usual. Slots with one entry or more for each row are held: the averages of an
+    optimizer, the row means of `factored`. All others are updated as usual: column means, norms, distances and the age
+    of a bias correction, which counts all updates of the leaf, as SparseAdam's step does. A row that is seen for the
+    first time late is therefore divided by a correction of nearly 1, and starts with small steps.
+    `lazy(rowwise(inner))` gives each row an age of its own, the number of its gradients: a row's first step is then
+    that of a new optimizer.
 
     Put wrappers that gather several gradients, such as `accumulate`, around it. To keep it to some parameters, use
     `partition`. Time and memory are those of `inner`: the arrays are dense.
