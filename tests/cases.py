@@ -42,7 +42,10 @@ CASES: dict[str, list[Case]] = {
     "add_weight_decay": [Case(gx.add_weight_decay(0.1, where=gx.is_matrix), moves_at_rest=True)],
     "yogi_average": [Case(gx.yogi_average(0.8, initial_value=0.1), moves_at_rest=True)],
     "blend": [Case(gx.blend(gx.scale_by_ema(0.8, before=True), 0.7))],
-    "cautious": [Case(gx.cautious(gx.adam()), elementwise=False)],
+    "cautious": [
+        Case(gx.cautious(gx.adam()), elementwise=False),
+        Case(gx.cautious(gx.adafactor()), elementwise=False),
+    ],
     "difference": [Case(gx.difference()), Case(gx.difference(from_first=True), reads_updates=False)],
     "lower_bound": [Case(gx.lower_bound(0.5), moves_at_rest=True)],
     "box": [Case(gx.projections.box(-0.5, 0.25))],
@@ -118,7 +121,10 @@ CASES: dict[str, list[Case]] = {
     "add": [Case(gx.add(gx.scale_by_ema(0.5), gx.scale_by_ema(0.8), gx.scale(0.1)))],
     "chain": [Case(gx.chain()), Case(gx.chain(gx.scale_by_ema(0.5), gx.clip(0.1), gx.scale_by_ema(0.8)))],
     "clipped_precondition": [
-        Case(gx.clipped_precondition(gx.scale_by_ema(0.8), by=gx.rms(0.8), then=gx.scale(2.0)), elementwise=False)
+        Case(gx.clipped_precondition(gx.scale_by_ema(0.8), by=gx.rms(0.8), then=gx.scale(2.0)), elementwise=False),
+        Case(
+            gx.clipped_precondition(gx.identity(), by=gx.factored(gx.rms(0.8)), then=gx.scale(2.0)), elementwise=False
+        ),
     ],
     "factored": [Case(gx.factored(gx.scale_by_ema(0.8)), elementwise=False)],
     "dadapt_distance": [
@@ -149,7 +155,10 @@ CASES: dict[str, list[Case]] = {
     # wrappers
     "mechanic": [Case(gx.mechanic(gx.sgd(0.1), tuners=2, initial_value=0.1), elementwise=False)],
     "freeze": [Case(gx.freeze(gx.is_matrix))],
-    "graft": [Case(gx.graft(gx.scale_by_ema(0.8), gx.rms(0.8)), elementwise=False)],
+    "graft": [
+        Case(gx.graft(gx.scale_by_ema(0.8), gx.rms(0.8)), elementwise=False),
+        Case(gx.graft(gx.sgd(0.1), gx.adafactor()), elementwise=False),
+    ],
     "masked": [
         Case(gx.masked(gx.adam(), gx.is_matrix, otherwise="identity")),
         Case(gx.masked(gx.clip_by_global_norm(0.5), None, otherwise="zero"), elementwise=False),

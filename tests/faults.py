@@ -748,6 +748,13 @@ FAULTS = [
         "tests/combinators/test_layout.py::test_a_users_piece_runs_on_each_layer",
     ),
     Fault(
+        "a combinator whose parts see all leaves takes stacked layers as one",
+        "core/layers.py",
+        "if (layers := axes.layers_of(path_of(keys), x)) is None:",
+        "if (layers := axes.layers_of(path_of(keys), x)) is None or True:",
+        "tests/test_contract.py::test_stacked_layers_are_updated_as_the_layers_alone[graft-1]",
+    ),
+    Fault(
         "all layers have the same noise",
         "core/layers.py",
         "partial(jax.random.fold_in, key)",

@@ -61,7 +61,7 @@ class project_if_orthogonal(Transformation):
         g, the gradient.
       threshold: δ, the bound on |cos(g, θ)|·√n below which the update is projected, above 0.
     Raises:
-      ValueError: The axes of a leaf are in doubt: `layout` says them.
+      ValueError: The axes of a leaf are in doubt: declare them with `layout`.
 
     Source: Heo et al. 2021, arXiv 2006.08217, algorithms 1 and 2; channel and layer as in its published code.
 

@@ -1,4 +1,4 @@
-"""Which axes of each parameter are inputs, outputs and batch, for the pieces that depend on it."""
+"""Declare the axes of parameters that are inputs, outputs and batch, for all pieces that depend on them."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -45,7 +45,7 @@ class layout(Transformation):
     layer alone: LAMB on stacked layers is LAMB on the layers. A random `key` then differs for each layer. Pieces that
     measure all parameters together, such as `clip_by_global_norm`, still do.
 
-    For parameters without a rule, and in optimizers without a `layout`, names say the axes: `kernel` and `w` are
+    For parameters without a rule, and in optimizers without a `layout`, names determine the axes: `kernel` and `w` are
     (inputs, outputs), `weight` is (outputs, inputs), `bias` and `scale` are vectors of any shape, and `embedding` is a
     table. An array of three axes or more whose layer is not called a convolution is in doubt: it is refused by pieces
     that must know, and left to its `default` by `muon`. `explain` lists the axes of each parameter, with doubts.
@@ -56,7 +56,7 @@ class layout(Transformation):
         chooses a parameter has it. A single string is for all parameters.
       library: The library whose names the parameters without a rule have: `"flax"`, `"nnx"`, `"haiku"`, `"equinox"` or
         `"torch"`. With the last two every matrix is (outputs, inputs), with the others (inputs, outputs), whatever its
-        name. None to let each name say it.
+        name. None to let each name decide.
 
     Raises:
       ValueError: A rule matches no parameter, or does not fit the shape of one.

@@ -62,7 +62,7 @@ class reduced(OnFewer):
 
     Raises:
       ValueError: A leaf does not have an axis of `over`, `blocks` does not divide its rows or columns, or, with
-        `"inputs"`, the axes of a leaf are in doubt: `layout` says them.
+        `"inputs"`, the axes of a leaf are in doubt: declare them with `layout`.
 
     Source: Ginsburg et al. 2019, arXiv 1905.11286 (the leaf); Zhang et al. 2024, arXiv 2406.16793 (blocks).
 

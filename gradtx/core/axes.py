@@ -1,4 +1,4 @@
-"""Which axes of a parameter are inputs, outputs and batch: said by rules, or else derived from its path."""
+"""The axes of a parameter that are inputs, outputs and batch: declared by rules, or else derived from its path."""
 
 import dataclasses
 import functools
@@ -18,7 +18,6 @@ from gradtx.core.trees import Owned, flatten_with_path, is_leaf, path_of
 
 ROLES = ("in", "out", "row", "batch")
 Library = Literal["flax", "nnx", "haiku", "equinox", "torch"]
-LIBRARIES = ("flax", "nnx", "haiku", "equinox", "torch")
 HOW = "write layout(tx, {path: axes}) around the optimizer, with axes such as 'in in out' or 'batch in out'"
 
 
@@ -58,7 +57,7 @@ class Axes(NamedTuple):
 
 
 def parsed(place: str, text: Any) -> tuple[Any, ...]:
-    """The axes that a rule says, `"batch ... (3 out)"`: each a role, the parts of a split axis, or `...`."""
+    """Parse the axes of a rule, `"batch ... (3 out)"`: each a role, the parts of a split axis, or `...`."""
     how = f"write a word for each axis, {', '.join(ROLES)}, as in 'batch in out', '(3 out) in', or 'batch ...'"
     words = re.findall(r"\([^()]*\)|[^\s()]+", text) if isinstance(text, str) else []
     if not words or "".join(words).replace(" ", "") != re.sub(r"\s", "", text):
@@ -127,7 +126,7 @@ def guessed(path: str, ndim: int, library: str | None) -> Axes:
 
 
 class Layout(NamedTuple):
-    """Rules that say the axes of parameters; the first that chooses one has it. The names of the others say theirs."""
+    """Rules that declare the axes of parameters; the first that chooses one applies. Names decide for the others."""
 
     rules: tuple[tuple[Any, str], ...] = ()  # (what `chooser` takes, the axes)
     library: str | None = None
@@ -163,11 +162,11 @@ def scope() -> Scope:
 @contextmanager
 def within(**changes: Any) -> Iterator[None]:
     """Change the scope: `layout`, `leaves`, `one`."""
-    token = _SCOPE.set(_SCOPE.get()._replace(**changes))
+    outer = _SCOPE.set(_SCOPE.get()._replace(**changes))
     try:
         yield
     finally:
-        _SCOPE.reset(token)
+        _SCOPE.reset(outer)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,21 +19,23 @@ def update_layers(
     update: Any, layers: Axes, whole: list[bool], g: Array, p: Any, row: list[Any], key: Any
 ) -> tuple[Array, list[Any]]:
     """Run the update of a leaf on each of its layers; slots that are not `whole` are the same for all."""
-    sizes = axes.cut(g, layers).shape[: len(layers.of("batch"))]
+
+    def cut(x: Array) -> Array:
+        return axes.cut(x, layers) if x.shape == g.shape else x
+
+    def joined(x: Array, like: Array) -> Array:
+        return axes.joined(x, layers, g.shape) if like.shape == g.shape else x
+
+    of_g = cut(g)
+    sizes = of_g.shape[: len(layers.of("batch"))]
     if key is not None:  # another one for each layer
         key = along(sizes, partial(jax.random.fold_in, key))(jnp.arange(math.prod(sizes)).reshape(sizes))
-    old = [
-        jax.tree.map(lambda x: axes.cut(x, layers) if x.shape == g.shape else x, x) if w else x
-        for w, x in zip(whole, row)
-    ]
-    ways = [0 if w else None for w in whole]
+    old = [jax.tree.map(cut, x) if w else x for w, x in zip(whole, row)]
+    by_layer = [0 if w else None for w in whole]
     of_p, of_key = (None if x is None else 0 for x in (p, key))
-    cut = (axes.cut(g, layers), p if p is None else axes.cut(p, layers), old, key)
-    u, new = along(sizes, update, (0, of_p, ways, of_key), (0, ways))(*cut)
-    return axes.joined(u, layers, g.shape), [
-        jax.tree.map(lambda x, o: axes.joined(x, layers, g.shape) if o.shape == g.shape else x, x, o) if w else x
-        for w, x, o in zip(whole, new, row)
-    ]
+    mapped = along(sizes, update, (0, of_p, by_layer, of_key), (0, by_layer))
+    u, new = mapped(of_g, p if p is None else cut(p), old, key)
+    return joined(u, g), [jax.tree.map(joined, x, o) if w else x for w, x, o in zip(whole, new, row)]
 
 
 def along(sizes: tuple[int, ...], function: Any, into: Any = 0, out: Any = 0) -> Any:
@@ -44,7 +46,7 @@ def along(sizes: tuple[int, ...], function: Any, into: Any = 0, out: Any = 0) ->
 
 
 def map_layers(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
-    """As `jax.tree.map`, but one layer at a time where `layout` says that a leaf is several; `function(axes, x, …)`."""
+    """As `jax.tree.map` of `function(axes, x, …)`, but one layer at a time where a leaf is several by `layout`."""
 
     def one(keys: Any, x: Any, *others: Any) -> Any:
         own = axes.axes_of(path_of(keys), x).of_one()
@@ -63,7 +65,7 @@ def has_layers(params: Any) -> bool:
 
 
 def init_layers(init: Callable[[Any], Any], params: Any, per_leaf: Callable[[Any], Any]) -> Any:
-    """The slots `init(params)`, made for each layer; `per_leaf(slots)` says which are trees like the parameters."""
+    """The slots `init(params)`, made for each layer; `per_leaf(slots)` marks those that are like the parameters."""
     leaves, tree = flatten_with_path(params, is_leaf=is_none)
     wide = [widen(p) if p is not None and differentiable("params", p) else None for _, p in leaves]
     several = [None if p is None else axes.layers_of(path_of(keys), p) for (keys, _), p in zip(leaves, wide)]

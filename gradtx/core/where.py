@@ -112,8 +112,8 @@ def choose(place: str, where: Any, params: Any) -> set[str]:
 def is_matrix(path: str, leaf: Any) -> bool:
     """Whether a parameter has two axes or more: True for weights, False for biases and scales.
 
-    Axes that only count layers, as `layout` says, are not counted, and a name such as `bias` or `scale` says that it is
-    a vector, whatever its shape.
+    Axes that only count layers, as declared by `layout`, do not count. A parameter named `bias` or `scale` is a vector,
+    whatever its shape.
 
     Args:
       path: The path of the parameter.
@@ -137,7 +137,7 @@ def is_linear(path: str, leaf: Any) -> bool:
     """Whether a parameter is a linear map with known inputs and outputs, as Muon needs.
 
     True for the kernels of dense layers, convolutions and attention; False for vectors, for tables of embeddings, and
-    for a leaf whose axes are in doubt: `layout` says them, and `explain` shows them with the reason of a doubt.
+    for a leaf whose axes are in doubt. `layout` declares the axes; `explain` lists them, with the reason of each doubt.
 
     Args:
       path: The path of the parameter.

@@ -136,7 +136,7 @@ def sgdp(
       threshold: δ, above 0: the cosine, times √n, below which gradient and weight count as orthogonal.
 
     Raises:
-      ValueError: The axes of a leaf are in doubt: `layout` says them.
+      ValueError: The axes of a leaf are in doubt: declare them with `layout`.
 
     Source: Heo et al. 2021, arXiv 2006.08217, algorithm 1.
 
@@ -177,7 +177,7 @@ def adamp(
       threshold: δ, above 0: the cosine, times √n, below which gradient and weight count as orthogonal.
 
     Raises:
-      ValueError: The axes of a leaf are in doubt: `layout` says them.
+      ValueError: The axes of a leaf are in doubt: declare them with `layout`.
 
     Source: Heo et al. 2021, arXiv 2006.08217, algorithm 2.
 

@@ -213,7 +213,7 @@ def adam_mini(
 
     Raises:
       ValueError: A leaf lacks an axis of `over`, its rows or columns do not make `blocks` equal blocks, or, with
-        `"inputs"`, its axes are in doubt: `layout` says them.
+        `"inputs"`, its axes are in doubt: declare them with `layout`.
 
     Source: Zhang et al. 2024, arXiv 2406.16793, algorithms 1 to 3.
 

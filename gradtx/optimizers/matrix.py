@@ -53,8 +53,8 @@ def muon(
     `where` chooses take these steps, except those of `exclude`, such as embeddings and heads; `default` optimizes all
     others.
 
-    The names of the parameters say which axes are inputs and outputs: `kernel` and `w` are (inputs, outputs), `weight`
-    is (outputs, inputs). `layout` says it for others, such as stacked layers, and `explain` lists what is understood.
+    The name of a parameter determines which axes are inputs and outputs: `kernel` and `w` are (inputs, outputs),
+    `weight` is (outputs, inputs). Declare others, such as stacked layers, with `layout`; `explain` lists all axes.
 
     PyTorch takes an average of gradients for v, which gives the same steps, since only the direction of v counts. Optax
     corrects that average for its start at 0 before Nesterov's step, so its first steps differ (`corrected=True`).

@@ -190,7 +190,7 @@ class adaptive_clip(PerLeaf):
       floor: The lower bound of ‖θ‖, above 0, in units of the parameters: units that start at 0 can leave it.
 
     Raises:
-      ValueError: The axes of a leaf are in doubt: `layout` says them.
+      ValueError: The axes of a leaf are in doubt: declare them with `layout`.
 
     Source: Brock et al. 2021, arXiv 2102.06171, equation 3.
 

@@ -19,7 +19,7 @@ class centralize(PerLeaf):
     are left unchanged. Optax takes the mean over all axes but the first, the outputs of PyTorch's weights.
 
     Raises:
-      ValueError: The axes of a leaf are in doubt: `layout` says them.
+      ValueError: The axes of a leaf are in doubt: declare them with `layout`.
 
     Source: Yong et al. 2020, arXiv 2004.01461, section 3.
 

@@ -142,12 +142,12 @@ class orthogonalize(Transformation):
         `"float32"`, or None for no rounding. Sums are in float32 at least. Products of float32 are exact to float32 on
         every device and do not use a faster, rougher format. `"svd"` ignores it.
 
-    The names of the leaves, or `layout`, say which axes are inputs and outputs. Several inputs, as in the kernel of a
-    convolution, act as one axis, and so do several outputs; all other axes count matrices.
+    The names of the leaves, or `layout`, determine which axes are inputs and outputs. Several inputs, as in the kernel
+    of a convolution, act as one axis, and so do several outputs; all other axes count matrices.
 
     Raises:
-      ValueError: A leaf is not a linear map, or its axes are in doubt: exclude it with `partition` or `masked`, or say
-        its axes with `layout`.
+      ValueError: A leaf is not a linear map, or its axes are in doubt: exclude it with `partition` or `masked`, or
+        declare its axes with `layout`.
       TypeError: A leaf is complex.
 
     Source: Jordan et al. 2024, Muon: an optimizer for hidden layers; Amsel et al. 2025, arXiv 2505.16932 (Polar
@@ -245,10 +245,10 @@ class scale_by_shape(PerLeaf):
     Args:
       rule: `"original"`, `"adam"`, `"spectral"` or `"sign"`.
 
-    The names of the leaves, or `layout`, say which axes are inputs and outputs.
+    The names of the leaves, or `layout`, determine which axes are inputs and outputs.
 
     Raises:
-      ValueError: A leaf is not a linear map, or its axes are in doubt: `layout` says them.
+      ValueError: A leaf is not a linear map, or its axes are in doubt: declare them with `layout`.
       TypeError: A leaf is complex.
 
     Source: Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982 ("adam"); Bernstein and Newhouse 2024, arXiv

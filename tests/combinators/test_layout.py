@@ -179,6 +179,48 @@ def test_complex_leaves_have_their_own_shape():
     assert [row.axes for row in gx.explain(tx, params).rows] == ["out", "in out"]
 
 
+@pytest.mark.parametrize(
+    "tx, pairs",
+    [
+        (gx.centralize(), "in out batch"),
+        (gx.adaptive_clip(0.1), "in out in"),
+        (gx.adamp(0.1, threshold=2.0), "in out in"),
+        (gx.sgdp(0.1, threshold=2.0), "in out in"),
+    ],
+)
+def test_a_complex_matrix_is_one_whose_entries_are_pairs(tx, pairs):
+    """By a layout in which the axis of the pairs has the role that it has in the piece's formula."""
+    z = {"w": jax.lax.complex(normal(3, 4), normal(3, 4, seed=1))}
+
+    def apart(tree):
+        return {"w": jnp.stack([tree["w"].real, tree["w"].imag], -1)}
+
+    gradients = [{"w": z["w"] * (1 + i)} for i in range(3)]
+    got, _ = follow(tx, z, gradients)
+    expected, _ = follow(gx.layout(tx, pairs), apart(z), map(apart, gradients))
+    assert_near(list(map(apart, got)), expected)
+
+
+def test_reductions_of_a_complex_matrix_take_both_numbers_of_an_entry():
+    z = jax.lax.complex(normal(3, 4), normal(3, 4, seed=1))
+    pairs = np.stack([z.real, z.imag], -1).astype(np.float64)
+    for over, axes in (("leaf", (0, 1, 2)), ("rows", (1, 2)), ("columns", (0, 2)), ("inputs", (0, 2))):
+        tx = gx.chain(gx.square(), gx.reduced(gx.identity(), over, how="sum"))
+        u, _ = tx.update(z, tx.init(z))
+        expected = np.broadcast_to(np.sum(pairs**2, axes, keepdims=True), pairs.shape)
+        assert np.allclose(np.stack([u.real, u.imag], -1), expected, rtol=1e-6)
+    tx = gx.chain(gx.square(), gx.factored(gx.identity()))
+    u, _ = tx.update(z, tx.init(z))
+    r, c = np.mean(pairs**2, (1, 2)), np.mean(pairs**2, (0, 2))
+    expected = np.broadcast_to((r[:, None] * c / r.mean())[..., None], pairs.shape)
+    assert np.allclose(np.stack([u.real, u.imag], -1), expected, rtol=1e-6)
+    tx = gx.chain(gx.square(), gx.sm3_sum())
+    u, state = tx.update(z, tx.init(z))
+    u, state = tx.update(z, state)
+    least = np.minimum(np.max(pairs**2, (1, 2))[:, None], np.max(pairs**2, (0, 2)))[..., None]
+    assert np.allclose(np.stack([u.real, u.imag], -1), least + pairs**2, rtol=1e-6)
+
+
 # ---------------------------------------------------------------- names
 def shapes(**several: Any) -> Any:
     return {path.replace("__", "/"): jax.ShapeDtypeStruct(shape, "float32") for path, shape in several.items()}

@@ -1,4 +1,4 @@
-"""What `explain` says of the axes in transformers of Flax, Equinox and Haiku: with attention, a fused query, key and
+"""The axes that `explain` lists for transformers of Flax, Equinox and Haiku: with attention, a fused query, key and
 value, norms, a convolution, embeddings, and the same block alone and stacked by a scan."""
 
 import inspect

@@ -424,7 +424,7 @@ def test_weighted_parts_give_the_gradient_of_the_whole_batch(returns, micro_batc
 
 
 def test_parts_without_weights_are_another_mean():
-    """What `weighted` corrects: the mean of the parts' means."""
+    """The mean of the parts' means, which `weighted` corrects."""
     tokens = jax.tree.map(lambda x: x[:2], TOKENS)
     steps = (
         gx.train_step(lambda p, b: of_tokens(p, b)[0], gx.sgd(1.0), micro_batches=2, donate=False),
