@@ -15,6 +15,7 @@ from gradtx.core.apply import apply_updates
 from gradtx.core.axes import Axes
 from gradtx.core.checks import FUNCTIONS
 from gradtx.core.layers import has_layers, init_layers, update_layers
+from gradtx.core.programs import program_for
 from gradtx.core.trees import NOTHING, flatten_with_path, is_float0, is_none, path_of
 from gradtx.core.where import chooser
 
@@ -359,13 +360,13 @@ def _check_arguments(tx: Any, updates: Any, state: State, params: Any, extra: di
 def _checked(tx: Any, updates: Any, state: State, params: Any) -> State:
     """The state in the nodes of `init`, without boxes that NNX put around its leaves; or raise."""
     like = jax.tree.map(lambda x: jnp.zeros(x.shape, int) if is_float0(x) else x, updates if params is None else params)
-    expected = _expected.eval_shape(tx, like)
+    program, first = program_for(_expected, tx)
+    expected = program.eval_shape(first, like)
     slots = trees.boxed_like(state.slots, expected)
     checks.check_slots(slots, expected, exact=params is not None)
     return State(trees.unboxed(state.step), slots)
 
 
-@jax.jit
 def _expected(tx: Any, params: Any) -> Slots:
     """The slots of a valid state; only their shapes are used, traced once for each structure."""
     alike: dict[Any, Any] = {}  # one leaf in place of all of its type: the slots of an array are made once

@@ -20,6 +20,7 @@ from jax.tree_util import (
 
 from gradtx.core.arguments import is_array, live
 from gradtx.core.errors import said
+from gradtx.core.programs import program_for
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 NOTHING: Any = object()  # emitted in place of updates that are all 0: see `Transformation.finish_tree`
@@ -27,11 +28,11 @@ _ARRAYS: set[type] = {float, int, complex, bool}  # types of array leaves, colle
 
 
 def compiled(function: Function) -> Function:
-    """Run `function` through one cached `jax.jit`: compiled outside a trace, and traced once for all traces.
+    """Run `function`, whose first argument may be an optimizer, through a cached `jax.jit`.
 
-    A call with anything other than arrays, such as a function, runs it as it is.
+    It is compiled outside a trace, and traced once for all traces. A call with anything other than arrays, such as a
+    function, runs it as it is.
     """
-    jitted = jax.jit(function, inline=True)
 
     @functools.wraps(function)
     def call(*args: Any, **named: Any) -> Any:
@@ -42,7 +43,8 @@ def compiled(function: Function) -> Function:
                 if isinstance(leaf, jax.Array):
                     _ARRAYS.add(type(leaf))
         try:
-            return jitted(*args, **named)
+            program, first = program_for(function, args[0])
+            return program(first, *args[1:], **named)
         except (RuntimeError, OverflowError, jax.errors.UnexpectedTracerError):
             for path, leaf in leaves_by_path(dict(zip(function.__code__.co_varnames, args)) | named).items():
                 live(path, leaf)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gradtx as gx
+from gradtx.core.programs import KEPT
 from gradtx.lab import SURFACES, descend
 
 MIB = 2**20
@@ -112,6 +113,57 @@ def test_no_object_outlives_its_method_and_no_function_its_data():
         once()
     gc.collect()
     assert not any(thing() for thing in used)
+
+
+def updated(tx):
+    w = jnp.ones(3)
+    tx.update(w, tx.init(w), w)
+
+
+def applied(tx):
+    w = jnp.ones(3)
+    tx.apply(w, tx.init(w), w)
+
+
+def evaluated(tx):
+    w = jnp.ones(3)
+    gx.eval_params(tx, tx.init(w), w)
+
+
+def trained(tx):
+    step = gx.train_step(a_loss, tx, donate=False)
+    w = jnp.zeros(())
+    step(w, step.tx.init(w), jnp.ones(4))
+
+
+def fitted(tx):
+    gx.fit(jnp.zeros(()), tx, a_loss, jnp.ones(4), steps=1, progress=False)
+
+
+@pytest.mark.parametrize("use", [updated, applied, evaluated, trained, fitted])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda function: gx.schedule_free(gx.sgd(lambda step: 0.1 * function(step))),
+        lambda function: gx.adamw(0.1, where=lambda path, leaf: function(0) > 0),
+        lambda function: gx.chain(gx.monitor("zero", measure=lambda u: 0.0 * function(0)), gx.sgd(0.1)),
+    ],
+    ids=["schedule", "where", "measure"],
+)
+def test_of_the_functions_of_optimizers_the_last_few_are_kept(use, make):
+    used = []
+
+    def once():
+        def function(step):
+            return 1.0
+
+        use(make(function))
+        used.append(weakref.ref(function))
+
+    for _ in range(KEPT + 10):
+        once()
+    gc.collect()
+    assert sum(function() is not None for function in used) <= KEPT
 
 
 a_loss = loss_of(np.ones(2))
