@@ -56,6 +56,7 @@ class Transformation(Record, Pair):
     - `formula`: its mathematics for display; `gx.formula` has the grammar.
     - `clock`: True for a wrapper whose parts count their own updates. It keeps their number in its slot `step`,
       evaluates their schedules with `at_work`, and defines `runs(steps)`, how often they run in so many updates.
+    - `roundoff`: the names of slots that keep what additions to other slots round off. `restore` can do without them.
     - `flat` and `named`: how the slots of parts are named: `flat` leaves out its own name, and `named` says that the
       names of its parts are those of their classes, as in a chain.
 
@@ -118,6 +119,7 @@ class Transformation(Record, Pair):
     clock: ClassVar[bool] = (
         False  # its parts have a clock of their own, in its slot `step`: it evaluates their schedules
     )
+    roundoff: ClassVar[tuple[str, ...]] = ()  # the slots that keep what additions round off: `restore` can do without
     flat: ClassVar[bool] = False  # its slots are under the names of its parts, without its own name, as in a chain
     named: ClassVar[bool] = False  # the names of its parts are the names of their classes, as in a chain
     formula: ClassVar[str] = ""  # the formula, for display: "m = decay * m + (1 - decay) * g; u = m"

@@ -82,7 +82,8 @@ def restore(
       grow: If True, a leaf that is smaller than its slot, such as the moments of an embedding that has more rows now,
         fills the start of each axis; the rest is as `init` makes it. It is reported in `converted`. The age of an
         average stays one number for the whole parameter, so new rows are corrected as old ones are. If False, raise.
-      strict: If True, raise if a leaf would be fresh, or dropped without being renamed to None.
+      strict: If True, raise if a leaf would be fresh, or dropped without being renamed to None. Slots that only keep
+        rounding errors of others, such as the `lost` of `accumulate`, may be either.
 
     Returns:
       The restored state and a `Restored` report.
@@ -123,7 +124,8 @@ def restore(
         list(_by_path("params", params)),
         {},
     )
-    if strict and (report.fresh or report.dropped):
+    rounding = [f"slots/{'/'.join((*names, slot))}/" for names, piece in pieces(tx) for slot in piece.roundoff]
+    if strict and not all(f"{path}/".startswith((*rounding,)) for path in [*report.fresh, *report.dropped]):
         raise ValueError(
             "restore: the saved state does not fit this optimizer and these parameters:\n"
             f"{_table(report, whole=False)}\n"

@@ -52,7 +52,7 @@ class accumulate(Branching):
     \qquad \text{else } 0$$
 
     Use it for a batch that is split into k micro-batches. The sum is held in the working dtype, float32 for bfloat16
-    gradients. If k is a number above 8, a second slot keeps what its additions round off: the mean of a thousand
+    gradients. If k is above 8, or a schedule, a second slot keeps what its additions round off: the mean of a thousand
     gradients is as accurate as that of two. `inner` counts its own steps: its step, and the step of its schedules, is
     the number of times it ran. It receives the mean of the k losses as `value`, and the `key` and the functions of the
     last micro-batch.
@@ -92,6 +92,7 @@ class accumulate(Branching):
     formula = "u = released(inner(accumulated(g)))"
 
     clock = True
+    roundoff = ("lost",)
 
     @property
     def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -100,7 +101,7 @@ class accumulate(Branching):
     @property
     def many(self) -> bool:
         """Whether the sum of a group keeps the rounding errors of its additions: a plain sum of few needs no memory."""
-        return not isinstance(self.every_k, Schedule) and self.every_k > FEW
+        return isinstance(self.every_k, Schedule) or self.every_k > FEW
 
     def group(self, done: Any) -> Any:
         """The number of updates in the group after so many runs of `inner`."""

@@ -85,6 +85,7 @@ class average_params(Transformation):
     )
     needs = ("params",)
     counts = True
+    roundoff = ("average_lost", "total_lost")
 
     def init_tree(self, params: Any) -> Slots:
         dtype = working_dtype(params)

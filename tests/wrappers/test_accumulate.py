@@ -63,12 +63,14 @@ def test_the_mean_is_the_mean(k):
     assert_near(got[-1], reduced(gradients, k, np.sum)[0], 2e-7)
 
 
-@pytest.mark.parametrize("k", [8, 64, 256, 300, 1024])
+@pytest.mark.promotes("a function of the step, as users write it")
+@pytest.mark.parametrize("k", [8, 64, 256, 300, 1024, lambda step: 1024], ids=[8, 64, 256, 300, 1024, "a schedule"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_mean_of_many_parts_is_accurate(k, seed):
     """Within 2e-7 of the largest coordinate of NumPy's mean in float64, for gradients of one sign and of both."""
-    gradients = np.random.default_rng(seed).uniform(-0.5 * seed, 1, (k, 1000)).astype(np.float32)
-    for weights in (np.ones(k, np.float32), np.arange(k, dtype=np.float32)):
+    of = 1024 if callable(k) else k
+    gradients = np.random.default_rng(seed).uniform(-0.5 * seed, 1, (of, 1000)).astype(np.float32)
+    for weights in (np.ones(of, np.float32), np.arange(of, dtype=np.float32)):
         weighted = bool(weights[0] == 0)
         tx: Any = gx.accumulate(gx.identity(), k, weighted=weighted)
 
@@ -381,6 +383,17 @@ def test_an_unfinished_group_that_grows_is_flushed_and_restored():
         assert whole == -6
     fixed, _ = gx.restore(gx.accumulate(gx.sgd(1.0), 3), w, state)
     assert gx.accumulate(gx.sgd(1.0), 3).apply(w, fixed, jnp.array([9.0]))[0] == -6
+
+
+@pytest.mark.parametrize("k", [(4, 16), (16, 4), (lambda step: 16, 4)])
+def test_the_size_of_a_group_may_change_between_runs(k):
+    """A group of more than 8 also keeps rounding errors; a state with and one without them fit both."""
+    old, new = (gx.accumulate(gx.sgd(1.0), size) for size in k)
+    w = jnp.zeros(1)
+    _, state = old.apply(w, old.init(w), jnp.array([3.0]))
+    state, report = gx.restore(new, w, state)
+    assert {path.rpartition("/")[2] for path in [*report.fresh, *report.dropped]} == {"lost"}
+    assert gx.flush(new, w, state)[0] == -3
 
 
 @pytest.mark.parametrize(("k", "runs"), [(0.2, 8), (1.4, 8), (1.6, 4), (-3.0, 8)])
