@@ -1218,6 +1218,41 @@ FAULTS = [
         "if",
         "tests/serialization/test_restore.py::test_a_small_file_takes_little_memory",
     ),
+    Fault(
+        "a guard that does not look at the updates does not look at the loss",
+        "wrappers/guard.py",
+        "return jax.lax.cond(all_finite(updates, value), lambda: run(*work, then=taken), skipped)",
+        "return jax.lax.cond(all_finite(updates), lambda: run(*work, then=taken), skipped)",
+        "tests/wrappers/test_guard.py::test_a_loss_that_is_not_finite_is_skipped",
+    ),
+    Fault(
+        "the key of the data is that of the step",
+        "training/fit.py",
+        "data_key, step_key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)",
+        "data_key, step_key = jax.random.fold_in(key, 1), jax.random.fold_in(key, 1)",
+        f"{FIT}_no_two_keys_of_a_run_are_alike",
+    ),
+    Fault(
+        "a class is read as an optimizer",
+        "serialization/read.py",
+        "if not isinstance(made, Record):",
+        "if not isinstance(made, (Record, type)):",
+        "tests/serialization/test_read.py",
+    ),
+    Fault(
+        "the star of a sweep is not at the lowest result",
+        "plots/sweep.py",
+        "None if best is None else int(np.argsort(order)[best])",
+        "best",
+        "tests/plots/test_sweep.py::test_one_hyperparameter_is_a_line_in_its_order",
+    ),
+    Fault(
+        "the law of vmap is tried on rows that are alike",
+        "inspect/laws.py",
+        "jnp.stack([x, -2 * x])",
+        "jnp.stack([x, x])",
+        "tests/inspect/test_check_laws.py",
+    ),
 ]
 
 

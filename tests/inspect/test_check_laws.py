@@ -37,6 +37,21 @@ class triples(gx.PerLeaf):
         return double(g), slots
 
 
+@jax.custom_batching.custom_vmap
+def alone(x):
+    return 1.0 * x
+
+
+@alone.def_vmap
+def _(size, batched, x):
+    return jnp.broadcast_to(x.mean(0), x.shape), batched[0]
+
+
+class mixes_rows(gx.PerLeaf):
+    def update_leaf(self, g, slots, context):
+        return alone(g), slots
+
+
 class calls_out(gx.PerLeaf):
     def update_leaf(self, g, slots, context):
         return jax.pure_callback(np.sign, g, g), slots
@@ -128,6 +143,7 @@ def test_random_numbers_differ_for_each_leaf_and_step():
         (branches(), "compiled in a scan", "'updates/0/b' is .* off, more than"),
         (asks(), "compiled in a scan", "asks: its update must be one that JAX can trace"),
         (triples(), "under vmap", "'updates/0/b' is .* off, more than"),
+        (mixes_rows(), "under vmap", "'updates/0/b' is .* off, more than"),
         (calls_out(), "under vmap", "pure_callback"),
         (fills(), "gradient of one leaf is None", r"fills: updates\['b'\] must be None, got float32\[4\]"),
         (divides(), "at zero gradients, the updates are finite", r"updates\['b'\] in step 0 is not finite"),

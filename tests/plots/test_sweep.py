@@ -24,7 +24,7 @@ def lowest(axes):
 
 
 def test_one_hyperparameter_is_a_line_in_its_order():
-    axes = sweep(found_of([3.0, 0.2, 10.0], learning_rate=[0.1, 0.01, 1e-3]), ylabel="test loss")
+    axes = sweep(found_of([0.2, 10.0, 3.0], learning_rate=[0.01, 1e-3, 0.1]), ylabel="test loss")
     x, y = axes.lines[0].get_data()
     np.testing.assert_allclose(x, [1e-3, 0.01, 0.1])
     np.testing.assert_allclose(y, [10, 0.2, 3])

@@ -115,6 +115,8 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a key twice": ("partition({'a': scale(1), 'a': scale(2)})", "a key twice"),
     "a key of another kind": ("partition({(): scale(1)})", "a key is a string"),
     "a literal": ("0.1", "a transformation or a schedule is expected"),
+    "a class": ("chain", "a transformation or a schedule is expected"),
+    "a recipe": ("adam", "a transformation or a schedule is expected"),
     "bytes": ("freeze(b'w')", "cannot be read"),
     "a complex number": ("scale(1j)", "cannot be read"),
     "an ellipsis": ("scale(...)", "cannot be read"),

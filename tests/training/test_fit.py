@@ -164,6 +164,17 @@ def test_options_of_the_step():
     assert len(set(noisy.history["loss"] - quiet(PARAMS, gx.sgd(0.1), loss, DATA, 4).history["loss"])) == 4
 
 
+def test_no_two_keys_of_a_run_are_alike():
+    """The data, the loss and the optimizer draw from keys of their own, others at each step."""
+
+    def drawn(p, b, key):
+        return 0.0 * p["w"].sum(), {"data": b, "loss": jax.random.uniform(key)}
+
+    run = quiet(PARAMS, gx.sgd(0.1), drawn, jax.random.uniform, 4, has_aux=True, has_key=True)
+    numbers = [*run.history["aux/data"].tolist(), *run.history["aux/loss"].tolist()]
+    assert len(numbers) == len(set(numbers)) == 8
+
+
 def test_the_history_has_the_measurements_of_each_step(tmp_path):
     rate = gx.schedules.linear(0.4, 0.0, steps=8)
     tx = gx.partition({"w": gx.sgd(rate)}, default=gx.sgd(0.1))

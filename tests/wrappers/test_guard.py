@@ -96,6 +96,16 @@ def test_the_step_after_skipped_steps_is_unaffected(name):
 
 
 # ---------------------------------------------------------------- refused steps
+@pytest.mark.parametrize("outgoing", [False, True])
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
+def test_a_loss_that_is_not_finite_is_skipped(value, outgoing):
+    tx = gx.skip_nonfinite(gx.sgd(0.1), outgoing=outgoing)
+    u, state = tx.update(jnp.ones(2), tx.init(jnp.zeros(2)), value=value)
+    assert not u.any() and counts(state) == [1, 1]
+    u, state = tx.update(jnp.ones(2), state, value=1.0)
+    assert u.all() and counts(state) == [1, 0]
+
+
 @pytest.mark.parametrize("inner, g", [(gx.scale(1e30), 1e30), (gx.momentum(0.9), jnp.inf), (gx.sgd(1e30), -1e30)])
 def test_updates_are_checked(inner, g):
     tx = gx.skip_nonfinite(inner)
