@@ -331,8 +331,11 @@ def _check_slot_names(place: str, piece: Any, slots: dict[str, Any]) -> None:
 
 def fixed(x: Any) -> jax.Array:
     """A slot as an array of JAX whose dtype stays: not a weak type, and not float64 unless JAX has it."""
-    fits = isinstance(x, jax.Array) and not getattr(x, "weak_type", False)  # a key has none
-    return x if fits else jnp.asarray(x, jnp.result_type(x))
+    return x if _is_fixed(x) else jnp.asarray(x, jnp.result_type(x))
+
+
+def _is_fixed(x: Any) -> bool:
+    return isinstance(x, jax.Array) and not getattr(x, "weak_type", False)  # a key has none
 
 
 def _unfit(slot: Any) -> str:
@@ -372,7 +375,8 @@ def initial(piece: Any, params: Any) -> Any:
     if not all(map(_is_slot, jax.tree.leaves(slots))):
         path, x = next((path, x) for path, x in leaves_by_path(slots).items() if not _is_slot(x))
         raise TypeError(f"{name}: slots[{path!r}] must be an array, got {_unfit(x)}")
-    slots = jax.tree.map(fixed, slots)
+    if not all(map(_is_fixed, jax.tree.leaves(slots))):  # JAX would sort the names
+        slots = {key: jax.tree.map(fixed, slot) for key, slot in slots.items()}
     for key, slot in slots.items() if hasattr(piece, "update_leaf") else ():
         try:
             jax.tree.structure(params, is_leaf=is_none).flatten_up_to(slot)
