@@ -35,6 +35,7 @@ SAMPLED = {
     "test_debug_modes": 8,
     "test_formula": 6,
     "test_hyperparameters": 9,
+    "test_inside": 8,
     "test_map_params": 6,
     "test_states": 9,
     "test_sweep": 6,

@@ -264,6 +264,27 @@ def test_a_constant_schedule_is_the_constant_and_keeps_the_states_structure(tx):
 
 
 @each_tx
+def test_a_name_that_begins_or_ends_as_another_is_another(tx):
+    """Names in one order, of which some begin as `a`, `b` and `w` of the registry's patterns, or do not."""
+    if "key" in {name for piece in walk(tx) for name in piece.needs}:
+        pytest.skip("declared: its noise is of the names")
+    shapes = [(4,), (4,), (4,), (3, 4), (3, 4)]
+    random = np.random.default_rng(0)
+    several = [[jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in shapes] for _ in range(3)]
+
+    def named(names, leaves):
+        inside, *others = leaves
+        return {"a": {"b": inside}, **dict(zip(names, others))}
+
+    def made(names):
+        params, *gradients = (named(names, leaves) for leaves in several)
+        return jax.tree.leaves(follow(tx, params, gradients))
+
+    for one, other in zip(made(["ab", "b", "w", "w2"]), made(["av", "b", "w", "z"])):
+        np.testing.assert_array_equal(one, other)
+
+
+@each_tx
 def test_a_stateless_piece_holds_nothing_and_slots_have_names(tx):
     def names_only(slots):
         for name, slot in slots.items():

@@ -6,7 +6,18 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators.combinator import refuse_functions
-from gradtx.core import Context, NonNegative, Part, Positive, Scalar, Slots, Transformation, init_slots, working_dtype
+from gradtx.core import (
+    Context,
+    NonNegative,
+    Part,
+    Positive,
+    Scalar,
+    Slots,
+    Transformation,
+    init_slots,
+    walk,
+    working_dtype,
+)
 from gradtx.pieces.elementwise import ones
 from gradtx.pieces.extra import value_of
 from gradtx.pieces.formulas import safe_divide, safe_sqrt
@@ -35,7 +46,7 @@ class momo_step(Transformation):
 
     Raises:
       ValueError: `update` is not given a `value`, or one that is not one number; or the direction needs a function of
-        all parameters: `grad_fn`, `hvp` or `value_fn`.
+        all parameters: `grad_fn`, `hvp` or `value_fn`; or it averages parameters, as `lookahead` does.
 
     Source: Schaipp et al. 2024, arXiv 2305.07583, algorithms 1 and 2.
 
@@ -61,6 +72,10 @@ class momo_step(Transformation):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_functions(self, self.direction, "the losses beside the updates")
+        for piece in walk(self.direction):
+            if hasattr(piece, "evaluate") and "params" in piece.needs:  # it averages them
+                name = type(piece).__name__
+                raise ValueError(f"momo_step: direction must be linear, got {name}: write {name}(momo_step(…)) instead")
 
     def init_tree(self, params: Any) -> Slots:
         zero = jnp.zeros((), working_dtype(params))

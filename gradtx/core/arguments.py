@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.tree_util import keystr, tree_flatten_with_path
 
-from gradtx.core.errors import INSTEAD, TRACEABLE, renamed, said, unknown
+from gradtx.core.errors import INSTEAD, TRACEABLE, place, renamed, said, unknown
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,7 +27,7 @@ def checked(function: Function) -> Function:
     names, own = function.__code__.co_varnames[: function.__code__.co_argcount], function.__name__
     hints = {n: x for n, x in function.__annotations__.items() if x is bool or get_origin(x) is Callable}
 
-    def place(args: Any) -> str:  # for a method, the class of its first argument; for a class, its name
+    def place_of(args: Any) -> str:  # for a method, the class of its first argument; for a class, its name
         if names[:1] != ("self",):
             return own
         return type(args[0]).__name__ + (f".{own}" if own[0] != "_" else "")
@@ -36,21 +37,39 @@ def checked(function: Function) -> Function:
         given = dict(zip(names, args)) | named
         for name, hint in hints.items():
             if name in given:
-                check_hint(f"{place(args)}: {name}", given[name], hint)
+                check_hint(f"{place_of(args)}: {name}", given[name], hint)
         try:
             return function(*args, **named)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             if hasattr(error, "about"):
-                raise renamed(error, place(args), given) from None
+                raise renamed(error, place_of(args), given) from None
+            if isinstance(error, jax.errors.UnexpectedTracerError) or "has been deleted" in str(error):
+                _refuse_dead(place_of(args), given, error)
             if str(error).startswith("Comparator raised exception"):
                 given = inspect.signature(function).bind(*args, **named).arguments
                 where = "".join([f"in {name}, " for name, x in given.items() if not _sortable(x)][:1])
-                raise ValueError(f"{place(args)}: {where}a dict must have keys of one type, such as strings") from error
-            if not isinstance(error, TypeError) or not (why := misfit(place(args), function, args, named)):
+                raise ValueError(
+                    f"{place_of(args)}: {where}a dict must have keys of one type, such as strings"
+                ) from error
+            if not isinstance(error, TypeError) or not (why := misfit(place_of(args), function, args, named)):
                 raise
         raise TypeError(why)
 
     return cast(Function, call)
+
+
+def _refuse_dead(where: str, given: dict[str, Any], error: Exception) -> None:
+    """Raise for a leaked tracer or a deleted array in the arguments of a call, or in what their functions read."""
+    for name, x in given.items():
+        for keys, leaf in tree_flatten_with_path(x)[0]:
+            path = keystr(keys, simple=True, separator="/")
+            try:
+                live(f"{where}: {path if name == 'self' else place(name, path)}", leaf)
+            except ValueError as dead:
+                raise dead from error
+    if isinstance(error, jax.errors.UnexpectedTracerError):
+        raise ValueError(f"{where}: {LEAKED}") from error
+    raise ValueError(f"{where}: expected live arrays, got one that was deleted or donated: copy it before") from error
 
 
 def _sortable(tree: Any) -> bool:
@@ -121,19 +140,36 @@ def sequence(place: str, values: Any, least: int = 0) -> list[Any]:
 
 
 def one_key(place: str, key: Any) -> jax.Array:
-    """Return `key` if it is one random key, typed or uint32[2]; else raise a TypeError that names the place."""
+    """Return `key` if it is one random key, typed or raw (uint32[2]); else raise a TypeError that names the place."""
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if shape != () if typed else (dtype, shape) != (jnp.uint32, (2,)):
+    raw = None if typed else jax.eval_shape(jax.random.PRNGKey, 0).shape  # it differs between implementations
+    if shape != () if typed else (dtype, shape) != (jnp.uint32, raw):
         raise TypeError(f"{place}: key must be one random key, jax.random.key(0), got {said(key)}")
     return key
 
 
 def is_array(x: Any) -> bool:
-    """Whether x is an array of numbers or random keys, or describes one, as a `ShapeDtypeStruct` does."""
+    """Whether JAX takes x as an array of numbers or random keys, or x describes one, as a `ShapeDtypeStruct` does."""
+    return isinstance(x, jax.Array) or (_is_numeric(x) and not foreign(x))
+
+
+def _is_numeric(x: Any) -> bool:
     dtype = getattr(x, "dtype", None)
-    numeric = isinstance(dtype, np.dtype) and (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number))
-    return numeric or isinstance(x, jax.Array)
+    return isinstance(dtype, np.dtype) and (dtype.kind == "b" or jnp.issubdtype(dtype, jnp.number))
+
+
+def foreign(x: Any) -> str:
+    """How to convert an array of numbers of NumPy that JAX does not take; an empty string for any other value."""
+    if isinstance(x, (jax.Array, jax.ShapeDtypeStruct)) or not _is_numeric(x):
+        return ""
+    if isinstance(x, np.ma.MaskedArray):
+        return "JAX takes no masked arrays: call its filled(0)"
+    if not x.dtype.isnative:
+        return f"JAX takes no other byte order than the machine's: write x.astype({x.dtype.newbyteorder('=').name!r})"
+    if x.dtype.kind in "fc" and x.dtype.itemsize > (8 if x.dtype.kind == "f" else 16):
+        return f"JAX has no such dtype: write x.astype({'float32' if x.dtype.kind == 'f' else 'complex64'!r})"
+    return ""
 
 
 @functools.cache
@@ -167,10 +203,25 @@ def hashable(place: str, value: Any) -> Any:
     return value
 
 
+LEAKED = (
+    "a function or a field holds a tracer that leaked from an earlier trace: pass the value as an argument, or return "
+    "it from the function that JAX traces"
+)
+
+
+def outside_traces(function: str) -> None:
+    """Raise inside `jax.jit` and the other transformations of JAX."""
+    current_trace, none = trace_state()
+    if current_trace() != none:
+        raise ValueError(f"{function}: expected a call outside of jax.jit, jax.vmap and jax.grad, got one inside")
+
+
 def traced(place: str, function: Any, *args: Any) -> Any:
     """Call a user's function with arguments that may be traced."""
     try:
         return function(*args)
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(f"{place}: {said(function)}: {LEAKED}") from error
     except ZeroDivisionError as error:
         raise ValueError(f"{place}: {said(function)} divides by 0") from error
     except TypeError as error:
@@ -181,7 +232,12 @@ def traced(place: str, function: Any, *args: Any) -> Any:
 
 def scheduled(place: str, schedule: Any, step: Any) -> Any:
     """Return the value of a schedule at a step."""
-    value = traced(place, schedule, step)
+    try:
+        value = traced(place, schedule, step)
+    except AttributeError:  # it may be written for arrays, such as the step of an update
+        if type(step) is not int or step.bit_length() > 31:
+            raise
+        value = traced(place, schedule, jnp.asarray(step, jnp.int32))
     if callable(value):
         raise TypeError(f"{place}: a schedule must return a number, got {said(value)}")
     return value

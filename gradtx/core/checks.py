@@ -6,13 +6,15 @@ import operator
 import traceback
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.custom_derivatives import zero_from_primal
 
-from gradtx.core.arguments import is_array, live, misfit, one_key
+from gradtx.core.arguments import LEAKED, foreign, is_array, live, misfit, one_key
 from gradtx.core.errors import TRACEABLE, _listed, place, said, unknown
 from gradtx.core.trees import (
     NOTHING,
@@ -71,8 +73,67 @@ def check_state(kind: type, updates: Any, state: Any, params: Any) -> None:
         swapped = f": were state and {which} swapped?" if kind in (type(updates), type(params)) else ""
         raise TypeError(f"state must come from tx.init(params), got {type(state).__name__}{swapped}")
     step: Any = state.step
-    if getattr(step, "dtype", type(step)) not in (jnp.int32, int) or jnp.shape(step):
+    dtype, shape = getattr(step, "dtype", type(step)), getattr(step, "shape", ())
+    of_python = dtype is int or (getattr(step, "weak_type", False) and jnp.issubdtype(dtype, jnp.integer))
+    if shape or not (of_python or dtype == jnp.int32):
         raise TypeError(f"state.step must be one int32, got {said(step)}: make the state with init")
+
+
+_CHECKED: dict[int, ref[Any]] = {}  # what `check_values` need not look at again, by its id
+
+
+def _is_checked(x: Any) -> bool:
+    known = _CHECKED.get(id(x))
+    return known is not None and known() is x
+
+
+def _take_as_checked(x: Any) -> None:
+    if len(_CHECKED) > 10_000:  # most are of objects that are gone; the others are checked once more
+        _CHECKED.clear()
+    _CHECKED[id(x)] = ref(x)
+
+
+def check_values(tx: Any, state: Any = None) -> None:
+    """Raise for known values out of range: hyperparameters that `jax.tree.map` made, or a step below 0.
+
+    Each optimizer is read once, and a step unless an update returned it (`passed`): to read waits for the device.
+    """
+    if not _is_checked(tx):
+        _check_fields(tx)
+        _take_as_checked(tx)
+    step: Any = getattr(state, "step", None)
+    if _is_checked(step) or isinstance(step, Tracer):
+        return
+    live("state.step", step)
+    integer = type(step) is int or (is_array(step) and step.dtype.kind == "i" and not step.shape)
+    if integer and getattr(step, "is_fully_replicated", True) and not 0 <= int(step) < 2**31:
+        how = "make the state with init, or read a saved one with gx.restore"
+        raise ValueError(f"state.step must be the number of updates, from 0 to 2³¹ − 1, got {said(step)}: {how}")
+    if isinstance(step, jax.Array):
+        _take_as_checked(step)
+
+
+def passed(made: Any) -> Any:
+    """Return what an update made, `(…, state)`; its step, one more than a checked one, needs no check."""
+    if not isinstance(step := made[1].step, Tracer):
+        _take_as_checked(step)
+    return made
+
+
+def _check_fields(record: Any) -> None:
+    for name, kind in record._kinds.items():
+        if not kind.data:
+            continue
+        held = getattr(record, name)
+        parts = held if isinstance(held, tuple) else (held,)
+        for x in parts:
+            if hasattr(x, "_kinds"):
+                _check_fields(x)
+            elif how := foreign(x):
+                raise TypeError(f"{type(record).__name__}: {name} is {said(x)}: {how}")
+        # Many optimizers as one are refused later: see check_hyperparameters.
+        if not any(hasattr(x, "_kinds") or isinstance(x, Tracer) or getattr(x, "shape", ()) for x in parts):
+            kind.convert(f"{type(record).__name__}: {name}", held)
 
 
 def check_extra(needs: dict[str, str], reads: set[str], params: Any, extra: dict[str, Any]) -> None:
@@ -224,6 +285,8 @@ def updated(piece: Any, updates: Any, slots: Any, context: Any) -> tuple[Any, An
     name = type(piece).__name__
     try:
         return _pair(f"{name}: update_tree", piece.update_tree(updates, slots, context))
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(f"{name}: its update: {LEAKED}") from error
     except jax.errors.JAXTypeError as error:
         raise TypeError(f"{name}: its update must be one that JAX can trace: {TRACEABLE}") from error
     except KeyError as error:
@@ -251,10 +314,33 @@ def check_row(piece: Any, path: str, row: Any) -> Any:
     place = f"{type(piece).__name__}: init_leaf"
     if not isinstance(row, dict):
         raise TypeError(f"{place} must return a dict of arrays, got {said(row)}")
+    _check_slot_names(place, piece, row)
     for name, slot in row.items():
         if not is_array(slot):
-            raise TypeError(f"{place}: the slot {name!r} of {path!r} must be an array, got {said(slot)}")
-    return row
+            raise TypeError(f"{place}: the slot {name!r} of {path!r} must be an array, got {_unfit(slot)}")
+    return {name: fixed(slot) for name, slot in row.items()}
+
+
+def _check_slot_names(place: str, piece: Any, slots: dict[str, Any]) -> None:
+    for name in slots:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"{place}: the name of a slot must be a string that is not empty, got {name!r}")
+    if piece.counts and "age" in slots:
+        raise ValueError(f"{place}: a piece with counts = True has a slot 'age' already: give yours another name")
+
+
+def fixed(x: Any) -> jax.Array:
+    """A slot as an array of JAX whose dtype stays: not a weak type, and not float64 unless JAX has it."""
+    return x if _is_fixed(x) else jnp.asarray(x, jnp.result_type(x))
+
+
+def _is_fixed(x: Any) -> bool:
+    return isinstance(x, jax.Array) and not getattr(x, "weak_type", False)  # a key has none
+
+
+def _unfit(slot: Any) -> str:
+    how = foreign(slot)
+    return f"{said(slot)}: {how}" if how else said(slot)
 
 
 def check_names(piece: Any, params: Any, rows: list[Any]) -> list[str]:
@@ -285,9 +371,12 @@ def initial(piece: Any, params: Any) -> Any:
         raise TypeError(f"{name} failed on the whole tree of parameters, which it receives: {how}") from error
     if not isinstance(slots, dict):
         raise TypeError(f"{name} must return a dict of slots, got {said(slots)}")
+    _check_slot_names(name, piece, slots)
     if not all(map(_is_slot, jax.tree.leaves(slots))):
         path, x = next((path, x) for path, x in leaves_by_path(slots).items() if not _is_slot(x))
-        raise TypeError(f"{name}: slots[{path!r}] must be an array, got {said(x)}")
+        raise TypeError(f"{name}: slots[{path!r}] must be an array, got {_unfit(x)}")
+    if not all(map(_is_fixed, jax.tree.leaves(slots))):  # JAX would sort the names
+        slots = {key: jax.tree.map(fixed, slot) for key, slot in slots.items()}
     for key, slot in slots.items() if hasattr(piece, "update_leaf") else ():
         try:
             jax.tree.structure(params, is_leaf=is_none).flatten_up_to(slot)

@@ -17,7 +17,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys
 
-from gradtx.core.arguments import checked
+from gradtx.core.arguments import checked, live
 from gradtx.core.errors import about, describe
 from gradtx.core.kinds import Kind, kind_of
 
@@ -75,19 +75,29 @@ class Record:
         cls._meta = tuple(name for name, kind in cls._kinds.items() if not kind.data)
 
         # The names are read from the class: cloudpickle makes an empty class first, and sets its attributes later.
+        # Of the record, not of the class, whose defaults a deleted field would leave.
+        def flatten(self):
+            held = self.__dict__
+            try:
+                return [held[n] for n in cls._data], tuple([held[n] for n in cls._meta])
+            except KeyError as error:
+                how = "records do not change: make a new one"
+                raise AttributeError(f"{cls.__name__}: the field {error} was deleted: {how}") from None
+
         def flatten_with_keys(self):
-            return [(GetAttrKey(n), getattr(self, n)) for n in cls._data], tuple(getattr(self, n) for n in cls._meta)
+            data, meta = flatten(self)
+            return list(zip(map(GetAttrKey, cls._data), data)), meta
 
         def unflatten(structure, children):
             self = object.__new__(cls)
             self.__dict__.update(zip(cls._data, children), **dict(zip(cls._meta, structure)))
             return self
 
-        register_pytree_with_keys(cls, flatten_with_keys, unflatten)
+        register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
     def __setattr__(self, name: str, *value: Any) -> None:  # frozen here once: dataclass would compile it for each
         if name not in self._kinds or name in self.__dict__:
-            raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+            raise dataclasses.FrozenInstanceError(f"cannot {'assign to' if value else 'delete'} field {name!r}")
         (self.__dict__[name],) = value
 
     __delattr__ = __setattr__
@@ -133,11 +143,13 @@ def _value(leaf: Any) -> Any:
     """A leaf by value: a Python float and an array that holds it are alike."""
     if isinstance(leaf, Tracer):
         return id(leaf)
+    live("a hyperparameter", leaf)
     leaf = np.asarray(leaf)
     return (leaf.shape, leaf.tobytes()) if leaf.shape else leaf.item()
 
 
 def _show(value: Any) -> str:
     if isinstance(value, (jax.Array, np.ndarray)):
-        return f"<{describe(value)}>" if isinstance(value, Tracer) or value.shape else repr(float(value))
+        unread = isinstance(value, Tracer) or value.shape or (isinstance(value, jax.Array) and value.is_deleted())
+        return f"<{describe(value)}>" if unread else repr(float(value))
     return value.__name__ if inspect.isroutine(value) else repr(value)

@@ -334,8 +334,8 @@ def _prepare(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, 
     if "grad" in extra:
         grad = trees.opened(extra["grad"])
         extra["grad"] = jax.tree.map(lambda g: None if is_float0(g) else trees.widen(g, dtype), grad)
-    step = counted(state.step)
     now = at_work(tx, state.step, dtype)
+    step = counted(state.step)
     old = jax.tree.map(lambda x: trees.as_dtype(x, dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state.slots)
 
     def finish(out, slots, add=lambda u: u):
@@ -364,7 +364,7 @@ def _checked(tx: Any, updates: Any, state: State, params: Any) -> State:
     expected = program.eval_shape(first, like)
     slots = trees.boxed_like(state.slots, expected)
     checks.check_slots(slots, expected, exact=params is not None)
-    return State(trees.unboxed(state.step), slots)
+    return State(trees.as_dtype(trees.unboxed(state.step), jnp.int32), slots)
 
 
 def _expected(tx: Any, params: Any) -> Slots:

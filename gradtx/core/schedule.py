@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core.arguments import checked, function_of
+from gradtx.core.arguments import checked, function_of, live
 from gradtx.core.errors import describe, said
 from gradtx.core.kinds import Kind, kind_of
 from gradtx.core.record import Record, _show
@@ -42,8 +42,10 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
         elif not jnp.issubdtype(value.dtype, jnp.floating):
             value = jnp.asarray(value, float)
         elif isinstance(value, np.ndarray):
-            value = value.copy()  # the caller may write to theirs
+            kept = np.promote_types(value.dtype, "f2") if value.dtype.itemsize <= 8 else np.dtype(float)
+            value = np.array(value, kept)  # in the machine's byte order; the caller may write to theirs
             value.flags.writeable = False
+        live(place, value)
         if not isinstance(value, Tracer):
             number = float(value)
             with np.errstate(over="ignore"):
@@ -83,6 +85,9 @@ class Schedule(Record):
     The argument is the number of updates before this one, `state.step`: at the first update a schedule gives its value
     at 0. A piece counts from 1 instead: at the same update, `context.step` is 1 (see `Context`).
 
+    A value out of the hyperparameter's range, such as a rate below 0, raises an error at step 0. At later steps the
+    value is traced and used as it is: bound it with `jnp.maximum` or `jnp.clip` where the schedule may leave the range.
+
     Schedules can be added, subtracted, multiplied and divided, with each other, with numbers and with functions of the
     step.
 
@@ -115,6 +120,7 @@ class combined(Schedule):
     sign: str
     right: Scalar
 
+    @checked
     def __call__(self, step: Any) -> Any:
         left, right = (x(step) if isinstance(x, Schedule) else x for x in (self.left, self.right))
         return {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}[self.sign](left, right)
@@ -137,4 +143,9 @@ class of_step(Schedule):
 
     @checked
     def __call__(self, step: Any) -> Any:
-        return self.function(step)
+        try:
+            return self.function(step)
+        except AttributeError:  # it may be written for arrays, such as the step of an update
+            if type(step) is not int or step.bit_length() > 31:
+                raise
+            return self.function(jnp.asarray(step, jnp.int32))

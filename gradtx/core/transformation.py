@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Union
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 
@@ -184,6 +185,7 @@ class Transformation(Record, Pair):
         owners.refuse_placeholder(self.init, params)
         checks.check_params(params)
         trees.leaves_by_path(params)  # raises for two leaves of one path
+        checks.check_values(self)
         now = self.at(0)
         checks.check_hyperparameters(now, walk(now), trees.working_dtype(params))
         with axes.within(leaves=axes.leaves_of(params)):
@@ -214,7 +216,8 @@ class Transformation(Record, Pair):
           ValueError, TypeError: The updates do not fit the parameters; the state is another optimizer's; an argument
             that a piece needs is missing; no piece needs an extra argument. The message names the leaf.
         """
-        return root.update(self, updates, state, params, extra)
+        checks.check_values(self, state)
+        return checks.passed(root.update(self, updates, state, params, extra))
 
     @checked
     def apply(self, params: Any, state: State, updates: Any, **extra: Any) -> tuple[Any, State]:
@@ -229,7 +232,8 @@ class Transformation(Record, Pair):
         >>> tx.apply(params, tx.init(params), jnp.array([2.0]))[0]
         Array([0.], dtype=float32)
         """
-        return root.apply(self, params, state, updates, extra)
+        checks.check_values(self, state)
+        return checks.passed(root.apply(self, params, state, updates, extra))
 
     if TYPE_CHECKING:
 
@@ -258,6 +262,8 @@ class Transformation(Record, Pair):
             return self
         if not jnp.issubdtype(getattr(step, "dtype", type(step)), jnp.integer):
             raise TypeError(f"at(step) needs an integer, got {said(step)}")
+        if isinstance(step, (int, np.integer)) and not 0 <= step < 2**31:
+            raise ValueError(f"the step must be 0 or more and at most 2³¹ − 1, got {said(step)}")
         fields, structure = jax.tree.flatten(self, is_leaf=lambda x: x is not self)
         kinds = [(name, kind.convert) for name, kind in self._kinds.items() if kind.data]
 

@@ -18,7 +18,7 @@ from jax.tree_util import (
     tree_flatten_with_path,
 )
 
-from gradtx.core.arguments import is_array, live
+from gradtx.core.arguments import foreign, is_array, live
 from gradtx.core.errors import said
 from gradtx.core.programs import program_for
 
@@ -243,7 +243,8 @@ def leaves_by_path(tree: Any, is_leaf: Any = None) -> dict[str, Any]:
 def differentiable(place: str, leaf: Any) -> bool:
     """Whether a leaf is floating or complex. Raise for a random key, and for a leaf that is not an array."""
     if not isinstance(leaf, (float, int, complex)) and not is_array(leaf):
-        raise TypeError(f"{place} is {said(leaf)}: keep arrays and None only (equinox.filter(model, is_inexact_array))")
+        how = foreign(leaf) or "keep arrays and None only (equinox.filter(model, is_inexact_array))"
+        raise TypeError(f"{place} is {said(leaf)}: {how}")
     live(place, leaf)
     dtype = getattr(leaf, "dtype", None) or jnp.result_type(leaf)
     if jnp.issubdtype(dtype, prng_key):

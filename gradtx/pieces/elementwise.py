@@ -90,6 +90,10 @@ class scale_by_learning_rate(Map):
 
     The incoming updates point in a direction of ascent, such as the gradient; the outgoing step goes downhill.
 
+    A rate below 0 would go uphill. It raises an error where it is known: a number, or a schedule at step 0. A schedule
+    that falls below 0 later is not seen inside a compiled update: bound your own with `jnp.maximum(rate, 0)`. The
+    schedules of gradtx are 0 or more at all steps if their numbers are.
+
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. It is in units of the
         parameters for one unit of the incoming updates.

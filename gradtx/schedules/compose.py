@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Scalar, Schedule
+from gradtx.core.arguments import checked
 from gradtx.core.kinds import Count
 from gradtx.schedules.curve import (
     Boundaries,
@@ -96,6 +97,7 @@ class join(Schedule):
         super().__post_init__()
         require_one_more(self, "schedules", self.schedules, self.boundaries)
 
+    @checked
     def __call__(self, step: Any) -> Any:
         step = integer_step(step)
         begins = (0, *self.boundaries)
@@ -120,5 +122,6 @@ class cycle(Schedule):
     schedule: Scalar
     steps: Count
 
+    @checked
     def __call__(self, step: Any) -> Any:
         return value_at(self.schedule, integer_step(step) % self.steps)

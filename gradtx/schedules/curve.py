@@ -11,6 +11,7 @@ from jax import Array
 from jax.core import Tracer
 
 from gradtx.core import Kind, Scalar, Schedule, scalar
+from gradtx.core.arguments import checked
 from gradtx.core.errors import said
 from gradtx.core.kinds import Count, integer
 
@@ -62,7 +63,7 @@ def integer_step(step: Any) -> Array:
         raise TypeError(f"the step must be an integer, got {said(step)}")
     if not isinstance(step, Tracer) and not np.all((np.asarray(step) >= 0) & (np.asarray(step) <= LAST_STEP)):
         raise ValueError(f"the step must be 0 or more and at most 2³¹ − 1, got {said(step)}")
-    return jnp.maximum(jnp.asarray(step, jnp.int32), 0)
+    return jnp.clip(step, 0, LAST_STEP).astype(jnp.int32)  # in this order: an int64 may be larger
 
 
 def value_at(x: Any, step: Any) -> Any:
@@ -122,6 +123,7 @@ class Curve(Schedule):
     def curve(self, step: Array) -> Any:
         raise NotImplementedError(f"{type(self).__name__} must define curve(self, step)")
 
+    @checked
     def __call__(self, step: Any) -> Any:
         step = integer_step(step)
         now = jax.tree.map(

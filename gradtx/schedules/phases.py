@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Scalar, Schedule
+from gradtx.core.arguments import checked
 from gradtx.core.kinds import Count, CountOrZero
 from gradtx.schedules.curve import (
     LAST_STEP,
@@ -172,6 +173,7 @@ class warmup(Schedule):
     then: Scalar | None = None
     start: Scalar = 0.0
 
+    @checked
     def __call__(self, step: Any) -> Any:
         step = integer_step(step)
         start, peak = value_at(self.start, step), value_at(self.peak, step)

@@ -161,8 +161,10 @@ def placed(place: str, x: Any, like: Any, cast: bool = False, grow: bool = False
         raise ValueError(said)
     if isinstance(x, Tracer) or isinstance(like, Tracer):
         return jnp.asarray(x)
-    if x.dtype != kept.dtype and np.isfinite(kept).all() and not np.isfinite(x).all():
-        raise ValueError(f"{said}, which cannot hold its values")
+    if x.dtype != kept.dtype:
+        integer = jnp.issubdtype(x.dtype, jnp.integer)
+        if (x != kept).any() if integer else np.isfinite(kept).all() and not np.isfinite(x).all():
+            raise ValueError(f"{said}, which cannot hold its values")
     return jax.device_put(x, like.sharding if getattr(like, "committed", False) else None, may_alias=False)
 
 
@@ -188,11 +190,11 @@ class _Unread:
 
 
 def _read(place: str, x: Any, like: Any) -> Any:
-    """Read an array of a file. Raises `ValueError` (prefixed with `place`) if it is larger than `like`."""
+    """Read an array of a file. Raises `ValueError` (prefixed with `place`) if it is too large, or of objects."""
     if not isinstance(x, _Unread):
         return x
     most = jax.eval_shape(jax.random.key_data, like).size if jnp.issubdtype(like.dtype, prng_key) else like.size
-    if math.prod(x.shape) > most or x.dtype.itemsize > np.dtype(complex).itemsize:
+    if x.dtype.hasobject or math.prod(x.shape) > most or x.dtype.itemsize > np.dtype(complex).itemsize:
         raise ValueError(f"{place} is {describe(x)}, not {describe(like)}")
     return x.saved[x.name]
 

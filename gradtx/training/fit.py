@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import State, Transformation, leaves_by_path
-from gradtx.core.arguments import checked, function_of, is_array, live, sequence, traced
+from gradtx.core.arguments import checked, function_of, is_array, live, outside_traces, sequence, traced
 from gradtx.core.errors import place, said, unknown
 from gradtx.core.programs import program_of, weak
 from gradtx.core.transformation import TransformationLike
@@ -147,6 +147,7 @@ def fit(
     >>> f"{run.params['slope']:.2f} {run.params['offset']:.2f}", run.history["loss"].shape, run.stopped
     ('3.00 1.00', (300,), 'steps')
     """
+    outside_traces("fit")
     counts = {"eval_every": eval_every, "checkpoint_every": checkpoint_every}
     _check(steps, seed, counts | {"patience": patience, "steps_per_call": steps_per_call}, options)
     if patience is not None and evaluate is None:

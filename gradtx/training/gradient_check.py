@@ -11,7 +11,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from gradtx.core import leaves_by_path, working_dtype
-from gradtx.core.arguments import checked, is_array, traced
+from gradtx.core.arguments import checked, is_array, outside_traces, traced
 from gradtx.core.errors import said
 from gradtx.typing import PyTree
 
@@ -102,6 +102,7 @@ def check_gradient(
     Traceback (most recent call last):
     ValueError: check_gradient: the gradient at 'a' is off by 0.5, more than 0.01
     """
+    outside_traces("check_gradient")
     _floating("check_gradient", params)
     _number("check_gradient: tolerance", tolerance)
     if gradient is None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import leaves_by_path
-from gradtx.core.arguments import checked, function_of, live
+from gradtx.core.arguments import checked, function_of, live, outside_traces
 from gradtx.core.errors import said, unknown
 from gradtx.core.programs import program_of, weak
 from gradtx.core.transformation import TransformationLike
@@ -108,6 +108,7 @@ def fit_seeds(
     >>> run.params.round(2)
     Array([3., 3., 3., 3.], dtype=float32)
     """
+    outside_traces("fit_seeds")
     each = list(range(seeds)) if type(seeds) is int else seeds
     if not isinstance(each, Sequence) or isinstance(each, str) or not len(each):
         raise ValueError(

@@ -74,7 +74,8 @@ def grid(make: Callable[..., Any], **values: Iterable[Any]) -> Any:
         raise TypeError(f"grid: {why}")
     rows = list(itertools.product(*columns.values()))
     txs = stack([make(**dict(zip(columns, row))) for row in rows])
-    if all(isinstance(x, numbers.Real) or getattr(x, "shape", None) == () for row in rows for x in row):
+    several = [x for row in rows for x in row if not isinstance(x, numbers.Real)]
+    if all(getattr(x, "shape", None) == () and not isinstance(x, Tracer) for x in several):
         # The caller's words for the columns of `sweep`, beside the fields: a batch that JAX rebuilds is without them.
         txs.__dict__["_words"] = {
             name: np.array([float(plain(x)) for x in several]) for name, several in zip(columns, zip(*rows))

@@ -10,8 +10,11 @@ import linecache
 import pickle
 import traceback
 from collections import OrderedDict, namedtuple
+from dataclasses import FrozenInstanceError
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -390,7 +393,7 @@ BAD = {
     "built: a state that was donated": (
         reused(lambda old: tx.update(params, old, params)),
         ValueError,
-        r"^(state/step|state.slots\['.*'\]) was donated to an earlier step, which reused its memory",
+        r"^(state.step|state.slots\['.*'\]) was donated to an earlier step, which reused its memory",
     ),
     "built: a donated state restored": (
         reused(lambda old: gx.restore(tx, params, old)),
@@ -997,7 +1000,7 @@ GIVEN = {
     "a tracer as a rate": (
         lambda: gx.scale(leaked(())).init(weights),
         ValueError,
-        "^factor is a leaked tracer",
+        "^scale: factor is a leaked tracer",
     ),
     "objects in update": (
         lambda: adam.update(np.array([None]), adam.init(weights)),
@@ -1903,6 +1906,331 @@ WRITTEN = {
     ),
 }
 
+# ---------------------------------------------------------------- arrays that JAX does not take, or no longer
+FOREIGN = {
+    ">f4": (
+        np.ones(3, ">f4"),
+        r">f4\[3\]: JAX takes no other byte order than the machine's: write x.astype\('float32'\)",
+    ),
+    ">i4": (
+        np.ones(3, ">i4"),
+        r">i4\[3\]: JAX takes no other byte order than the machine's: write x.astype\('int32'\)",
+    ),
+    "long double": (np.ones(3, "g"), r"float128\[3\]: JAX has no such dtype: write x.astype\('float32'\)"),
+    "complex long": (np.ones(3, "G"), r"complex256\[3\]: JAX has no such dtype: write x.astype\('complex64'\)"),
+    "masked": (np.ma.ones(3), r"float64\[3\]: JAX takes no masked arrays: call its filled\(0\)"),
+    "a set": ({1.0}, r"{1.0}: keep arrays and None only"),
+    "a class's object": (SimpleNamespace(w=weights), "namespace.*: keep arrays and None only"),
+}
+if np.dtype("g").itemsize <= 8:  # where C's long double is a double
+    FOREIGN = {name: x for name, x in FOREIGN.items() if "long" not in name}
+
+
+LEAK = leaked(())
+
+
+def deleted(x):
+    x = jnp.asarray(x)
+    x.delete()
+    return x
+
+
+def later():
+    """An optimizer whose rate has been deleted since."""
+    rate = jnp.float32(0.1)
+    tx = gx.sgd(rate)
+    rate.delete()
+    return tx
+
+
+class aged(gx.PerLeaf):
+    """Has a slot named as the one that counts its updates."""
+
+    counts = True
+
+    def init_leaf(self, param):
+        return {"age": param}
+
+    def update_leaf(self, g, slots, context):
+        return g, slots
+
+
+def less(record, name):
+    """The record without one of its fields."""
+    object.__delattr__(record, name)
+    return record
+
+
+def within(function):
+    """The call within a trace."""
+    return lambda: jax.make_jaxpr(lambda x: function() and x)(1.0)
+
+
+def negated(tx, kind=lambda x: x):
+    """The optimizer with its numbers turned around, which passes by the checks of its classes."""
+    return jax.tree.map(lambda x: kind(-x - 1), tx)
+
+
+def archive(**arrays):
+    file = BytesIO()
+    np.savez(file, **arrays)
+    file.seek(0)
+    return np.load(file)
+
+
+def late(act):
+    """The call under x64."""
+
+    def in_x64():
+        with jax.enable_x64(True):
+            act()
+
+    return in_x64
+
+
+RATE = "scale_by_learning_rate: learning_rate must be a finite number, 0 or more, got "
+COUNT = r"^state\.step must be the number of updates, from 0 to 2³¹ − 1, got "
+PASSED = "a function or a field holds a tracer that leaked .*: pass the value as an argument"
+EDGES = {
+    **{
+        f"{name} as params": (lambda x=x: adam.init({"w": x}), TypeError, rf"^params\['w'\] is {words}")
+        for name, (x, words) in FOREIGN.items()
+    },
+    **{
+        f"{name} as updates": (
+            lambda x=x: adam.update({"w": x}, adam.init({"w": weights})),
+            TypeError,
+            rf"^updates\['w'\] is {words}",
+        )
+        for name, (x, words) in FOREIGN.items()
+    },
+    **{
+        f"{name} to apply": (
+            lambda x=x: gx.apply_updates({"w": weights}, {"w": x}),
+            TypeError,
+            rf"^updates\['w'\] is {words}",
+        )
+        for name, (x, words) in FOREIGN.items()
+    },
+    **{
+        f"{name} as a rate": (
+            lambda x=x: jax.tree.map(lambda _: x[0], adam).init(weights),
+            TypeError,
+            "is .*: write x.astype",
+        )
+        for name, (x, words) in FOREIGN.items()
+        if name == "long double"
+    },
+    "another byte order as a rate": (
+        lambda: jax.tree.map(lambda _: np.array(0.1, ">f4"), gx.sgd()).init(weights),
+        TypeError,
+        r"^scale_by_learning_rate: learning_rate is .*: JAX takes no other byte order",
+    ),
+    "another byte order as a slot": (
+        of_leaf(lambda p: {"n": np.zeros(3, ">f4")}),
+        TypeError,
+        r"^own: init_leaf: the slot 'n' of 'layer/b' must be an array, got >f4\[3\]: JAX takes",
+    ),
+    "a deleted number as a rate": (
+        lambda: gx.sgd(deleted(0.1)),
+        ValueError,
+        "^sgd: learning_rate was donated to an earlier step",
+    ),
+    **{
+        f"a rate that is deleted later, {name}": (lambda act=act: act(later()), ValueError, words)
+        for name, (act, words) in {
+            "init": (lambda tx: tx.init(weights), "^scale_by_learning_rate: learning_rate was donated"),
+            "update": (
+                lambda tx: tx.update(weights, adam.init(weights)._replace(slots={})),
+                "learning_rate was donated",
+            ),
+            "hyperparameters": (gx.hyperparameters, r"^hyperparameters: tx\['links/1/learning_rate'\] was donated"),
+            "formula": (gx.formula, r"^formula: tx\['links/1/learning_rate'\] was donated"),
+            "==": (lambda tx: tx == gx.sgd(0.1), "^a hyperparameter was donated"),
+            "hash": (hash, "^a hyperparameter was donated"),
+            "in a schedule": (
+                lambda tx: schedules.constant(1.0).__mul__(tx.links[1].learning_rate)(0),
+                "^combined: right was donated|^a hyperparameter",
+            ),
+        }.items()
+    },
+    "the norm of a deleted array": (lambda: gx.global_norm(gone()), ValueError, "^global_norm: tree was donated"),
+    "the gradient at a deleted array": (
+        lambda: gx.check_gradient(jnp.sum, gone()),
+        ValueError,
+        "^(check|numeric)_gradient: params was donated",
+    ),
+    # tracers that leaked
+    "a schedule with a leak": (
+        lambda: gx.sgd(lambda step: LEAK * step).init(weights),
+        ValueError,
+        f"^of_step: {PASSED}",
+    ),
+    "a schedule's field that leaked": (
+        lambda: schedules.cosine(LEAK, 10)(3),
+        ValueError,
+        "^cosine: peak is a leaked tracer",
+    ),
+    "the same, in a rate": (
+        lambda: gx.sgd(schedules.cosine(LEAK, 10)).init(weights),
+        ValueError,
+        "^cosine: peak is a leaked tracer",
+    ),
+    "a pair with a leak": (
+        stepped(gx.pair(lambda p: (), lambda u, s, p: (u * LEAK, s)), jnp.ones(3)),
+        ValueError,
+        f"^pair(.update|: its update): {PASSED}",
+    ),
+    "the start of a pair with a leak": (
+        stepped(gx.pair(lambda p: p * LEAK, lambda u, s, p: (u, s)), jnp.ones(3)),
+        ValueError,
+        f"^pair.init: {PASSED}",
+    ),
+    "a rule with a leak": (
+        of_leaf(update=lambda g, slots: (g * LEAK, slots)),
+        ValueError,
+        f"^own(.update|: its update): {PASSED}",
+    ),
+    "a slot with a leak": (of_leaf(lambda p: {"n": p * LEAK}), ValueError, f"^own.init: {PASSED}"),
+    "a where with a leak": (
+        lambda: gx.freeze(lambda path, leaf: LEAK > 0).init(weights),
+        ValueError,
+        f"^freeze.init: {PASSED}|^masked.init: {PASSED}",
+    ),
+    "a loss with a leak": (trained(lambda w, x: jnp.sum(w * LEAK)), ValueError, PASSED),
+    "fit with a leak": (fitted(loss=lambda w, x: jnp.sum(w * LEAK)), ValueError, PASSED),
+    "the norm of a leak": (lambda: gx.global_norm(LEAK), ValueError, "^global_norm: tree is a leaked tracer"),
+    # within a trace
+    **{
+        f"{name} within a trace": (
+            within(act),
+            ValueError,
+            f"^{name}: expected a call outside of jax.jit, jax.vmap and jax.grad, got one inside",
+        )
+        for name, act in {
+            "fit": fitted(),
+            "fit_seeds": lambda: gx.fit_seeds(weights, gx.sgd(), loss, batch, 1, progress=False),
+            "check_gradient": lambda: gx.check_gradient(jnp.sum, weights),
+        }.items()
+    },
+    "a sweep of traced rates": (
+        lambda: jax.make_jaxpr(lambda x: swept(lambda tx: tx.factor, gx.grid(gx.scale, factor=[x, 1.0]))().results)(
+            1.0
+        ),
+        TypeError,
+        "^sweep: txs are traced, .*: within jit, use jax.vmap",
+    ),
+    # records without a field
+    "a field that was deleted": (
+        lambda: less(gx.sgd(0.1).links[1], "learning_rate").init(weights),
+        AttributeError,
+        "^scale_by_learning_rate: the field 'learning_rate' was deleted: records do not change",
+    ),
+    "a field without default that was deleted": (
+        lambda: gx.hyperparameters(less(gx.scale(1.0), "factor")),
+        AttributeError,
+        "^scale: the field 'factor' was deleted",
+    ),
+    "a field deleted": (lambda: delattr(gx.scale(1.0), "factor"), FrozenInstanceError, "^cannot delete field 'factor'"),
+    # numbers that jax.tree.map made
+    **{
+        f"a rate below 0, {name}": (act, ValueError, f"^{RATE}-1")
+        for name, act in {
+            "init": lambda: negated(gx.sgd(0.5)).init(weights),
+            "update": lambda: negated(gx.sgd(0.5)).update(weights, gx.sgd().init(weights)),
+            "apply": lambda: negated(gx.sgd(0.5)).apply(weights, gx.sgd().init(weights), weights),
+            "an array": lambda: negated(gx.sgd(0.5), jnp.float32).update(weights, gx.sgd().init(weights)),
+            "NumPy": lambda: negated(gx.sgd(0.5), np.float32).init(weights),
+            "in a trace": lambda: jax.make_jaxpr(lambda w: negated(gx.sgd(0.5)).update(w, gx.sgd().init(w)))(weights),
+            "in a wrapper": lambda: negated(gx.skip_nonfinite(gx.sgd(0.5))).init(weights),
+            "fit": lambda: fitted(tx=negated(gx.sgd(0.5)))(),
+        }.items()
+    },
+    "a rate of NaN": (
+        lambda: jax.tree.map(lambda x: np.float32("nan"), gx.sgd()).init(weights),
+        ValueError,
+        f"^{RATE}nan",
+    ),
+    "a decay below 0": (
+        lambda: negated(gx.scale_by_ema(0.5)).init(weights),
+        ValueError,
+        "^scale_by_ema: decay must be at least 0 and below 1, got -1.5",
+    ),
+    "a limit below 0": (
+        lambda: negated(gx.clip(0.5)).update(weights, gx.clip(0.5).init(weights)),
+        ValueError,
+        "^clip: limit must be a finite number above 0, got -1.5",
+    ),
+    "a schedule's number below 0": (
+        lambda: negated(gx.sgd(schedules.exponential(0.5, 0.5))).init(weights),
+        ValueError,
+        "^exponential: start must be a finite number, 0 or more, got -1.5",
+    ),
+    "a schedule below 0": (
+        lambda: gx.sgd(lambda step: -0.1).init(weights),
+        ValueError,
+        "^scale_by_learning_rate: learning_rate at step 0 must be a finite number, 0 or more, got -0.1",
+    ),
+    # steps
+    **{
+        f"a step of {name}": (of_state(step=step), ValueError, COUNT + r"(Array\(|np.int32\()?-5")
+        for name, step in {"-5": -5, "int32": jnp.int32(-5), "NumPy": np.int32(-5)}.items()
+    },
+    "a step below 0, applied": (
+        lambda: tx.apply(params, state._replace(step=jnp.int32(-5)), params),
+        ValueError,
+        COUNT,
+    ),
+    "a step below 0, restored": (
+        lambda: gx.restore(tx, params, state._replace(step=jnp.int32(-5))),
+        ValueError,
+        "^restore: 'step' must be the number of updates, got -5",
+    ),
+    "a step below 0, of fit": (
+        lambda: fitted(state=gx.sgd().init(weights)._replace(step=jnp.int32(-5)))(),
+        ValueError,
+        "'step' must be the number of updates, got -5",
+    ),
+    "a schedule at a step below 0": (
+        lambda: gx.sgd(lambda step: 0.1).at(-1),
+        ValueError,
+        "^the step must be 0 or more and at most 2³¹ − 1, got -1",
+    ),
+    "a step of int64": (late(lambda: of_state(step=jnp.int64(3))()), TypeError, r"^state.step must be one int32, got"),
+    "a step beyond int32, of int64": (late(lambda: of_state(step=jnp.int64(2**32 + 3))()), ValueError, COUNT),
+    "a step beyond int32, converted": (
+        late(lambda: gx.restore(tx, params, state._replace(step=np.int64(2**32 + 3)), cast=True)),
+        ValueError,
+        r"^restore: 'step', .* is int64\[\], not int32\[\], which cannot hold its values",
+    ),
+    # files, keys and slots
+    "a file of objects": (
+        lambda: gx.restore(gx.sgd(), weights, archive(step=np.array(3, object))),
+        ValueError,
+        r"^restore: 'step', .* is object\[\], not int32\[\]",
+    ),
+    "a key of other numbers": (
+        stepped(gx.add_noise(), key=np.zeros(4, "u4")),
+        TypeError,
+        "^add_noise: key must be one random key",
+    ),
+    "a slot named by a number": (
+        of_leaf(lambda p: {0: p}),
+        TypeError,
+        "^own: init_leaf: the name of a slot must be a string that is not empty, got 0",
+    ),
+    "a slot of a tree named by a pair": (
+        of_tree(lambda p: {(1, 2): jnp.zeros(1)}),
+        TypeError,
+        r"^own: init_tree: the name of a slot must be a string that is not empty, got \(1, 2\)",
+    ),
+    "a second age": (
+        lambda: aged().init(weights),
+        ValueError,
+        "^aged: init_leaf: a piece with counts = True has a slot 'age' already",
+    ),
+}
+
 TABLE = {
     **BAD,
     **{f"call: {name}": (act, TypeError, words) for name, (act, words) in CALLS.items()},
@@ -1910,6 +2238,7 @@ TABLE = {
     **{f"given: {name}": entry for name, entry in GIVEN.items()},
     **{f"built: {name}": entry for name, entry in BUILT.items()},
     **{f"written: {name}": entry for name, entry in WRITTEN.items()},
+    **{f"edge: {name}": entry for name, entry in EDGES.items()},
 }
 ROOT = str(Path(gx.__file__).parent)
 THEIRS = (

@@ -59,6 +59,51 @@ def test_a_pattern_matches_as_its_regular_expression():
     assert matches > 1000
 
 
+NAMES = ["a", "ab", "b", "w", "w2", "kernel", "mykernel", "1", "10"]  # some begin or end as others do
+
+
+def random_tree(random, depth=0):
+    """A tree of arrays and, by chance, a tree of booleans in which a leaf may stand for a branch, or be missing."""
+    if depth == 3 or (depth and random.random() < 0.4):
+        return 1.0, bool(random.integers(2))
+    if random.random() < 0.2:  # a list, of more than 10 so that the path of an item begins as another's
+        both = [random_tree(random, 3) for _ in range(12)]
+        tree, chosen = [x for x, _ in both], [y for _, y in both]
+    else:
+        both = {name: random_tree(random, depth + 1) for name in random.permutation(NAMES)[: random.integers(1, 5)]}
+        tree, chosen = ({str(name): pair[i] for name, pair in both.items()} for i in (0, 1))
+    return tree, bool(random.integers(2)) if random.random() < 0.3 else chosen
+
+
+def chosen_leaves(tree, chosen):
+    """By definition: whether each leaf is chosen, in the order of JAX."""
+    if isinstance(chosen, bool):
+        return [chosen] * len(jax.tree.leaves(tree))
+    pairs = zip(tree, chosen) if isinstance(tree, list) else ((tree[name], chosen[name]) for name in sorted(tree))
+    return [found for pair in pairs for found in chosen_leaves(*pair)]
+
+
+def test_trees_of_booleans_and_labels_choose_as_their_definition():
+    random, shapes = np.random.default_rng(0), set()
+    for _ in range(300):
+        tree, chosen = random_tree(random)
+        expected = chosen_leaves(tree, chosen)
+        paths = list(leaves_by_path(tree))
+        where = gx.masked(gx.scale(2.0), chosen, otherwise="zero").where
+        assert choose("where", where, tree) == {path for path, is_chosen in zip(paths, expected) if is_chosen}
+        labels = jax.tree.map(lambda x: "first" if x else "second", chosen)
+        rules = {"first": gx.scale(0.0), "second": gx.scale(1.0)}
+        groups = {
+            row.parameter: row.group
+            for row in gx.explain(gx.partition(rules, labels=labels, optional=[*rules]), tree).rows
+        }
+        assert groups == {
+            path: f"partition.{'first' if is_chosen else 'second'}" for path, is_chosen in zip(paths, expected)
+        }
+        shapes.add(str(jax.tree.structure(chosen)))
+    assert len(shapes) > 100
+
+
 class counted(str):
     """A path that counts how often it is read."""
 

@@ -212,6 +212,15 @@ ROWS: dict[str, list[Row]] = {
 }
 ALL = {f"{name}-{i}": row for name, rows in ROWS.items() for i, row in enumerate(rows)}
 RECORDS = {name: row.ours for name, row in ALL.items() if "<lambda>" not in repr(row.ours)}
+
+
+class halving(gx.Schedule):
+    """A user's own, written for the arrays that an update passes."""
+
+    def __call__(self, step: Any) -> Any:
+        return 0.5 ** step.astype(float)
+
+
 each = pytest.mark.parametrize("row", ALL.values(), ids=ALL)
 each_record = pytest.mark.parametrize("schedule", RECORDS.values(), ids=RECORDS)
 
@@ -301,6 +310,28 @@ EXACT_ENDS = {
     "inverse_sqrt": (inverse_sqrt(0.3, 41), {0: 0, 41: 0.3}),
     "piecewise_interpolated": (piecewise_interpolated((0.1, 0.3, 0.2), (41, 82)), {0: 0.1, 41: 0.3, 82: 0.2}),
 }
+
+
+@pytest.mark.parametrize("row", [row for rows in ROWS.values() for row in rows])
+@pytest.mark.promotes
+def test_no_value_is_below_0(row: Row):
+    """A rate below 0 would go uphill, and inside a compiled update nothing sees it."""
+    steps = np.array([*range(3 * STEPS), 10**4, 10**6 + 1, 2**31 - 2, 2**31 - 1], np.int32)
+    assert np.all(np.asarray(jax.jit(jax.vmap(row.ours))(steps)) >= 0)
+
+
+@pytest.mark.parametrize("schedule", [gx.of_step(lambda step: 0.5 ** step.astype(float)), halving()])
+def test_a_schedule_written_for_arrays_takes_integers(schedule: Any):
+    tx = gx.scale(schedule)
+    tx.init(jnp.ones(2))
+    assert tx.at(3) == tx.at(jnp.int32(3)) == gx.scale(0.125)
+    assert gx.hyperparameters(tx) == {"factor": 1}
+    assert (schedule * 2.0)(jnp.int32(3)) == gx.of_step(lambda step: 0.5 ** step.astype(float))(3) * 2 == 0.25
+
+
+def test_a_step_beyond_int32_is_the_last_one(x64):
+    at = jax.jit(schedules.cosine(1.0, 10, floor=0.25))
+    assert [float(at(np.int64(step))) for step in (2**31 + 3, 2**32, 2**32 + 3, -(2**32))] == [0.25, 0.25, 0.25, 1.0]
 
 
 @pytest.mark.parametrize("schedule, ends", EXACT_ENDS.values(), ids=EXACT_ENDS)
