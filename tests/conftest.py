@@ -75,7 +75,8 @@ def pytest_addoption(parser):
 class Lines:
     """Records the time of each test that passes and the lines of gradtx that it runs, except in other processes.
 
-    A line of a worker's file is [test, seconds, {file: lines}]. They need `sys.monitoring`, which Python has from 3.12.
+    A line of a worker's file is [test, seconds, {file: lines}], or [test module, 0, {file: lines}] with the lines that
+    are run when the module is imported, on which all its tests may depend. They need Python 3.12: `sys.monitoring`.
     """
 
     def __init__(self, folder: Path):
@@ -101,22 +102,37 @@ class Lines:
         monitoring.set_events(tool, events.PY_START)
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector):
+        self.begin()
+        report = yield
+        if type(collector) is pytest.Module:
+            self.write(collector.nodeid, 0.0)
+        return report
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item):
         if item.path != self.file:  # or a test would not run the lines of programs that another has compiled
             self.file = item.path
             jax.clear_caches()
-        self.seen.clear()
-        self.monitoring.restart_events()
+        self.begin()
         return (yield)
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report):
-        if report.when == "call" and report.outcome == "passed" and self.seen:
-            file, *name = report.nodeid.split("::")
+        if report.when == "call" and report.outcome == "passed":
+            self.write(report.nodeid, report.duration)
+
+    def begin(self):
+        self.seen.clear()
+        self.monitoring.restart_events()
+
+    def write(self, test, seconds):
+        if self.seen:
+            file, *name = test.split("::")
             _, inside, rest = file.rpartition("gradtx/")
             lines = {file: sorted(lines) for file, lines in self.seen.items()}
             with self.to.open("a") as to:
-                print(json.dumps(["::".join([inside + rest, *name]), report.duration, lines]), file=to)
+                print(json.dumps(["::".join([inside + rest, *name]), seconds, lines]), file=to)
 
     @pytest.hookimpl
     def pytest_sessionfinish(self):

@@ -1313,8 +1313,20 @@ def recorded(folder: Path, workers: int) -> Recorded:
             print("recording which lines each test runs", flush=True)
             run(copy, ["-n", str(workers), "--lines", new, "tests", "gradtx", "README.md"], "--maxfail=100")
             shutil.copytree(new, folder)
-    lines = [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
-    return [(test, seconds, {file: set(x) for file, x in ran.items()}) for test, seconds, ran in sorted(lines)]
+    found: dict[str, tuple[float, dict[str, set[int]]]] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text().splitlines():
+            test, seconds, ran = json.loads(line)
+            lines = found.setdefault(test, (seconds, {}))[1]
+            for file, several in ran.items():
+                lines.setdefault(file, set()).update(several)
+    modules = {test: ran for test, (_, ran) in found.items() if "::" not in test}
+    return [
+        (test, seconds, {file: ran.get(file, set()) | module.get(file, set()) for file in {*ran, *module}})
+        for test, (seconds, ran) in sorted(found.items())
+        if test not in modules
+        for module in [modules.get(test.partition("::")[0], {})]
+    ]
 
 
 def tests_of(mutant: Mutant, tests: Recorded, seed: str) -> list[str]:
