@@ -9,10 +9,11 @@ Before, all these tests are run without a fault. The exit code is 0 if every fau
 With `--random`, N faults are random mutants (tests/mutants.py), of the lines that differ from a revision of the
 repository in the current directory if there are enough. The tests of a mutant are those that run its line:
 `pytest --lines FOLDER` records them, with Python 3.12 or later, and is run here unless the folder is there. For a
-default or a field, they run a body of its function or class. Each test function comes once before any comes twice, the
-quick ones first, for SECONDS of recorded time and at most MOST tests, until one fails. They run in a fork of a process
-that has imported JAX; a mutant that takes more than LIMIT seconds hangs, and is caught. In the end, the tests that
-failed must pass without a mutant. The exit code is 0 if 90 % of the mutants are caught, or 10 of 12.
+default or a field, they run a body of its function or class. After them come the others of their files, which may use
+what they have cached. Each test function comes once before any comes twice, the quick ones first, for SECONDS of
+recorded time and at most MOST tests, until one fails. They run in a fork of a process that has imported JAX; a mutant
+that takes more than LIMIT seconds hangs, and is caught. In the end, the tests that failed must pass without a mutant.
+The exit code is 0 if 90 % of the mutants are caught, or 10 of 12.
 """
 
 import argparse
@@ -1335,15 +1336,17 @@ def tests_of(mutant: Mutant, tests: Recorded, seed: str) -> list[str]:
     for lines in mutant.ran:
         if ran := [test for test in tests if not test[2].get(mutant.file, set()).isdisjoint(lines)]:
             break
-    ran.sort(key=lambda test: crc32(f"{seed} {test[0]}".encode()))
+    direct = {name for name, *_ in ran}
+    files = {name.partition("::")[0] for name in direct}
     rounds: Counter[str] = Counter()
     order = []
-    for name, seconds, _ in ran:
-        function = name.partition("[")[0]
-        order.append((rounds[function], seconds, name))
-        rounds[function] += 1
+    for name, seconds, _ in sorted(tests, key=lambda test: crc32(f"{seed} {test[0]}".encode())):
+        if name.partition("::")[0] in files:
+            function = name.partition("[")[0]
+            order.append((name not in direct, rounds[function], seconds, name))
+            rounds[function] += 1
     order.sort()
-    spent = itertools.accumulate(seconds for _, seconds, _ in order)
+    spent = itertools.accumulate(seconds for *_, seconds, _ in order)
     return [name for (*_, name), total in zip(order, spent) if total < SECONDS][:MOST] or [x for *_, x in order[:1]]
 
 
