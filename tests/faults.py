@@ -41,7 +41,7 @@ from mutants import Mutant, changed, mutants
 ROOT = Path(__file__).parents[1]
 # Of the checkout, or installed. It is not imported: forks import a mutant.
 PACKAGE = Path(find_spec("gradtx").origin).parent  # pyright: ignore
-SECONDS, MOST, LIMIT = 30, 300, 180
+SECONDS, MOST, LIMIT = 60, 1000, 300
 QUIET = "ignore::pytest.PytestAssertRewriteWarning"  # of plugins that have been imported before
 REFERENCE = "tests/optimizers/test_references.py::test_recipe_is_its_formula"
 CONTRACT = "tests/test_contract.py::test"
