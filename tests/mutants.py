@@ -41,7 +41,20 @@ class Mutant(NamedTuple):
 
 
 # Mutants that no test can catch: the file, the line before and after, and why.
-EQUIVALENT: list[tuple[str, str, str, str]] = []
+EQUIVALENT: list[tuple[str, str, str, str]] = [
+    (
+        "plots/sweep.py",
+        'extend=("neither", "min", "max", "both")[(shown.min() < low) + 2 * (shown.max() > high)]',
+        'extend=("neither", "min", "max", "both")[(shown.min() < low) - 2 * (shown.max() > high)]',
+        "of four words, those at -1 and -2 are those at 3 and 2",
+    ),
+    (
+        "plots/table.py",
+        "axes.add_patch(Rectangle(corner, width, height, facecolor=colour, alpha=1.0 if names else 0.35))",
+        "axes.add_patch(Rectangle(corner, width, height, facecolor=colour, alpha=0.35 if names else 1.0))",
+        "opacity is appearance",
+    ),
+]
 
 OPERATORS = {
     ast.Add: ("+", "-"),
