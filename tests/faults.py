@@ -40,7 +40,7 @@ from mutants import Mutant, changed, mutants
 
 ROOT = Path(__file__).parents[1]
 # Of the checkout, or installed. It is not imported: forks import a mutant.
-PACKAGE = Path(find_spec("gradtx").origin).parent  # pyright: ignore
+PACKAGE = ROOT / "gradtx" if (ROOT / "gradtx").is_dir() else Path(find_spec("gradtx").origin).parent  # pyright: ignore
 SECONDS, MOST, LIMIT = 60, 1000, 300
 QUIET = "ignore::pytest.PytestAssertRewriteWarning"  # of plugins that have been imported before
 REFERENCE = "tests/optimizers/test_references.py::test_recipe_is_its_formula"
@@ -1312,7 +1312,9 @@ def recorded(folder: Path, workers: int) -> Recorded:
         with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as new:
             copy = copied(Path(place))
             print("recording which lines each test runs", flush=True)
-            run(copy, ["-n", str(workers), "--lines", new, "tests", "gradtx", "README.md"], "--maxfail=100")
+            _, last = run(copy, ["-n", str(workers), "--lines", new, "tests", "gradtx", "README.md"], "--maxfail=100")
+            if not any(Path(new).iterdir()):
+                sys.exit("\n".join(["the tests were not recorded:", *last]))
             shutil.copytree(new, folder)
     found: dict[str, tuple[float, dict[str, set[int]]]] = {}
     for path in sorted(folder.glob("*.jsonl")):

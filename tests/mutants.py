@@ -54,6 +54,12 @@ EQUIVALENT: list[tuple[str, str, str, str]] = [
         "axes.add_patch(Rectangle(corner, width, height, facecolor=colour, alpha=0.35 if names else 1.0))",
         "opacity is appearance",
     ),
+    (
+        "pieces/rounding.py",
+        "rest, start = jax.lax.stop_gradient((g - (near - p), near))",
+        "rest, start = ((g - (near - p), near))",
+        "JAX 0.12 differentiates nextafter, to the same derivative; JAX 0.10 does not",
+    ),
 ]
 
 OPERATORS = {
