@@ -1332,7 +1332,7 @@ def recorded(folder: Path, workers: int) -> Recorded:
     ]
 
 
-def tests_of(mutant: Mutant, tests: Recorded, seed: str) -> list[str]:
+def seen_by(mutant: Mutant, tests: Recorded, seed: str) -> list[str]:
     """The tests that can see a mutant, in their order."""
     ran: Recorded = []
     for lines in mutant.ran:
@@ -1412,6 +1412,7 @@ def check_mutants(chosen: list[Mutant], tests: Recorded, seed: str, workers: int
     failed: dict[str, list[Mutant]] = {}
     with tempfile.TemporaryDirectory() as place:
         copies = [copied(Path(place) / str(i)) for i in range(workers)]
+        sources = {mutant.file: (copies[0] / "gradtx" / mutant.file).read_bytes() for mutant in chosen}
 
         def plant(copy: Path, mutant: Mutant, source: bytes):
             path = copy / "gradtx" / mutant.file
@@ -1419,7 +1420,7 @@ def check_mutants(chosen: list[Mutant], tests: Recorded, seed: str, workers: int
             Path(cache_from_source(str(path))).unlink(missing_ok=True)  # two mutants may have one size and second
 
         def verdict(copy: Path, mutant: Mutant, code: int, began: float, now: list[str]):
-            line, before, after = mutant.shown(right := (PACKAGE / mutant.file).read_bytes())
+            line, before, after = mutant.shown(right := sources[mutant.file])
             plant(copy, mutant, right)
             words = (copy / "failed").read_text().split("\n")[0]
             if not words and code not in (0, 5):
@@ -1451,8 +1452,8 @@ def check_mutants(chosen: list[Mutant], tests: Recorded, seed: str, workers: int
                     verdict(copy, mutant, code, began, now)
                 if waiting:
                     mutant, began = waiting.pop(), time.perf_counter()
-                    plant(copy, mutant, mutant.of((PACKAGE / mutant.file).read_bytes()))
-                    now = tests_of(mutant, tests, seed)
+                    plant(copy, mutant, mutant.of(sources[mutant.file]))
+                    now = seen_by(mutant, tests, seed)
                     if not now:
                         (copy / "failed").write_text("")
                         verdict(copy, mutant, 5, began, [])

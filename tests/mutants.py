@@ -43,6 +43,14 @@ class Mutant(NamedTuple):
 # Mutants that no test can catch: the file, the line before and after, and why.
 EQUIVALENT: list[tuple[str, str, str, str]] = [
     (
+        "pieces/measures.py",
+        "if few > 1 and jax.typeof(marks).sharding.spec[-1] is None:"
+        "  # leave an axis that an explicit mesh divides whole",
+        "if few > 2 and jax.typeof(marks).sharding.spec[-1] is None:"
+        "  # leave an axis that an explicit mesh divides whole",
+        "in how many parts a maximum is taken is speed",
+    ),
+    (
         "plots/sweep.py",
         'extend=("neither", "min", "max", "both")[(shown.min() < low) + 2 * (shown.max() > high)]',
         'extend=("neither", "min", "max", "both")[(shown.min() < low) - 2 * (shown.max() > high)]',

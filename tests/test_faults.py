@@ -9,7 +9,7 @@ from collections import Counter
 from zlib import crc32
 
 import pytest
-from faults import FAULTS, PACKAGE, ROOT, main, planted, tests_of
+from faults import FAULTS, PACKAGE, ROOT, main, planted, seen_by
 from mutants import EQUIVALENT, Sites, changed, compiled, mutants
 
 
@@ -105,7 +105,7 @@ def test_mutants_are_of_the_changed_lines(tmp_path):
 
 def test_the_tests_of_a_mutant_are_those_that_run_its_line():
     tests = [(f"t.py::{name}[{i}]", float(i), {"f.py": {line}}) for name, line in [("a", 9), ("b", 11)] for i in (1, 2)]
-    of = [(site[0].kind, tests_of(site[0], tests, "0")) for site in Sites("f.py", SOURCE).sites]
+    of = [(site[0].kind, seen_by(site[0], tests, "0")) for site in Sites("f.py", SOURCE).sites]
     inside = dict(of)
     assert {*inside["and, or"][:2]} == {"t.py::a[1]", "t.py::a[2]"} == {*inside["operator"][2:]}
     assert {*inside["and, or"][2:]} == {"t.py::b[1]", "t.py::b[2]"} == {*inside["operator"][:2]}
