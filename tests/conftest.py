@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -54,6 +55,8 @@ def pytest_configure(config):
     os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # where each operation was written, which nobody reads here
     jax.config.update("jax_traceback_in_locations_limit", 0)
     gc.set_threshold(200_000, 50, 1000)  # each collection walks all that JAX keeps: a tenth of the time
+    if folder := config.getoption("--lines"):
+        config.pluginmanager.register(Lines(Path(folder)))
     if AS_USERS_RUN:
         return
     # JAX makes an MLIR context, which knows all dialects, anew for each program: a third of all time. One serves all;
@@ -67,7 +70,78 @@ def pytest_configure(config):
 def pytest_addoption(parser):
     parser.addoption("--whole", action="store_true", help="every test on every transformation of the registry")
     parser.addoption("--sample", metavar="SEED", help="another sample of the registry (default: the commit)")
+    parser.addoption("--lines", metavar="FOLDER", help="record there which lines each test runs, for tests/faults.py")
     parser.addoption("--fuzz", type=int, metavar="N", help="N random compositions, others at each run")
+
+
+class Lines:
+    """Records the time of each test that passes and the lines of gradtx that it runs, except in other processes.
+
+    A line of a worker's file is [test, seconds, {file: lines}], or [test module, 0, {file: lines}] with the lines that
+    are run when the module is imported, on which all its tests may depend. They need Python 3.12: `sys.monitoring`.
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.to = folder / f"{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.jsonl"
+        self.seen, self.file = {}, None
+        self.monitoring = monitoring = vars(sys)["monitoring"]
+        tool, events = monitoring.COVERAGE_ID, monitoring.events
+        monitoring.use_tool_id(tool, "lines")
+
+        def started(code, _):
+            _, inside, file = code.co_filename.rpartition(f"{os.sep}gradtx{os.sep}")
+            if inside and file.endswith(".py"):
+                monitoring.set_local_events(tool, code, events.LINE)
+            return monitoring.DISABLE
+
+        def ran(code, line):
+            self.seen.setdefault(code.co_filename.rpartition(f"{os.sep}gradtx{os.sep}")[2], set()).add(line)
+            return monitoring.DISABLE
+
+        monitoring.register_callback(tool, events.PY_START, started)
+        monitoring.register_callback(tool, events.LINE, ran)
+        monitoring.set_events(tool, events.PY_START)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector):
+        self.begin()
+        report = yield
+        if collector.nodeid.endswith(".py"):  # a module is collected for doctests, and for tests
+            self.write(collector.nodeid, 0.0)
+        return report
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        if item.path != self.file:  # or its tests would not run the lines of what those of others have compiled
+            self.file = item.path
+            jax.clear_caches()
+            for x in gc.get_objects():
+                if isinstance(x, functools._lru_cache_wrapper) and x.__module__.startswith("gradtx"):
+                    x.cache_clear()
+        self.begin()
+        return (yield)
+
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" and report.outcome == "passed":
+            self.write(report.nodeid, report.duration)
+
+    def begin(self):
+        self.seen.clear()
+        self.monitoring.restart_events()
+
+    def write(self, test, seconds):
+        if self.seen:
+            file, *name = test.split("::")
+            _, inside, rest = file.rpartition("gradtx/")
+            lines = {file: sorted(lines) for file, lines in self.seen.items()}
+            with self.to.open("a") as to:
+                print(json.dumps(["::".join([inside + rest, *name]), seconds, lines]), file=to)
+
+    @pytest.hookimpl
+    def pytest_sessionfinish(self):
+        self.monitoring.set_events(self.monitoring.COVERAGE_ID, 0)
 
 
 def sample_of(config) -> str:

@@ -85,7 +85,7 @@ def cut(place: str, rules: list[Rule], params: Any, check: bool = True) -> Cut:
 
     for rule in rules:
         if check and isinstance(rule.where, Paths) and not isinstance(rule.where, Labels):
-            rule.where.check(rule.said, list(leaves))
+            rule.where.check(rule.said, leaves)
         new = chosen(rule, [path for path in here if names[path] is None])
         names |= dict.fromkeys(new, rule.name)
         if new or rule.optional or not (here and check):

@@ -227,7 +227,7 @@ def separable(update_tree: Function) -> Function:
 
 def is_separable(tx: Any) -> bool:
     """Whether an update of `tx` treats each leaf alone."""
-    return hasattr(type(tx).update_tree, "separable") and all(map(is_separable, tx.parts().values()))
+    return hasattr(tx.update_tree, "separable") and all(map(is_separable, tx.parts().values()))
 
 
 def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:

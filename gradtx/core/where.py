@@ -1,7 +1,7 @@
 """Choosing parameters: by a path pattern, a function of (path, leaf), or a tree of booleans."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial, reduce
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ class Paths(dict[str, Any]):
                 return chosen
         raise ValueError(f"the tree of booleans has no entry for the parameter {path!r}; it has {list(self)}")
 
-    def check(self, place: str, paths: list[str]) -> None:
+    def check(self, place: str, paths: Collection[str]) -> None:
         """Raise for a path in the tree that is not a parameter."""
         for branch in self if paths else ():
             if not any(within(path, branch) or branch.startswith(f"{path}/") for path in paths):
@@ -94,7 +94,7 @@ def choose(place: str, where: Any, params: Any) -> set[str]:
     """Return the paths of the chosen parameters. A pattern must match at least one."""
     chooses, leaves, chosen = chooser(where), leaves_by_path(params, is_none), set()
     if isinstance(where, Paths):
-        where.check(place, list(leaves))
+        where.check(place, leaves)
     for path, leaf in leaves.items():
         if leaf is None and not isinstance(where, str):  # of another group; a pattern may still match it
             continue

@@ -92,7 +92,7 @@ class reduce_on_plateau(Transformation):
 
     def _judge(self, slots: Slots, value: Array) -> Slots:
         scale, best, wait = slots["scale"], slots["best"], slots["wait"]
-        some = jnp.abs(best) < jnp.finfo(best.dtype).max  # not the initial value, nor a loss without a bound
+        some = best < jnp.finfo(best.dtype).max  # not the initial value
         size = 1 if self.absolute else jnp.where(some, jnp.abs(best), 0)
         better = value < best - jnp.where(some, self.threshold * size, 0)
         worse = jnp.where(better | (wait > 0), 0, counted(slots["worse"]))

@@ -86,9 +86,8 @@ def load(path: Path) -> tuple[Entries, dict[str, Any]]:
     with _opened(path) as arrays:
         entries = dict(arrays)
         notes = json.loads(entries.pop(NOTES).item())
-        dtypes = notes["dtypes"]
-        if not all(isinstance(x, np.ndarray) and isinstance(dtypes[name], str) for name, x in entries.items()):
-            raise TypeError("an entry is not an array")
+        if not entries.keys() <= notes["dtypes"].keys():
+            raise ValueError("the notes have no dtype of an array")
     return entries, notes
 
 

@@ -185,6 +185,10 @@ params = {"w": jnp.ones((3, 4)), "b": jnp.ones(4)}
             "reduced: over=(-2,), but the leaf 'b' of shape (4,) has no axis -2",
         ),
         (
+            lambda: gx.reduced(gx.momentum(), "inputs").init({"w": jnp.ones((2, 3, 4))}),
+            "reduced: the axes of 'w' are in doubt (3 axes: a convolution, heads or stacked layers?): write",
+        ),
+        (
             lambda: gx.adam_mini(over="rows").update(params, gx.adam_mini().init(params), params),
             "state.slots['precondition/by/reduced/inner/scale_by_ema/mean/w'] must have shape (3,), got (4,)",
         ),
@@ -201,3 +205,8 @@ def test_errors(make, words):
     with pytest.raises((TypeError, ValueError)) as error:
         make()
     assert words in str(error.value)
+
+
+def test_axes_in_a_list_are_those_in_a_tuple():
+    listed, tx = gx.reduced(gx.momentum(), [0, 1]), gx.reduced(gx.momentum(), (0, 1))
+    assert listed == tx and hash(listed) == hash(tx)

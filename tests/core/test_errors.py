@@ -5,6 +5,7 @@ No message of JAX, NumPy or Python's binding of arguments may reach a user: each
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
 # pyright: reportAbstractUsage=false, reportIndexIssue=false
 
+import functools
 import inspect
 import linecache
 import pickle
@@ -858,6 +859,11 @@ PARTS = {
         lambda: gx.adamw(where=lambda path: True),
         TypeError,
         r"^adamw: where must be a function of \(path, leaf\), got <lambda>\(path\)",
+    ),
+    "a predicate of one, without a name": (
+        lambda: gx.adamw(where=functools.partial(lambda path: True)),
+        TypeError,
+        r"^adamw: where must be a function of \(path, leaf\), got partial\(path\)",
     ),
     "a rule of one": (
         lambda: gx.partition({lambda path: True: tx}),

@@ -97,6 +97,10 @@ def test_names_are_as_short_as_they_can_be():
         gx.set_hyperparameters(two, {"b1": 0.5})
 
 
+def test_a_field_that_is_computed_from_an_argument_has_no_word():
+    assert list(gx.hyperparameters(gx.rolling_ball())) == ["decay", "scale.factor", "scale_2.factor"]
+
+
 def test_words_survive_jit_vmap_and_replace():
     txs = jax.vmap(gx.adam)(jnp.array([0.5, 0.25]))
     assert {"b1", "learning_rate"} <= gx.hyperparameters(txs).keys()

@@ -219,6 +219,8 @@ def test_the_exact_matrix_has_its_derivative(shape, equal, x64):
     assert np.abs(slope - (exact(g + h * d) - exact(g - h * d)) / (2 * h)).max() < 1e-7 * np.abs(slope).max()
     low = jax.jacobian(lambda g: apply(tx, g))(jnp.zeros(shape).at[0, 0].set(2.0))
     assert jnp.isfinite(low).all() and abs(low[0, 1, 0, 1] - 0.5) < 1e-12
+    with jax.disable_jit(), jax.debug_nans(True):  # nor is there a NaN that is discarded
+        jax.jvp(lambda g: apply(tx, g), (jnp.zeros(shape).at[0, 0].set(2.0),), (jnp.asarray(d),))
 
 
 # ---------------------------------------------------------------- errors

@@ -20,6 +20,10 @@ def noise_of(steps, variance=0.25, power=1.0, key=KEY, size=20_000):
     return jnp.stack([u["a"] for u in rows]), jnp.stack([u["b"] for u in rows])
 
 
+def test_its_defaults_are_those_of_the_paper():
+    assert gx.add_noise() == gx.add_noise(variance=0.01, power=0.55)
+
+
 def test_it_is_normal_with_a_variance_that_fades():
     a, _ = noise_of(4)
     for t, row in enumerate(a, 1):

@@ -1,6 +1,7 @@
 """Pieces that set the norm of a leaf's update, and pieces that remove a direction from it."""
 # pyright: reportArgumentType=false
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -31,6 +32,12 @@ def test_norms_are_exact_at_any_scale(of_g, of_param):
         (gx.clip_by_norm(of_g), of_g),
     ):
         assert abs(length(once(tx, g, params)) / expected - 1) < 1e-6, tx
+
+
+@pytest.mark.parametrize("tx", [gx.clip_by_rms(), gx.unit_rms(), gx.scale_by_param_rms()], ids=repr)
+def test_without_coordinates_nothing_is_divided_by_0(tx):
+    with jax.disable_jit(), jax.debug_nans(True):
+        assert once(tx, jnp.zeros((0, 3)), jnp.zeros((0, 3))).shape == (0, 3)
 
 
 def test_the_ratio_is_1_where_a_norm_is_0():

@@ -104,6 +104,7 @@ def test_coinciding_curves_are_all_visible(tmp_path):
     losses = np.geomspace(2.0, 1e-3, 500)
     names = ("sgd", "heavy_ball", "nesterov")
     axes = panels({"a panel": dict.fromkeys(names, losses), "another": {"adam": losses / 2}}, title="a title")
+    assert axes[0].figure.get_suptitle() == "a title"
     axes[0].figure.savefig(tmp_path / "curves.png")
     assert imread(tmp_path / "curves.png").shape[0] > 700
     for style in styles([*names, "adam"]).values():

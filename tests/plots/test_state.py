@@ -48,6 +48,13 @@ def test_entries_that_cannot_be_drawn_are_counted_and_numbers_are_left_out():
     assert bars(axes)["parameters"][0].sum() == 5  # all are alike
 
 
+@pytest.mark.parametrize("entries, bins", [(4, 10), (400, 40), (2500, 60)])
+def test_the_number_of_bars_grows_with_the_entries(entries, bins):
+    params = jnp.linspace(-1.0, 1.0, entries)
+    (axes,) = state(state_of(gx.heavy_ball(), params), params, Figure().subplots())
+    assert len(bars(axes)["parameters"][0]) == bins
+
+
 def test_many_leaves_are_drawn_together():
     params = {str(i): jnp.full(3, 1.0 + i) for i in range(7)}
     (axes,) = state(state_of(gx.heavy_ball(), params), params, Figure().subplots(), bins=5)

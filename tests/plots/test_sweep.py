@@ -68,6 +68,7 @@ def test_two_hyperparameters_are_a_map_with_decades_along_the_longer_axis():
     axes = sweep(found_of(results.ravel(), decay=decay.ravel(), learning_rate=rate.ravel()))
     (image,) = axes.images
     np.testing.assert_allclose(np.asarray(image.get_array().filled(np.nan)), results.T)
+    assert (image.norm.vmin, image.norm.vmax) == (0.0, 5.0)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("learning_rate", "decay")
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0.01", "0.1", "1"]
     cells = {text.get_position(): text.get_text() for text in axes.texts}
@@ -82,6 +83,9 @@ def test_two_hyperparameters_off_a_grid_are_points():
     np.testing.assert_allclose(axes.collections[0].get_offsets(), [[0.9, 0.1], [0.5, 0.2], [0.1, 0.3]])
     np.testing.assert_allclose(axes.collections[1].get_offsets(), [[0.2, 0.4]])
     assert lowest(axes) == [0.5, 0.2] and not axes.images
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
+    axes = sweep(found_of([3.0, 1.0, 2.0], rate=[0.001, 0.01, 1.0], eps=[1e-8, 1e-6, 1e-2]))
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
 
 
 def test_by_chooses_of_several_results():

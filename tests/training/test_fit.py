@@ -506,6 +506,8 @@ CHANGES = {
     "no history": ({"history/loss": None}, {}, "expected a checkpoint with the history"),
     "negative updates": ({"state/step": np.int32(-3)}, {}, "expected a state of 0 updates or more, got -3"),
     "no run": ({}, {"run": None}, "is not a checkpoint of gx.fit"),
+    "no dtypes": ({}, {"dtypes": None}, "is not a checkpoint of gx.fit"),
+    "no dtype of an array": ({}, {"dtypes": {}}, "is not a checkpoint of gx.fit"),
 }
 
 

@@ -312,3 +312,17 @@ def test_exactly_the_non_finite_values_are_found(dtype, shape):
             x.flat[-1] = complex(1, bad) if part == 1j else bad
             x = jnp.asarray(x)
             assert not all_finite({"w": finite}, {"w": x}) and not all_finite({"w": finite}, x) and not all_finite(x)
+
+
+class halves(gx.PerLeaf):
+    """Emits updates of fewer bits than it receives."""
+
+    def update_leaf(self, g, slots, context):
+        return (g / 2).astype(jnp.bfloat16), slots
+
+
+@pytest.mark.parametrize("tx", [gx.skip_nonfinite(halves()), gx.accumulate(halves(), 1)], ids=["guard", "accumulate"])
+def test_updates_may_have_another_dtype(tx):
+    g = jnp.array([1.0, 3.0])
+    u, _ = tx.update(g, tx.init(g))
+    assert u.dtype == g.dtype and (u == g / 2).all()

@@ -9,6 +9,7 @@ import pytest
 from references import SIZE, gradient_stream, reference_steps, steps_of, worst_error
 
 import gradtx as gx
+from gradtx.pieces.formulas import hypot
 
 CURVATURE = np.logspace(-2, 1, SIZE)
 NOISE = gradient_stream(1000, seed=1)
@@ -60,3 +61,10 @@ def test_tuners():
             gx.mechanic(gx.sgd(), tuners=tuners)  # pyright: ignore[reportArgumentType]
     slots = gx.mechanic(gx.sgd(), tuners=2).init(jnp.ones(3)).slots["mechanic"]
     assert sorted(slots) == ["running_sum", "tuner_1", "tuner_2"]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_the_hypotenuse_of_any_sign_and_scale(scale):
+    a, b = np.meshgrid([-4.0, -3.0, 0.0, 3.0], [-4.0, 0.0, 1.0, 4.0])
+    of_numpy = np.hypot(scale * a, scale * b)
+    np.testing.assert_allclose(hypot(jnp.float32(scale * a), jnp.float32(scale * b)), of_numpy, rtol=1e-6)
