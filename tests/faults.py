@@ -101,8 +101,8 @@ FAULTS = [
     Fault(
         "a record shares the array of a hyperparameter with the caller",
         "core/schedule.py",
-        "value = value.copy()",
-        "value = value.view()",
+        "value = np.array(value, kept)",
+        "value = np.asarray(value, kept)[...]",
         "tests/core/test_record.py::test_an_array_that_its_owner_changes_is_not_in_a_record",
     ),
     Fault(
@@ -311,7 +311,7 @@ FAULTS = [
     Fault(
         "each call compiles",
         "core/trees.py",
-        "return jitted(*args, **named)",
+        "return program(first, *args[1:], **named)",
         "return jax.jit(lambda *args: function(*args))(*args)",
         f"{CONTRACT}_five_steps_compile_once_and_five_rates_trace_once",
     ),
@@ -1236,8 +1236,8 @@ FAULTS = [
     Fault(
         "an array of a file is read before its size is checked",
         "serialization/restore.py",
-        "if math.prod(x.shape) > most or",
-        "if",
+        "or math.prod(x.shape) > most or",
+        "or",
         "tests/serialization/test_restore.py::test_a_small_file_takes_little_memory",
     ),
     Fault(
@@ -1259,7 +1259,7 @@ FAULTS = [
         "serialization/read.py",
         "if not isinstance(made, Record):",
         "if not isinstance(made, (Record, type)):",
-        "tests/serialization/test_read.py",
+        "tests/serialization/test_read.py::test_everything_else_is_refused",
     ),
     Fault(
         "the star of a sweep is not at the lowest result",
@@ -1273,7 +1273,7 @@ FAULTS = [
         "inspect/laws.py",
         "jnp.stack([x, -2 * x])",
         "jnp.stack([x, x])",
-        "tests/inspect/test_check_laws.py",
+        "tests/inspect/test_check_laws.py::test_a_piece_that_breaks_a_law_is_refused_by_it",
     ),
 ]
 
