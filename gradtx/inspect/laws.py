@@ -24,7 +24,7 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
 
     - Compiled in a scan, and under `vmap`, it computes the same from three gradients as operation by operation.
     - It runs if the gradient of one leaf is None.
-    - Its state after an update has the shapes and dtypes of its initial state, and is restored as it was saved.
+    - Its state keeps its shapes and dtypes, and its leaves differ in their paths, so that `restore` can read it.
     - At zero gradients, the updates are finite.
     - Its random numbers, if it draws any, differ for each leaf and each step, although the key is the same.
     - At zero and at other gradients, the derivatives of the updates in every hyperparameter are finite, in forward and
@@ -50,8 +50,6 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
     Traceback (most recent call last):
     ValueError: half_sign: law not satisfied: at zero gradients, the updates are finite: updates['b'] in...
     """
-    from gradtx.serialization import restore  # which needs this module's package
-
     tx = Transformation.coerce("check_laws: tx", tx)
     if params is None:
         w, b = jnp.linspace(-1, 1, 12).reshape(3, 4), jnp.linspace(0.5, 2, 4)
@@ -103,17 +101,12 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
         gradients, tree = jax.tree.flatten(several[0])
         update(tree.unflatten([None, *gradients[1:]]), tx.init(params), params)
 
-    def saved() -> None:
-        initial = tx.init(params)
-        _, state = update(several[0], initial, params)
-        kept, _ = restore(tx, params, leaves_by_path(state))
-        if jax.tree.structure(kept) != jax.tree.structure(state):
-            raise ValueError("the restored state has another structure")
-        for (path, x), y, old in zip(leaves_by_path(state).items(), *map(jax.tree.leaves, (kept, initial))):
-            if jax.typeof(x) != jax.typeof(old):
-                raise ValueError(f"{path!r} is {jax.typeof(x)}, and was {jax.typeof(old)}: return slots as received")
-            if not jnp.array_equal(x, y, equal_nan=jnp.issubdtype(x.dtype, jnp.inexact)):
-                raise ValueError(f"{path!r} is restored as {said(y)}, and was {said(x)}")
+    def same() -> None:
+        state = tx.init(params)
+        old = leaves_by_path(state)
+        for path, x in leaves_by_path(update(several[0], state, params)[1]).items():
+            if jax.typeof(x) != jax.typeof(old[path]):
+                raise ValueError(f"{path!r} is {jax.typeof(x)} after an update, and was {jax.typeof(old[path])}")
 
     def zero() -> None:
         for i, u in enumerate(loop(params, zeros)["updates"]):
@@ -150,7 +143,7 @@ def check_laws(tx: TransformationLike, params: Params = None, *, bound: float = 
         "compiled in a scan, it computes the same as operation by operation": scanned,
         "under vmap, it computes the same as alone": vmapped,
         "it runs if the gradient of one leaf is None": without,
-        "its state is restored as it was saved": saved,
+        "its state keeps its types": same,
         "at zero gradients, the updates are finite": zero,
     }
     if "key" in extra:
