@@ -20,11 +20,13 @@ from gradtx.core.trees import (
     NOTHING,
     arranged,
     differentiable,
+    is_box,
     is_float0,
     is_none,
     leaves_by_path,
     narrow,
     opened,
+    unboxed,
     widen,
 )
 
@@ -101,7 +103,7 @@ def check_values(tx: Any, state: Any = None) -> None:
     if not _is_checked(tx):
         _check_fields(tx)
         _take_as_checked(tx)
-    step: Any = getattr(state, "step", None)
+    step: Any = _step_of(state)
     if _is_checked(step) or isinstance(step, Tracer):
         return
     live("state.step", step)
@@ -115,9 +117,14 @@ def check_values(tx: Any, state: Any = None) -> None:
 
 def passed(made: Any) -> Any:
     """Return what an update made, `(…, state)`; its step, one more than a checked one, needs no check."""
-    if not isinstance(step := made[1].step, Tracer):
+    if isinstance(step := _step_of(made[1]), jax.Array) and not isinstance(step, Tracer):
         _take_as_checked(step)
     return made
+
+
+def _step_of(state: Any) -> Any:
+    step = getattr(state, "step", None)
+    return unboxed(step) if is_box(step) else step
 
 
 def _check_fields(record: Any) -> None:

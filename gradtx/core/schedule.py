@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core.arguments import checked, function_of, live
+from gradtx.core.arguments import checked, foreign, function_of, live
 from gradtx.core.errors import describe, said
 from gradtx.core.kinds import Kind, kind_of
 from gradtx.core.record import Record, _show
@@ -42,8 +42,8 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
         elif not jnp.issubdtype(value.dtype, jnp.floating):
             value = jnp.asarray(value, float)
         elif isinstance(value, np.ndarray):
-            kept = np.promote_types(value.dtype, "f2") if value.dtype.itemsize <= 8 else np.dtype(float)
-            value = np.array(value, kept)  # in the machine's byte order; the caller may write to theirs
+            value = value.copy()  # the caller may write to theirs
+            value = np.asarray(value, float) if foreign(value) else value
             value.flags.writeable = False
         live(place, value)
         if not isinstance(value, Tracer):

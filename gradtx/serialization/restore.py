@@ -194,7 +194,7 @@ def _read(place: str, x: Any, like: Any) -> Any:
     if not isinstance(x, _Unread):
         return x
     most = jax.eval_shape(jax.random.key_data, like).size if jnp.issubdtype(like.dtype, prng_key) else like.size
-    if x.dtype.hasobject or math.prod(x.shape) > most or x.dtype.itemsize > np.dtype(complex).itemsize:
+    if math.prod(x.shape) > most or x.dtype.hasobject or x.dtype.itemsize > np.dtype(complex).itemsize:
         raise ValueError(f"{place} is {describe(x)}, not {describe(like)}")
     return x.saved[x.name]
 
