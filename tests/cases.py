@@ -63,6 +63,12 @@ CASES: dict[str, list[Case]] = {
     "ftrl_proximal": [Case(gx.ftrl_proximal(0.1, l1=0.1, l2=0.1), moves_at_rest=True)],
     "from_start": [Case(gx.from_start())],
     "adopt_clip": [Case(gx.adopt_clip(0.5))],
+    "eigenbasis": [
+        Case(gx.eigenbasis(every_k=2)),
+        Case(gx.eigenbasis(which="smaller", whiten=True, method="eigh")),
+    ],
+    "singular_vectors": [Case(gx.singular_vectors(every_k=2, rank=2))],
+    "random_vectors": [Case(gx.random_vectors(every_k=2, rank=2))],
     "hessian_diagonal": [
         Case(gx.hessian_diagonal(), moves_at_rest=True, reads_updates=False),
         Case(gx.hessian_diagonal("first"), moves_at_rest=True, reads_updates=False),
@@ -140,6 +146,20 @@ CASES: dict[str, list[Case]] = {
     "layout": [
         Case(gx.layout(gx.adam(), "...")),
         Case(gx.layout(gx.lamb(), library="torch"), moves_at_rest=True, elementwise=False),
+    ],
+    "in_basis": [
+        Case(
+            gx.in_basis(gx.precondition(gx.momentum(0.8), by=gx.rms(0.8)), gx.eigenbasis(every_k=2)),
+            elementwise=False,
+            reads_updates=False,
+        ),
+        Case(
+            gx.in_basis(
+                gx.scale_by_rms(0.8), gx.singular_vectors(every_k=2, rank=2), gx.scale_by_ema(0.5), gx.identity()
+            ),
+            elementwise=False,
+        ),
+        Case(gx.in_basis(gx.scale_by_rms(0.8), gx.random_vectors(rank=1), emit="scaled"), elementwise=False),
     ],
     "leafwise": [Case(gx.leafwise(gx.clip_by_global_norm(0.5)), elementwise=False)],
     "lazy": [

@@ -51,6 +51,7 @@ MEASURING = (
     gx.dog_distance,
     gx.scale_by_total_norm,
 )
+BASES = (gx.eigenbasis, gx.random_vectors, gx.singular_vectors)  # of the rows and columns of the shard
 WATCHING = (gx.norm_spike, gx.zclip, gx.skip_if)  # its average too
 
 
@@ -506,7 +507,7 @@ def test_a_gradient_of_very_different_coordinates_has_finite_updates(name):
 def test_shard_map_is_a_plain_function(case):
     tx = case.tx
     measuring = (gx.monitor, gx.monitor_layers, *WATCHING, *MEASURING)
-    keeps = (gx.sm3_sum, gx.factored, gx.reduced, gx.skip_nonfinite, *measuring)
+    keeps = (gx.sm3_sum, gx.factored, gx.reduced, gx.skip_nonfinite, *BASES, *measuring)
     if any(isinstance(piece, keeps) for piece in walk(tx)):
         pytest.skip("declared: what it remembers or measures is of the shard, so its state is not one for all")
     params = {"w": jnp.arange(64.0).reshape(16, 4) / 64}

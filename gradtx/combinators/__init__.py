@@ -5,6 +5,7 @@ from gradtx.combinators.blend import blend, cautious
 from gradtx.combinators.chain import add, chain, multiply
 from gradtx.combinators.distances import dadapt_distance, dog_distance, prodigy_distance
 from gradtx.combinators.graft import graft, project_if_orthogonal
+from gradtx.combinators.in_basis import in_basis
 from gradtx.combinators.layout import layout
 from gradtx.combinators.lazy import lazy
 from gradtx.combinators.leafwise import leafwise, rowwise
@@ -25,6 +26,7 @@ __all__ = [
     "factored",
     "freeze",
     "graft",
+    "in_basis",
     "layout",
     "lazy",
     "leafwise",

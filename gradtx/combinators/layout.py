@@ -72,7 +72,12 @@ class layout(Transformation):
     rules: Annotated[Any, Kind(_rules)] = ()
     library: Library | None = None
 
+    fed = ("inner",)
     formula = "u = inner(g)"
+
+    @property
+    def linear(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.linear
 
     def _arguments(self) -> list[str]:
         several = ", ".join(f"{getattr(where, '__name__', repr(where))}: {text!r}" for where, text in self.rules)

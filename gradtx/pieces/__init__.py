@@ -11,6 +11,7 @@ from gradtx.pieces.averages import (
     scale_by_ema,
     yogi_average,
 )
+from gradtx.pieces.bases import eigenbasis, random_vectors, singular_vectors
 from gradtx.pieces.clipping import (
     adabound_clip,
     adaptive_clip,
@@ -79,6 +80,7 @@ __all__ = [
     "decayed_max",
     "delay",
     "difference",
+    "eigenbasis",
     "emit_displacement",
     "emit_params",
     "from_start",
@@ -99,6 +101,7 @@ __all__ = [
     "polyak_step",
     "power",
     "project_out",
+    "random_vectors",
     "rectify",
     "reduce_on_plateau",
     "rprop_steps",
@@ -116,6 +119,7 @@ __all__ = [
     "scale_by_total_norm",
     "sigmoid",
     "sign",
+    "singular_vectors",
     "sm3_sum",
     "sqrt",
     "square",

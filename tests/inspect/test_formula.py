@@ -28,6 +28,7 @@ from gradtx.inspect.tex import Tex, tex, typewriter
 EXCEPTIONS = {
     "accumulate": "at most updates it releases nothing, and a line of a formula is computed at each",
     "add_noise": "what is random is drawn with a key",
+    "in_basis": "its basis is made of the updates by a decomposition, as its docstring tells",
     "every": "what it holds stays as it is at most updates, and a line of a formula is computed at each",
     "pair": "another library's functions have no formula",
     "emit_displacement": "the parameters that it is executed with stay where they start",
