@@ -31,6 +31,7 @@ OTHERWISE = {
     "adopt": ("b1", "eps"),
     "asgd": ("weight_decay",),
     "dadapt_distance": ("learning_rate",),
+    "splus": ("b2",),
     "dog": ("eps",),
     "freeze": ("where",),
     "ftrl": ("learning_rate",),

@@ -53,6 +53,8 @@ CASES: dict[str, list[Case]] = {
     "bias_correction": [Case(gx.bias_correction(0.8))],
     "clip": [Case(gx.clip(0.5)), Case(gx.clip(None))],
     "clip_by_norm": [Case(gx.clip_by_norm(0.5), elementwise=False), Case(gx.clip_by_norm(None))],
+    "limit_growth": [Case(gx.limit_growth(1.01), elementwise=False)],
+    "low_rank_momentum": [Case(only_matrices(gx.low_rank_momentum(rank=2, decay=0.8)), elementwise=False)],
     "clip_by_global_norm": [
         Case(gx.clip_by_global_norm(0.5), elementwise=False),
         Case(gx.clip_by_global_norm(None)),
@@ -154,12 +156,16 @@ CASES: dict[str, list[Case]] = {
             reads_updates=False,
         ),
         Case(
+            gx.in_basis(gx.scale_by_rms(0.8), gx.singular_vectors(2, "inputs", 1), gx.scale_by_ema(0.5), gx.identity()),
+            elementwise=False,
+        ),
+        Case(
             gx.in_basis(
-                gx.scale_by_rms(0.8), gx.singular_vectors(every_k=2, rank=2), gx.scale_by_ema(0.5), gx.identity()
+                gx.chain(gx.scale_by_ema(0.8), gx.sign()), gx.eigenbasis(method="eigh"), carry=False, skip_first=False
             ),
             elementwise=False,
         ),
-        Case(gx.in_basis(gx.scale_by_rms(0.8), gx.random_vectors(rank=1), emit="scaled"), elementwise=False),
+        Case(gx.in_basis(gx.scale_by_rms(0.8), gx.random_vectors(2, "inputs"), emit="scaled"), elementwise=False),
     ],
     "leafwise": [Case(gx.leafwise(gx.clip_by_global_norm(0.5)), elementwise=False)],
     "lazy": [
@@ -310,6 +316,9 @@ CASES: dict[str, list[Case]] = {
     "schedule_free_adamw": [Case(gx.schedule_free_adamw())],
     "scion": [Case(gx.scion(0.01), moves_at_rest=True, elementwise=False)],
     "sgd": [Case(gx.sgd(momentum=0.9, nesterov=True))],
+    "kl_soap": [Case(gx.kl_soap(every_k=2), moves_at_rest=True, elementwise=False, reads_updates=False)],
+    "soap": [Case(gx.soap(every_k=2), moves_at_rest=True, elementwise=False, reads_updates=False)],
+    "splus": [Case(gx.splus(every_k=2), moves_at_rest=True, elementwise=False)],
     "sophia": [Case(gx.sophia(every_k=2), moves_at_rest=True)],
     "stable_adamw": [Case(gx.stable_adamw(where="w"), moves_at_rest=True, elementwise=False)],
     "swa": [Case(gx.swa(gx.adam(), every_k=2))],

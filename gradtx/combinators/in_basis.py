@@ -11,7 +11,7 @@ from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Part, Slots, Transformation, init_slots, path_of, run, walk
 from gradtx.core.axes import Layout, Leaf, axes_of, scope, within
 from gradtx.core.root import names_of
-from gradtx.core.trees import Measurement, differentiable, flatten_with_path, is_none, sharded, widen
+from gradtx.core.trees import Measurement, differentiable, flatten_with_path, is_none, sharded, sharded_along, widen
 from gradtx.pieces.bases import Basis, Matrix, eigenbasis, gathered, matrix_of, placed, times, where_due
 from gradtx.pieces.formulas import norm, safe_divide
 
@@ -33,8 +33,8 @@ class in_basis(Transformation):
     the inner transformation as it is. The names of the leaves, or `layout`, determine which axes are inputs and
     outputs: several inputs act as one axis, so do several outputs, and stacked matrices have a basis each.
 
-    With an `eigenbasis` the first update is 0 for all leaves, as in SOAP's code, because a gradient is diagonal in the
-    basis that is made of it; the inner transformation starts at the second.
+    An `eigenbasis` is used from the next update on, because a gradient is diagonal in the basis that is made of it. So
+    the first update is 0 for all leaves, as in SOAP's code, and the inner transformation starts at the second.
 
     Where new vectors are not finite, the basis stays as it was; `gx.measurements(state)` counts these as
     `"bases refused"`.
@@ -50,6 +50,8 @@ class in_basis(Transformation):
         column as `inner` scaled the part inside, whose output is added (Fira). None to drop this part (GaLore).
       emit: `"update"`, or `"scaled"`, g itself, scaled column by column as `inner` scaled its coordinates (APOLLO).
       carry: If True, averages turn with the basis. If False, they stay as they are (GaLore).
+      skip_first: If False, the first update with an `eigenbasis` is not 0: the inner transformation starts in the
+        original coordinates (SPlus).
 
     Raises:
       TypeError: `basis` is not a basis.
@@ -73,6 +75,7 @@ class in_basis(Transformation):
     residual: Part | None = None
     emit: Literal["update", "scaled"] = "update"
     carry: bool = True
+    skip_first: bool = True
 
     counts = True
     formula = "u = from_basis(inner(to_basis(g)))"
@@ -94,10 +97,11 @@ class in_basis(Transformation):
             view = _view(path_of(keys), p, row)
             if view:
                 x = view.of(p := widen(p))
+                axes = [*view.order[: x.ndim - 2], *view.sides] if view.split == p.shape else [None] * x.ndim
                 for side, axis in zip(SIDES, (-2, -1)):  # a basis starts as the first columns of the identity
                     if row[side] is not None and row[side].shape[-1] < x.shape[axis]:
-                        x = jax.lax.slice_in_dim(gathered(x), 0, row[side].shape[-1], axis=axis)
-                p = sharded(x, p)
+                        x, axes[axis] = jax.lax.slice_in_dim(gathered(x), 0, row[side].shape[-1], axis=axis), None
+                p = sharded(x, p) if x.shape == p.shape else sharded_along(x, p, tuple(axes))
             seen.append(p)
             views.append(view)
         slots = {} if self.of is None else {"of": init_slots(self.of, params)}
@@ -142,10 +146,11 @@ class in_basis(Transformation):
             own = context._replace(params=tree.unflatten(of_params) if _reads_params(self.inner) else context.params)
         with self._scope(leaves, views, seen):
             made, inner = run(self.inner, tree.unflatten(seen), old if late else carried(old), own)
-        if late:
+        if late and self.skip_first:
             first = context.age == 1
             made = jax.tree.map(lambda u: jnp.where(first, 0, u), made)
-            inner = carried(jax.tree.map(lambda x, kept: jnp.where(first, kept, x), inner, old))
+            inner = jax.tree.map(lambda x, kept: jnp.where(first, kept, x), inner, old)
+        inner = carried(inner) if late else inner
         out, left = [], []
         for u, x, g, view, row in zip(tree.flatten_up_to(made), seen, gs, views, rows):
             u, rest = (u, None) if view is None or g is None else self._emitted(u, x, g, view, row)

@@ -69,6 +69,7 @@ from gradtx.optimizers.sgd import (
     sgdw,
 )
 from gradtx.optimizers.sign import lion, rprop, sign_sgd, signum
+from gradtx.optimizers.soap import kl_soap, soap, splus
 
 __all__ = [
     "acprop",
@@ -103,6 +104,7 @@ __all__ = [
     "grokfast",
     "heavy_ball",
     "independent_decay",
+    "kl_soap",
     "lamb",
     "laprop",
     "lars",
@@ -141,7 +143,9 @@ __all__ = [
     "signum",
     "simplified_ademamix",
     "sm3",
+    "soap",
     "sophia",
+    "splus",
     "stable_adamw",
     "swa",
     "yogi",

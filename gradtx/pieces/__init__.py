@@ -20,6 +20,7 @@ from gradtx.pieces.clipping import (
     clip_by_global_norm,
     clip_by_norm,
     clip_by_rms,
+    limit_growth,
 )
 from gradtx.pieces.coin_betting import coin_betting
 from gradtx.pieces.curvature import hessian_diagonal
@@ -42,7 +43,7 @@ from gradtx.pieces.elementwise import (
     square,
     zero_nonfinite,
 )
-from gradtx.pieces.matrix import orthogonalize, scale_by_shape
+from gradtx.pieces.matrix import low_rank_momentum, orthogonalize, scale_by_shape
 from gradtx.pieces.measures import cosine_similarity, global_norm, norm_ratio
 from gradtx.pieces.noise import add_noise
 from gradtx.pieces.norms import (
@@ -90,7 +91,9 @@ __all__ = [
     "hessian_diagonal",
     "identity",
     "kahan_summation",
+    "limit_growth",
     "loss_spike",
+    "low_rank_momentum",
     "lower_bound",
     "nesterov_ema",
     "norm_ratio",

@@ -16,7 +16,7 @@ from gradtx.core.axes import Axes, axes_of
 from gradtx.core.errors import said
 from gradtx.core.kinds import Count
 from gradtx.core.root import counted
-from gradtx.core.trees import differentiable, flatten_with_path, sharded, widen
+from gradtx.core.trees import differentiable, flatten_with_path, sharded_along, widen
 from gradtx.pieces.formulas import lerp, safe_divide
 
 Sides = Literal["both", "smaller", "larger", "inputs", "outputs"]
@@ -30,6 +30,7 @@ class Matrix(NamedTuple):
     order: tuple[int, ...]  # of the split axes: batch, one side, the other side
     shape: tuple[int, ...]
     axes: str  # of the view, as `layout` writes them
+    sides: tuple[int | None, int | None]  # the leaf's axis of each side; None for several
 
     def of(self, x: Array) -> Array:
         """View a leaf of this shape."""
@@ -55,7 +56,9 @@ def matrix_of(axes: Axes, shape: tuple[int, ...]) -> Matrix | None:
     sides = (prod(split[axis] for axis in side) for side in (first, second))
     sizes = (*(split[axis] for axis in batch), *sides)
     words = ("in", "out") if first == inputs else ("out", "in")
-    return Matrix(split, (*batch, *first, *second), sizes, " ".join(("batch",) * len(batch) + words))
+    plain = split == shape
+    sides = (side[0] if plain and len(side) == 1 else None for side in (first, second))
+    return Matrix(split, (*batch, *first, *second), sizes, " ".join(("batch",) * len(batch) + words), (*sides,))  # pyright: ignore[reportArgumentType]
 
 
 def times(a: Array, b: Array) -> Array:
@@ -177,7 +180,9 @@ class Basis(PerLeaf):
             real = differentiable("params", p)
             view = matrix_of(axes_of(path_of(keys), p), widen(p).shape) if real else None
             row = self.start(view, widen(p).dtype) if view else {}
-            rows.append({name: x if x is None else sharded(x, widen(p)) for name, x in row.items()})
+            axes = {name: (view.sides[name.startswith("right")], None) for name in row} if view else {}
+            vectors = {name: x for name, x in row.items() if x is not None and x.ndim == 2}
+            rows.append(row | {name: sharded_along(x, widen(p), axes[name]) for name, x in vectors.items()})
         names = [*dict.fromkeys(name for row in rows for name in row)] or ["left", "right", "refused"]
         return {name: tree.unflatten([row.get(name) for row in rows]) for name in names}
 
@@ -294,7 +299,8 @@ class eigenbasis(Basis):
         """x·R⁻¹, with the eigenvalues of R along its vectors, shifted."""
         values = jnp.sum(vectors * times(covariance, vectors), axis=0)
         values = values + self.shift * jnp.mean(values)
-        return times(safe_divide(times(x, vectors), values), vectors.mT)
+        values = jnp.where(values > 0, values, 1)  # before the first update, which is measured without it
+        return times(safe_divide(times(x, vectors), values[None]), vectors.mT)
 
 
 class singular_vectors(Basis):
