@@ -97,11 +97,14 @@ class in_basis(Transformation):
             view = _view(path_of(keys), p, row)
             if view:
                 x = view.of(p := widen(p))
-                axes = [*view.order[: x.ndim - 2], *view.sides] if view.split == p.shape else [None] * x.ndim
-                for side, axis in zip(SIDES, (-2, -1)):  # a basis starts as the first columns of the identity
-                    if row[side] is not None and row[side].shape[-1] < x.shape[axis]:
-                        x, axes[axis] = jax.lax.slice_in_dim(gathered(x), 0, row[side].shape[-1], axis=axis), None
-                p = sharded(x, p) if x.shape == p.shape else sharded_along(x, p, tuple(axes))
+                axes = (*view.order[: x.ndim - 2], *view.sides) if view.split == p.shape else (None,) * x.ndim
+                fewer = {side: b for side, b in row.items() if b is not None and b.shape[-1] < b.shape[-2]}
+                if fewer:  # the other bases start as the identity
+                    x = _rotated(gathered(x), dict.fromkeys(SIDES) | fewer)
+                    axes = tuple(
+                        None if axis is None or size < p.shape[axis] else axis for axis, size in zip(axes, x.shape)
+                    )
+                p = sharded(x, p) if x.shape == p.shape else sharded_along(x, p, axes)
             seen.append(p)
             views.append(view)
         slots = {} if self.of is None else {"of": init_slots(self.of, params)}
@@ -171,10 +174,14 @@ class in_basis(Transformation):
         if self.emit == "update" and self.residual is None:
             return placed(view.back(_back(u, row), g.shape), g), None
         along = tuple(axis for side, axis in zip(SIDES, (-2, -1)) if row[side] is not None)
-        factor = safe_divide(norm(u, along), norm(x, along))
+        size, of_x = norm(u, along), norm(x, along)
+
+        def as_inner(y: Array) -> Array:  # the quotient of the norms may overflow
+            return safe_divide(y, of_x) * size
+
         if self.emit == "scaled":
-            return placed(view.back(factor * whole, g.shape), g), None
-        rest = placed(view.back(factor * (whole - _back(x, row)), g.shape), g)
+            return placed(view.back(as_inner(whole), g.shape), g), None
+        rest = placed(view.back(as_inner(whole - _back(x, row)), g.shape), g)
         return placed(view.back(_back(u, row), g.shape), g), rest
 
     def _rows(self, tree: Any, basis: Slots, count: int) -> list[Slots]:
