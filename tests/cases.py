@@ -65,6 +65,11 @@ CASES: dict[str, list[Case]] = {
     "ftrl_proximal": [Case(gx.ftrl_proximal(0.1, l1=0.1, l2=0.1), moves_at_rest=True)],
     "from_start": [Case(gx.from_start())],
     "adopt_clip": [Case(gx.adopt_clip(0.5))],
+    "covariance_roots": [
+        Case(gx.covariance_roots(every_k=2, eps=0.01)),
+        Case(gx.covariance_roots(1, "inputs", 1.0, root=2, eps=0.1, whiten=True, method="newton")),
+    ],
+    "whitening": [Case(gx.whitening(every_k=2))],
     "eigenbasis": [
         Case(gx.eigenbasis(every_k=2)),
         Case(gx.eigenbasis(which="smaller", whiten=True, method="eigh")),
@@ -166,6 +171,10 @@ CASES: dict[str, list[Case]] = {
             elementwise=False,
         ),
         Case(gx.in_basis(gx.scale_by_rms(0.8), gx.random_vectors(2, "inputs"), emit="scaled"), elementwise=False),
+    ],
+    "kronecker": [
+        Case(gx.kronecker(gx.momentum(0.8), gx.covariance_roots(every_k=2, eps=0.1)), elementwise=False),
+        Case(gx.kronecker(gx.identity(), gx.whitening()), elementwise=False),
     ],
     "leafwise": [Case(gx.leafwise(gx.clip_by_global_norm(0.5)), elementwise=False)],
     "lazy": [
@@ -326,6 +335,9 @@ CASES: dict[str, list[Case]] = {
     "fira": [Case(gx.fira(rank=2, every_k=2), elementwise=False)],
     "galore": [Case(gx.galore(rank=2, every_k=2), elementwise=False)],
     "normuon": [Case(gx.normuon(), elementwise=False)],
+    "kl_shampoo": [Case(gx.kl_shampoo(every_k=2, root_eps=0.01), elementwise=False)],
+    "psgd_kron": [Case(gx.psgd_kron(every_k=2), elementwise=False)],
+    "shampoo": [Case(gx.shampoo(every_k=2, root_eps=0.01), elementwise=False)],
     "sophia": [Case(gx.sophia(every_k=2), moves_at_rest=True)],
     "stable_adamw": [Case(gx.stable_adamw(where="w"), moves_at_rest=True, elementwise=False)],
     "swa": [Case(gx.swa(gx.adam(), every_k=2))],

@@ -53,7 +53,13 @@ MEASURING = (
 )
 # Pieces of real matrices alone.
 REAL = (gx.low_rank_momentum, gx.orthogonalize, gx.scale_by_shape)
-BASES = (gx.eigenbasis, gx.random_vectors, gx.singular_vectors)  # of the rows and columns of the shard
+BASES = (
+    gx.eigenbasis,
+    gx.random_vectors,
+    gx.singular_vectors,
+    gx.covariance_roots,
+    gx.whitening,
+)  # of the rows and columns of the shard
 WATCHING = (gx.norm_spike, gx.zclip, gx.skip_if)  # its average too
 
 

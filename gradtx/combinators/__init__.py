@@ -6,6 +6,7 @@ from gradtx.combinators.chain import add, chain, multiply
 from gradtx.combinators.distances import dadapt_distance, dog_distance, prodigy_distance
 from gradtx.combinators.graft import graft, project_if_orthogonal
 from gradtx.combinators.in_basis import in_basis
+from gradtx.combinators.kronecker import kronecker
 from gradtx.combinators.layout import layout
 from gradtx.combinators.lazy import lazy
 from gradtx.combinators.leafwise import leafwise, rowwise
@@ -27,6 +28,7 @@ __all__ = [
     "freeze",
     "graft",
     "in_basis",
+    "kronecker",
     "layout",
     "lazy",
     "leafwise",

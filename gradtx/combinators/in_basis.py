@@ -1,21 +1,28 @@
 """A transformation of the coordinates of matrices in a basis."""
 
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from gradtx.combinators.combinator import refuse_functions
-from gradtx.core import Context, Part, Slots, Transformation, init_slots, path_of, run, walk
+from gradtx.core import Context, Kind, Part, Slots, Transformation, init_slots, path_of, run, walk
 from gradtx.core.axes import Layout, Leaf, axes_of, scope, within
 from gradtx.core.root import names_of
 from gradtx.core.trees import Measurement, differentiable, flatten_with_path, is_none, sharded, sharded_along, widen
 from gradtx.pieces.bases import Basis, Matrix, eigenbasis, gathered, matrix_of, placed, times, where_due
-from gradtx.pieces.formulas import norm, safe_divide
+from gradtx.pieces.formulas import norm
 
 SIDES = ("left", "right")
+
+
+def _part(place: str, value: Any) -> Any:
+    return None if value is None else Transformation.coerce(place, value)
+
+
+PartOrNone = Annotated[Any, Kind(_part, data=True)]
 
 
 class in_basis(Transformation):
@@ -71,8 +78,8 @@ class in_basis(Transformation):
 
     inner: Part
     basis: Basis = eigenbasis()
-    of: Part | None = None
-    residual: Part | None = None
+    of: PartOrNone = None
+    residual: PartOrNone = None
     emit: Literal["update", "scaled"] = "update"
     carry: bool = True
     skip_first: bool = True
@@ -177,7 +184,7 @@ class in_basis(Transformation):
         size, of_x = norm(u, along), norm(x, along)
 
         def as_inner(y: Array) -> Array:  # the quotient of the norms may overflow
-            return safe_divide(y, of_x) * size
+            return jnp.where(of_x == 0, 0, y / jnp.where(of_x == 0, 1, of_x) * size)
 
         if self.emit == "scaled":
             return placed(view.back(as_inner(whole), g.shape), g), None

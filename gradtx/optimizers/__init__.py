@@ -69,6 +69,7 @@ from gradtx.optimizers.sgd import (
     sgd,
     sgdw,
 )
+from gradtx.optimizers.shampoo import kl_shampoo, psgd_kron, shampoo
 from gradtx.optimizers.sign import lion, rprop, sign_sgd, signum
 from gradtx.optimizers.soap import kl_soap, soap, splus
 
@@ -111,6 +112,7 @@ __all__ = [
     "grokfast",
     "heavy_ball",
     "independent_decay",
+    "kl_shampoo",
     "kl_soap",
     "lamb",
     "laprop",
@@ -134,6 +136,7 @@ __all__ = [
     "pid",
     "polyak_sgd",
     "prodigy",
+    "psgd_kron",
     "qhadam",
     "qhm",
     "radam",
@@ -147,6 +150,7 @@ __all__ = [
     "sgd",
     "sgdp",
     "sgdw",
+    "shampoo",
     "sign_sgd",
     "signum",
     "simplified_ademamix",

@@ -268,8 +268,8 @@ def dion(
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx, params = gx.dion(0.5, weight_decay=0.0, rank=1), jnp.zeros((2, 2))
     >>> updates, state = tx.update(jnp.array([[300.0, 400.0], [0.0, 0.0]]), tx.init(params), params)
-    >>> [[round(float(x), 3) for x in row] for row in updates]
-    [[-0.3, -0.4], [-0.0, -0.0]]
+    >>> [[round(float(x), 3) + 0.0 for x in row] for row in updates]
+    [[-0.3, -0.4], [0.0, 0.0]]
     """
     shaped = chain(low_rank_momentum(rank, momentum, seed), scale_by_shape(rule))
     return _for_matrices("dion", shaped, learning_rate, weight_decay, default, where, exclude)

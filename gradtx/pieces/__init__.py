@@ -43,6 +43,7 @@ from gradtx.pieces.elementwise import (
     square,
     zero_nonfinite,
 )
+from gradtx.pieces.factors import covariance_roots, whitening
 from gradtx.pieces.matrix import low_rank_momentum, orthogonalize, scale_by_shape
 from gradtx.pieces.measures import cosine_similarity, global_norm, norm_ratio
 from gradtx.pieces.noise import add_noise
@@ -78,6 +79,7 @@ __all__ = [
     "clip_by_rms",
     "coin_betting",
     "cosine_similarity",
+    "covariance_roots",
     "decayed_max",
     "delay",
     "difference",
@@ -129,6 +131,7 @@ __all__ = [
     "stochastic_rounding",
     "trust_ratio",
     "unit_rms",
+    "whitening",
     "yogi_average",
     "zclip",
     "zero_nonfinite",

@@ -128,23 +128,23 @@ def where_due(due: Array, work: Callable[[], Any], idle: Any) -> Any:
 
 
 # ---------------------------------------------------------------- bases
-class Basis(PerLeaf):
-    """Base of bases: orthonormal columns for each side of a matrix that has a basis, in the slots `left` and `right`.
+class Fitted(PerLeaf):
+    """Base of pieces that fit a matrix to each side of a matrix of updates, in the slots `left` and `right`.
 
-    A subclass defines `renewed`, the vectors made anew, and `measured` if it has other slots. The slots of a leaf or of
-    a side without a basis are None. A basis starts as the first columns of the identity. Where new vectors are not
-    finite, the old ones stay, and `refused` counts it.
+    A subclass defines `renewed`, these slots made anew, and `measured` if it has others. The slots of a leaf or of a
+    side without a fit are None. They start as the first columns of the identity. Where new ones are not finite, the old
+    ones stay, and `refused` counts it.
     """
 
     every_k: Count = 10
     which: Sides = "both"
 
-    ahead: ClassVar[bool] = False  # whether an update is rotated into a basis that was made of it
+    renews: ClassVar[tuple[str, ...]] = ("left", "right")  # the slots that `renewed` makes
     counts = True
     formula = "u = g"
 
     def sides(self, view: Matrix) -> dict[str, int]:
-        """The sides that have a basis, each with its number of vectors."""
+        """The sides that have a fit, each with its number of columns."""
         *_, n, m = view.shape
         sizes = {"left": n, "right": m}
         inputs, outputs = sizes if view.axes.endswith("in out") else reversed(sizes)
@@ -162,15 +162,15 @@ class Basis(PerLeaf):
         return vectors | {"refused": jnp.zeros((), jnp.int32)}
 
     def measured(self, x: Array, slots: Slots, context: Context) -> Slots:
-        """The slots after this update of a matrix, before its basis is renewed."""
+        """The slots after this update of a matrix, before the others are renewed."""
         return slots
 
     def renewed(self, x: Array, slots: Slots, context: Context) -> Slots:
-        """The vectors of each side, made anew."""
+        """The slots of `renews` made anew, of the sides that have them."""
         raise NotImplementedError(f"{type(self).__name__} must define renewed")
 
     def is_due(self, age: Array) -> Array:
-        """Whether the basis is renewed at the update of this age."""
+        """Whether the slots of `renews` are renewed at the update of this age."""
         return (age - 1) % self.every_k == 0
 
     def init_tree(self, params: Any) -> Slots:
@@ -183,13 +183,13 @@ class Basis(PerLeaf):
             axes = {name: (view.sides[name.startswith("right")], None) for name in row} if view else {}
             vectors = {name: x for name, x in row.items() if x is not None and x.ndim == 2}
             rows.append(row | {name: sharded_along(x, widen(p), axes[name]) for name, x in vectors.items()})
-        names = [*dict.fromkeys(name for row in rows for name in row)] or ["left", "right", "refused"]
+        names = self.start(Matrix((1, 1), (0, 1), (1, 1), "in out", (0, 1)), jnp.float32)
         return {name: tree.unflatten([row.get(name) for row in rows]) for name in names}
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         view = context.answer(lambda path, _: matrix_of(axes_of(path, g), g.shape))
-        sides = [side for side in ("left", "right") if slots[side] is not None]
-        if view is None or not sides:
+        renews = [name for name in self.renews if slots[name] is not None]
+        if view is None or not renews:
             return g, slots
         old = jax.tree.map(gathered, slots)
         # Without a derivative: the derivative of eigenvectors is infinite where two eigenvalues are equal.
@@ -197,13 +197,19 @@ class Basis(PerLeaf):
         new = fixed.measured(x, row, context)
 
         def work() -> Slots:
-            vectors = stop_gradient(fixed.renewed(x, new, context))
-            fine = jnp.stack([jnp.isfinite(vectors[side]).all() for side in sides]).all()
-            kept = {side: jnp.where(fine, vectors[side], old[side]) for side in sides}
+            made = stop_gradient(fixed.renewed(x, new, context))
+            fine = jnp.stack([jnp.isfinite(made[name]).all() for name in renews]).all() & made.get("converged", True)
+            kept = {name: jnp.where(fine, made[name], old[name]) for name in renews}
             return kept | {"refused": jnp.where(fine, old["refused"], counted(old["refused"]))}
 
-        made = where_due(self.is_due(context.age), work, {name: old[name] for name in (*sides, "refused")})
+        made = where_due(self.is_due(context.age), work, {name: old[name] for name in (*renews, "refused")})
         return g, jax.tree.map(placed, new | made, slots)
+
+
+class Basis(Fitted):
+    """Base of bases: orthonormal columns for each side of a matrix that has a basis."""
+
+    ahead: ClassVar[bool] = False  # whether an update is rotated into a basis that was made of it
 
     @classmethod
     def coerce(cls, place: str, value: Any) -> Any:

@@ -249,7 +249,7 @@ class low_rank_momentum(PerLeaf):
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx, g = gx.low_rank_momentum(rank=1), jnp.array([[300.0, 400.0], [0.0, 0.0]])
-    >>> [[round(float(x), 3) for x in row] for row in tx.update(g, tx.init(g))[0]]
+    >>> [[round(float(x), 3) + 0.0 for x in row] for row in tx.update(g, tx.init(g))[0]]
     [[0.6, 0.8], [0.0, 0.0]]
     """
 

@@ -79,12 +79,13 @@ def galore(
 
 def limiter(growth: float) -> Callable[[ndarray], ndarray]:
     """Shorten to at most `growth` times the norm of the last result."""
-    last = [0.0]
+    last = 0.0
 
     def limit(x: ndarray) -> ndarray:
+        nonlocal last
         norm = np.linalg.norm(x)
-        x = x * growth * last[0] / norm if last[0] and norm > growth * last[0] else x
-        last[0] = np.linalg.norm(x)
+        x = x * growth * last / norm if last and norm > growth * last else x
+        last = float(np.linalg.norm(x))
         return x
 
     return limit

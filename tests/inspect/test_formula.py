@@ -29,6 +29,7 @@ EXCEPTIONS = {
     "accumulate": "at most updates it releases nothing, and a line of a formula is computed at each",
     "add_noise": "what is random is drawn with a key",
     "low_rank_momentum": "its vectors start at random",
+    "kronecker": "its factors are made of the updates by a decomposition, as its docstring tells",
     "in_basis": "its basis is made of the updates by a decomposition, as its docstring tells",
     "every": "what it holds stays as it is at most updates, and a line of a formula is computed at each",
     "pair": "another library's functions have no formula",
