@@ -31,7 +31,8 @@ class in_basis(Transformation):
     $$u = Q_L\, a(Q_L^⊤\, g\, Q_R)\, Q_R^⊤$$
 
     Any optimizer of coordinates becomes one of matrices: Adam in the eigenbasis of the gradients is SOAP, in their
-    first singular vectors GaLore.
+    first singular vectors GaLore. In both singular bases of one gradient, which `singular_vectors(1, "both")` has, this
+    gradient is diagonal, and all other coordinates are rounding errors: divide by no denominator there.
 
     When the basis changes, the averages of a turn with it: the slots of `linear` pieces, up to the first piece of a
     chain that is not linear. All others, such as averages of squares, stay as they are, coordinate by coordinate.
@@ -69,10 +70,10 @@ class in_basis(Transformation):
     (Conda).
 
     >>> import gradtx as gx, jax.numpy as jnp
-    >>> tx = gx.in_basis(gx.sign(), gx.singular_vectors(which="both"))  # all singular values become 1
+    >>> tx = gx.in_basis(gx.sign(), gx.singular_vectors(rank=1))  # of the largest singular value alone
     >>> g = jnp.array([[3.0, 0.0], [0.0, -5.0]])
-    >>> tx.update(g, tx.init(g))[0]
-    Array([[ 1.,  0.],
+    >>> tx.update(g, tx.init(g))[0] + 0.0
+    Array([[ 0.,  0.],
            [ 0., -1.]], dtype=float32)
     """
 

@@ -58,8 +58,8 @@ class kronecker(Transformation):
         left, right = (tree.flatten_up_to(kept[side]) for side in ("left", "right"))
         out = []
         for (keys, d), a, b in zip(leaves, left, right):
-            view = None if d is None or (a is None and b is None) else matrix_of(axes_of(path_of(keys), d), d.shape)
-            if view is not None:
+            fitted = a is not None or b is not None
+            if d is not None and fitted and (view := matrix_of(axes_of(path_of(keys), d), d.shape)):
                 row = {"left": a if a is None else gathered(a), "right": b if b is None else gathered(b)}
                 d = placed(view.back(self.by.applied(view.of(gathered(d)), row), d.shape), d)
             out.append(d)

@@ -92,7 +92,7 @@ def psgd_kron(
     every_k=1,
 ) -> Steps:
     """dQ = Q^0.5·E·Q^1.5 of psgd_torch, with the norm by four power steps."""
-    q, bound = [np.eye(3), np.eye(4)], [0.0, 0.0]
+    q, bound = [np.eye(3), np.eye(4)], np.zeros(2)
 
     def top(a):
         x = a[np.argmax(np.linalg.norm(a, axis=1))]
