@@ -176,6 +176,7 @@ CASES: dict[str, list[Case]] = {
         Case(gx.kronecker(gx.momentum(0.8), gx.covariance_roots(every_k=2, eps=0.1)), elementwise=False),
         Case(gx.kronecker(gx.identity(), gx.whitening()), elementwise=False),
     ],
+    "in_blocks": [Case(gx.in_blocks(gx.lamb(), largest=2), moves_at_rest=True, elementwise=False)],
     "leafwise": [Case(gx.leafwise(gx.clip_by_global_norm(0.5)), elementwise=False)],
     "lazy": [
         Case(gx.lazy(gx.adam()), elementwise=False),

@@ -2,6 +2,7 @@
 
 from gradtx.combinators.averages import momentum, rms, scale_by_rms
 from gradtx.combinators.blend import blend, cautious
+from gradtx.combinators.blocks import in_blocks
 from gradtx.combinators.chain import add, chain, multiply
 from gradtx.combinators.distances import dadapt_distance, dog_distance, prodigy_distance
 from gradtx.combinators.graft import graft, project_if_orthogonal
@@ -28,6 +29,7 @@ __all__ = [
     "freeze",
     "graft",
     "in_basis",
+    "in_blocks",
     "kronecker",
     "layout",
     "lazy",

@@ -114,6 +114,19 @@ def test_stacked_matrices_and_kernels_are_matrices(x64):
 
 
 @pytest.mark.parametrize(
+    "tx", [gx.soap(every_k=3), gx.shampoo(every_k=3), gx.muon(default=gx.sgd())], ids=["soap", "shampoo", "muon"]
+)
+def test_blocks_are_matrices(tx, x64):
+    several = gradients((8, 12), 20)
+    whole = run(gx.in_blocks(tx, 4), several)
+    for i in (0, 4):
+        for j in (0, 4, 8):
+            alone = run(tx, several[:, i : i + 4, j : j + 4])
+            assert np.max(np.abs(whole[:, i : i + 4, j : j + 4] - alone)) <= 1e-12
+    assert np.max(np.abs(run(gx.in_blocks(gx.adam(), 4), several) - run(gx.adam(), several))) <= 1e-12
+
+
+@pytest.mark.parametrize(
     "tx",
     [
         gx.in_basis(gx.chain(gx.scale_by_ema(0.9), gx.sign()), gx.eigenbasis(3)),
