@@ -53,6 +53,8 @@ CASES: dict[str, list[Case]] = {
     "bias_correction": [Case(gx.bias_correction(0.8))],
     "clip": [Case(gx.clip(0.5)), Case(gx.clip(None))],
     "clip_by_norm": [Case(gx.clip_by_norm(0.5), elementwise=False), Case(gx.clip_by_norm(None))],
+    "limit_growth": [Case(gx.limit_growth(1.01), elementwise=False)],
+    "low_rank_momentum": [Case(only_matrices(gx.low_rank_momentum(rank=2, decay=0.8)), elementwise=False)],
     "clip_by_global_norm": [
         Case(gx.clip_by_global_norm(0.5), elementwise=False),
         Case(gx.clip_by_global_norm(None)),
@@ -63,6 +65,17 @@ CASES: dict[str, list[Case]] = {
     "ftrl_proximal": [Case(gx.ftrl_proximal(0.1, l1=0.1, l2=0.1), moves_at_rest=True)],
     "from_start": [Case(gx.from_start())],
     "adopt_clip": [Case(gx.adopt_clip(0.5))],
+    "covariance_roots": [
+        Case(gx.covariance_roots(every_k=2, eps=0.01)),
+        Case(gx.covariance_roots(1, "inputs", 1.0, root=2, eps=0.1, whiten=True, method="newton")),
+    ],
+    "whitening": [Case(gx.whitening(every_k=2))],
+    "eigenbasis": [
+        Case(gx.eigenbasis(every_k=2)),
+        Case(gx.eigenbasis(which="smaller", whiten=True, method="eigh")),
+    ],
+    "singular_vectors": [Case(gx.singular_vectors(every_k=2, rank=2))],
+    "random_vectors": [Case(gx.random_vectors(every_k=2, rank=2))],
     "hessian_diagonal": [
         Case(gx.hessian_diagonal(), moves_at_rest=True, reads_updates=False),
         Case(gx.hessian_diagonal("first"), moves_at_rest=True, reads_updates=False),
@@ -141,6 +154,29 @@ CASES: dict[str, list[Case]] = {
         Case(gx.layout(gx.adam(), "...")),
         Case(gx.layout(gx.lamb(), library="torch"), moves_at_rest=True, elementwise=False),
     ],
+    "in_basis": [
+        Case(
+            gx.in_basis(gx.precondition(gx.momentum(0.8), by=gx.rms(0.8)), gx.eigenbasis(every_k=2)),
+            elementwise=False,
+            reads_updates=False,
+        ),
+        Case(
+            gx.in_basis(gx.scale_by_rms(0.8), gx.singular_vectors(2, "inputs", 1), gx.scale_by_ema(0.5), gx.identity()),
+            elementwise=False,
+        ),
+        Case(
+            gx.in_basis(
+                gx.chain(gx.scale_by_ema(0.8), gx.sign()), gx.eigenbasis(method="eigh"), carry=False, skip_first=False
+            ),
+            elementwise=False,
+        ),
+        Case(gx.in_basis(gx.scale_by_rms(0.8), gx.random_vectors(2, "inputs"), emit="scaled"), elementwise=False),
+    ],
+    "kronecker": [
+        Case(gx.kronecker(gx.momentum(0.8), gx.covariance_roots(every_k=2, eps=0.1)), elementwise=False),
+        Case(gx.kronecker(gx.identity(), gx.whitening()), elementwise=False),
+    ],
+    "in_blocks": [Case(gx.in_blocks(gx.lamb(), largest=2), moves_at_rest=True, elementwise=False)],
     "leafwise": [Case(gx.leafwise(gx.clip_by_global_norm(0.5)), elementwise=False)],
     "lazy": [
         Case(gx.lazy(gx.adam()), elementwise=False),
@@ -290,6 +326,19 @@ CASES: dict[str, list[Case]] = {
     "schedule_free_adamw": [Case(gx.schedule_free_adamw())],
     "scion": [Case(gx.scion(0.01), moves_at_rest=True, elementwise=False)],
     "sgd": [Case(gx.sgd(momentum=0.9, nesterov=True))],
+    "kl_soap": [Case(gx.kl_soap(every_k=2), moves_at_rest=True, elementwise=False, reads_updates=False)],
+    "soap": [Case(gx.soap(every_k=2), moves_at_rest=True, elementwise=False, reads_updates=False)],
+    "splus": [Case(gx.splus(every_k=2), moves_at_rest=True, elementwise=False)],
+    "adamuon": [Case(gx.adamuon(weight_decay=0.0), elementwise=False)],
+    "apollo": [Case(gx.apollo(rank=2, every_k=2), elementwise=False)],
+    "conda": [Case(gx.conda(every_k=2), elementwise=False)],
+    "dion": [Case(gx.dion(weight_decay=0.0, rank=2), elementwise=False)],
+    "fira": [Case(gx.fira(rank=2, every_k=2), elementwise=False)],
+    "galore": [Case(gx.galore(rank=2, every_k=2), elementwise=False)],
+    "normuon": [Case(gx.normuon(), elementwise=False)],
+    "kl_shampoo": [Case(gx.kl_shampoo(every_k=2, root_eps=0.01), elementwise=False)],
+    "psgd_kron": [Case(gx.psgd_kron(every_k=2), elementwise=False)],
+    "shampoo": [Case(gx.shampoo(every_k=2, root_eps=0.01), elementwise=False)],
     "sophia": [Case(gx.sophia(every_k=2), moves_at_rest=True)],
     "stable_adamw": [Case(gx.stable_adamw(where="w"), moves_at_rest=True, elementwise=False)],
     "swa": [Case(gx.swa(gx.adam(), every_k=2))],

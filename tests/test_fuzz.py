@@ -111,7 +111,7 @@ def problems(draw: Any, depth: int = 6, dtypes: Any = None, three: bool = False)
     tx = gx.add(*(draw(compositions(depth)) for _ in range(3))) if three else draw(compositions(depth))
     tree, random = draw(TREES), np.random.default_rng(draw(st.integers(0, 99)))
     size, wider = draw(st.sampled_from([1e-2, 1.0, 1.0, 30.0])), draw(st.sampled_from([None, "float32", "float16"]))
-    simple = has(tx, gx.orthogonalize, gx.scale_by_shape, gx.pair)  # no complex numbers
+    simple = has(tx, gx.low_rank_momentum, gx.orthogonalize, gx.scale_by_shape, gx.pair)  # no complex numbers
 
     def array(leaf, dtype, scale):
         x = random.standard_normal((2, *leaf.shape)) * scale

@@ -2,9 +2,12 @@
 
 from gradtx.combinators.averages import momentum, rms, scale_by_rms
 from gradtx.combinators.blend import blend, cautious
+from gradtx.combinators.blocks import in_blocks
 from gradtx.combinators.chain import add, chain, multiply
 from gradtx.combinators.distances import dadapt_distance, dog_distance, prodigy_distance
 from gradtx.combinators.graft import graft, project_if_orthogonal
+from gradtx.combinators.in_basis import in_basis
+from gradtx.combinators.kronecker import kronecker
 from gradtx.combinators.layout import layout
 from gradtx.combinators.lazy import lazy
 from gradtx.combinators.leafwise import leafwise, rowwise
@@ -25,6 +28,9 @@ __all__ = [
     "factored",
     "freeze",
     "graft",
+    "in_basis",
+    "in_blocks",
+    "kronecker",
     "layout",
     "lazy",
     "leafwise",

@@ -31,6 +31,12 @@ class blend(Transformation):
     inner: Part
     weight: Scalar
 
+    fed = ("inner",)
+
+    @property
+    def linear(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.linear
+
     formula = "u = weight * inner(g) + (1 - weight) * g"
 
     @separable
@@ -64,6 +70,7 @@ class cautious(Transformation):
     inner: Part
     floor: Positive = 1e-3
 
+    fed = ("inner",)
     formula = "a = inner(g); φ = (a * g < 0); u = a * φ / max(mean(φ), floor)"
 
     @separable

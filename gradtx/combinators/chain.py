@@ -64,6 +64,19 @@ class chain(Links, init=False):
         flat = (inner for link in self.links for inner in (link.links if isinstance(link, chain) else (link,)))
         object.__setattr__(self, "links", tuple(flat))
 
+    @property
+    def linear(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return all(link.linear for link in self.links)
+
+    def turned(self, slots: Slots, turn: Any) -> Slots:
+        new = dict(slots)
+        for name, link in self.parts().items():
+            if name in slots:
+                new[name] = link.turned(slots[name], turn)
+            if not link.linear:
+                break  # the links after it do not receive vectors of these coordinates
+        return new
+
     @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         return _through(self.parts().items(), updates, slots, context)
@@ -99,6 +112,14 @@ class add(Links, init=False):
     Array([6.], dtype=float32)
     """
 
+    @property
+    def fed(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return tuple(self.parts())
+
+    @property
+    def linear(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return all(link.linear for link in self.links)
+
     @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         terms, new = self.side_by_side(updates, slots, context)
@@ -119,6 +140,10 @@ class multiply(Links, init=False):
     >>> cube.update(jnp.array([-3.0]), cube.init(jnp.zeros(1)))[0]
     Array([-27.], dtype=float32)
     """
+
+    @property
+    def fed(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return tuple(self.parts())
 
     @separable
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:

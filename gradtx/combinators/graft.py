@@ -35,6 +35,7 @@ class graft(Transformation):
     magnitude: Part
     direction: Part
 
+    fed = ("magnitude", "direction")
     formula = "d = direction(g); u = norm(magnitude(g)) / norm(d) * d"
 
     @separable
@@ -76,6 +77,7 @@ class project_if_orthogonal(Transformation):
     inner: Part
     threshold: Positive = 0.1
 
+    fed = ("inner",)
     formula = "u = tangent(inner(g), θ, g, threshold)"
     needs = ("params",)
 

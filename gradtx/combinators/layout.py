@@ -39,11 +39,11 @@ class layout(Transformation):
     | fused query, key and value of PyTorch (3·features, features) | `(3 out) in` |
     | dense kernels of layers stacked by a scan | `batch in out`, or `batch ...` |
 
-    Matrix pieces (`orthogonalize`, `scale_by_shape`) act on the matrix of all inputs and all outputs; `factored`,
-    `reduced`, `centralize` and `project_if_orthogonal` on their means over these axes. Where a parameter has batch
-    axes, whatever acts on each parameter alone, such as a norm, a trust ratio or a piece that you wrote, acts on each
-    layer alone: LAMB on stacked layers is LAMB on the layers. A random `key` then differs for each layer. Pieces that
-    measure all parameters together, such as `clip_by_global_norm`, still do.
+    Matrix pieces (`orthogonalize`, `scale_by_shape`, `in_basis`, `kronecker`) act on the matrix of all inputs and all
+    outputs; `factored`, `reduced`, `centralize` and `project_if_orthogonal` on means over these axes. Where a parameter
+    has batch axes, whatever acts on each parameter alone, such as a norm, a trust ratio or a piece that you wrote, acts
+    on each layer alone: LAMB on stacked layers is LAMB on the layers. A random `key` then differs for each layer.
+    Pieces that measure all parameters together, such as `clip_by_global_norm`, still do.
 
     For parameters without a rule, and in optimizers without a `layout`, names determine the axes: `kernel` and `w` are
     (inputs, outputs), `weight` is (outputs, inputs), `bias` and `scale` are vectors of any shape, and `embedding` is a
@@ -72,7 +72,12 @@ class layout(Transformation):
     rules: Annotated[Any, Kind(_rules)] = ()
     library: Library | None = None
 
+    fed = ("inner",)
     formula = "u = inner(g)"
+
+    @property
+    def linear(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.linear
 
     def _arguments(self) -> list[str]:
         several = ", ".join(f"{getattr(where, '__name__', repr(where))}: {text!r}" for where, text in self.rules)

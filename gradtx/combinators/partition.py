@@ -111,6 +111,14 @@ class Groups(Transformation):
         """Return the rules in their order."""
         raise NotImplementedError(f"{type(self).__name__} must define groups")
 
+    @property
+    def fed(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return tuple(self.parts())
+
+    @property
+    def linear(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return all(rule.tx.linear for rule in self.groups())
+
     def cut(self, params: Any, check: bool = True) -> Cut:
         """Assign each leaf to a rule. With `check`, as in init, raise if a rule matches no leaf."""
         return cut(type(self).__name__, self.groups(), params, check)
@@ -262,6 +270,7 @@ class partition(Groups, init=False):
 class zero(PerLeaf):
     """Replace the updates by 0, including NaN."""
 
+    linear = True
     formula = "u = 0"
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:

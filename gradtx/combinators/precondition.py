@@ -40,6 +40,7 @@ class precondition(Transformation):
     eps_in_sqrt: bool = False
     centered: bool = False
 
+    fed = ("direction", "by")
     formula = (
         "u = direction(g) / (sqrt(by(g - direction(g) if centered else g) ** 2 + eps) if eps_in_sqrt "
         "else by(g - direction(g) if centered else g) + eps)"
@@ -85,6 +86,7 @@ class clipped_precondition(Transformation):
     then: Part = identity()  # pyright: ignore[reportAssignmentType]
     eps: NonNegative = 1e-8
 
+    fed = ("direction", "by")
     formula = "k = max(1, rms(g / max(by(g), eps))); u = then(direction(g) / (by(g) + eps)) / k"
 
     @separable

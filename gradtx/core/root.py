@@ -96,12 +96,12 @@ class Context(NamedTuple):
     @property
     def path(self) -> str:
         """In `update_leaf`, the path of the leaf: `layers/0/weight`."""
-        return self._ask(_path)
+        return self.answer(_path)
 
     @property
     def axes(self) -> Axes:
         """In `update_leaf`, which axes of the leaf are inputs and outputs; of one layer, if the leaf is several."""
-        return self._ask(axes.axes_of)
+        return self.answer(axes.axes_of)
 
     @property
     def key(self) -> Array:
@@ -118,9 +118,10 @@ class Context(NamedTuple):
     def chooses(self, where: Any) -> bool:
         """In `update_leaf`, whether `where` chooses the leaf, as the user has it."""
         chosen = chooser(where)
-        return bool(self._ask(lambda path, leaf: chosen(path, axes.given(path, leaf))))
+        return bool(self.answer(lambda path, leaf: chosen(path, axes.given(path, leaf))))
 
-    def _ask(self, question: Callable[[str, Any], Any]) -> Any:
+    def answer(self, question: Callable[[str, Any], Any]) -> Any:
+        """In `update_leaf`, the answer to `question(path, params)`; leaves with other answers are traced separately."""
         answer = question(self.unasked_path, self.params)
         if self.asked is not None:
             self.asked.append((question, answer))

@@ -58,6 +58,8 @@ class Transformation(Record, Pair):
     - `clock`: True for a wrapper whose parts count their own updates. It keeps their number in its slot `step`,
       evaluates their schedules with `at_work`, and defines `runs(steps)`, how often they run in so many updates.
     - `roundoff`: the names of slots that keep what additions to other slots round off. `restore` can do without them.
+    - `linear`: True if its updates and its slots, except for single numbers, are linear in the updates that it has
+      received, as an average is and an average of squares is not. `turned` then has a meaning for its slots.
     - `flat` and `named`: how the slots of parts are named: `flat` leaves out its own name, and `named` says that the
       names of its parts are those of their classes, as in a chain.
 
@@ -123,6 +125,8 @@ class Transformation(Record, Pair):
     roundoff: ClassVar[tuple[str, ...]] = ()  # the slots that keep what additions round off: `restore` can do without
     flat: ClassVar[bool] = False  # its slots are under the names of its parts, without its own name, as in a chain
     named: ClassVar[bool] = False  # the names of its parts are the names of their classes, as in a chain
+    linear: ClassVar[bool] = False  # its updates and its slots are linear in the updates that it has received
+    fed: ClassVar[tuple[str, ...]] = ()  # its parts that receive the updates as they come
     formula: ClassVar[str] = ""  # the formula, for display: "m = decay * m + (1 - decay) * g; u = m"
 
     def reads(self) -> set[str]:
@@ -159,6 +163,22 @@ class Transformation(Record, Pair):
         if kept:
             new[name] = kept
         return out
+
+    def turned(self, slots: Slots, turn: Callable[[Any], Any]) -> Slots:
+        """The slots after a change of the coordinates of the updates; `turn` changes those of a tree of updates.
+
+        The slots of a `linear` piece turn, and those of `fed` parts by the same rule. All others stay, coordinate by
+        coordinate, as an average of squares must.
+        """
+        if self.linear and not self.fed:
+            return {name: slot if getattr(slot, "shape", None) == () else turn(slot) for name, slot in slots.items()}
+        new = dict(slots)
+        for name in self.fed:
+            if name in slots:
+                *_, last = keys = root.keys_of(self, name, part := self.parts()[name])
+                own = slots[name] if len(keys) == 1 else slots[name][last]
+                new[name] = part.turned(own, turn) if len(keys) == 1 else {last: part.turned(own, turn)}
+        return new
 
     def scope(self) -> AbstractContextManager[Any]:
         """The context in which its parts run: `layout` declares the axes of the parameters there."""

@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 from jax.dtypes import float0, prng_key
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.tree_util import (
     keystr,
     register_pytree_with_keys,
@@ -290,6 +291,33 @@ def as_dtype(x: Any, dtype: Any) -> jax.Array:
     """An array of the dtype: `x` itself where it is one, since casting hundreds of leaves makes a trace longer."""
     is_one = isinstance(x, jax.Array) and x.dtype == dtype and not getattr(x, "weak_type", False)
     return x if is_one else jnp.asarray(x, dtype)
+
+
+def sharded_along(slot: Any, param: Any, axes: tuple[int | None, ...]) -> Any:
+    """Return the slot, each axis sharded as an axis of its parameter (both widened), if one is named for it."""
+    if not slot.size or all(axis is None for axis in axes):
+        return slot
+    if not isinstance(param, Tracer):
+        sharding = getattr(param, "sharding", None)
+        if not isinstance(sharding, NamedSharding) or not any(sharding.spec):
+            return slot
+        return jax.device_put(slot, NamedSharding(sharding.mesh, PartitionSpec(*_of_axes(sharding.spec, axes))))
+    sharding = jax.typeof(param).sharding
+    if any(sharding.spec):
+        slot = jax.reshard(slot, NamedSharding(sharding.mesh, PartitionSpec(*_of_axes(sharding.spec, axes))))
+    # As below: XLA shards the result of an operation as its operands.
+    others = tuple(i for i in range(param.ndim) if i not in axes)
+    like = jnp.max(lax.stop_gradient(param), others)
+    never = lax.gt(like, lax.optimization_barrier(like))
+    shape = [1] * slot.ndim
+    for axis in sorted(axis for axis in axes if axis is not None):
+        shape[axes.index(axis)] = param.shape[axis]
+    return jnp.where(jnp.reshape(never, shape), jnp.zeros_like(slot), slot)
+
+
+def _of_axes(spec: Any, axes: tuple[int | None, ...]) -> list[Any]:
+    spec = dict(enumerate(spec))
+    return [spec.get(axis) if axis is not None else None for axis in axes]
 
 
 def sharded(slot: Any, param: Any) -> Any:

@@ -52,7 +52,8 @@ from gradtx.optimizers.dual_averaging import ftrl, madgrad
 from gradtx.optimizers.gradient_filters import grokfast, mars, orthograd, pid
 from gradtx.optimizers.large_batch import adamp, fromage, lamb, lars, sgdp
 from gradtx.optimizers.low_memory import adafactor, adam_mini, came, novograd, sm3
-from gradtx.optimizers.matrix import muon, scion
+from gradtx.optimizers.low_rank import apollo, conda, fira, galore
+from gradtx.optimizers.matrix import adamuon, dion, muon, normuon, scion
 from gradtx.optimizers.parameter_free import cocob, dadapt_adam, dog, dowg, momo, momo_adam, polyak_sgd, prodigy
 from gradtx.optimizers.second_order import adahessian, sophia
 from gradtx.optimizers.sgd import (
@@ -68,7 +69,9 @@ from gradtx.optimizers.sgd import (
     sgd,
     sgdw,
 )
+from gradtx.optimizers.shampoo import kl_shampoo, psgd_kron, shampoo
 from gradtx.optimizers.sign import lion, rprop, sign_sgd, signum
+from gradtx.optimizers.soap import kl_soap, soap, splus
 
 __all__ = [
     "acprop",
@@ -84,25 +87,33 @@ __all__ = [
     "adamaxw",
     "adamc",
     "adamp",
+    "adamuon",
     "adamw",
     "adan",
     "ademamix",
     "adopt",
     "aggmo",
     "amsgrad",
+    "apollo",
     "asgd",
     "averaged_momentum",
     "came",
     "cocob",
+    "conda",
     "dadapt_adam",
     "diffgrad",
+    "dion",
     "dog",
     "dowg",
+    "fira",
     "fromage",
     "ftrl",
+    "galore",
     "grokfast",
     "heavy_ball",
     "independent_decay",
+    "kl_shampoo",
+    "kl_soap",
     "lamb",
     "laprop",
     "lars",
@@ -116,6 +127,7 @@ __all__ = [
     "nadamw",
     "nesterov",
     "noisy_sgd",
+    "normuon",
     "novograd",
     "optimistic_adam",
     "optimistic_sgd",
@@ -124,6 +136,7 @@ __all__ = [
     "pid",
     "polyak_sgd",
     "prodigy",
+    "psgd_kron",
     "qhadam",
     "qhm",
     "radam",
@@ -137,11 +150,14 @@ __all__ = [
     "sgd",
     "sgdp",
     "sgdw",
+    "shampoo",
     "sign_sgd",
     "signum",
     "simplified_ademamix",
     "sm3",
+    "soap",
     "sophia",
+    "splus",
     "stable_adamw",
     "swa",
     "yogi",

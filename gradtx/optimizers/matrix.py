@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from gradtx.combinators import chain, partition
+from gradtx.combinators import chain, graft, partition, precondition, reduced, rms
 from gradtx.core import NonNegative, Transformation, scalar
 from gradtx.core.arguments import checked, sequence
 from gradtx.core.where import is_linear
@@ -10,6 +10,8 @@ from gradtx.optimizers.adam import adam
 from gradtx.pieces import (
     add_momentum,
     add_weight_decay,
+    identity,
+    low_rank_momentum,
     nesterov_ema,
     orthogonalize,
     scale,
@@ -17,6 +19,8 @@ from gradtx.pieces import (
     scale_by_learning_rate,
     scale_by_shape,
     sign,
+    sqrt,
+    square,
     unit_rms,
 )
 from gradtx.typing import DTypeLike, Patterns, ScalarOrSchedule, TransformationLike, Where
@@ -29,6 +33,16 @@ def _each(where: Where, tx: TransformationLike) -> dict[Any, TransformationLike]
 
 
 ADAM_RATE = 0.015  # of Muon's rate: 3e-4 of 0.02, as in the author's code
+
+
+def _for_matrices(
+    place: str, direction: Transformation, learning_rate: Any, weight_decay: Any, default: Any, where: Any, exclude: Any
+) -> Transformation:
+    """Optimize matrices with a direction, and all other parameters with `default`, or else Adam."""
+    matrices = chain(direction, add_weight_decay(weight_decay), scale_by_learning_rate(learning_rate))
+    rate = scalar(f"{place}: learning_rate", learning_rate, NonNegative)
+    default = adam(ADAM_RATE * rate, b2=0.95, eps=1e-10) if default is None else default
+    return partition(_each(exclude, default) | {where: matrices}, default, optional=where if callable(where) else ())
 
 
 @checked
@@ -99,13 +113,166 @@ def muon(
     """
     direction = nesterov_ema(momentum) if corrected and nesterov else add_momentum(momentum, nesterov)
     shaped = chain(direction, orthogonalize(method, dtype=dtype), scale_by_shape(rule))
-    matrices = chain(shaped, add_weight_decay(weight_decay), scale_by_learning_rate(learning_rate))
-    default = (
-        adam(ADAM_RATE * scalar("muon: learning_rate", learning_rate, NonNegative), b2=0.95, eps=1e-10)
-        if default is None
-        else default
+    return _for_matrices("muon", shaped, learning_rate, weight_decay, default, where, exclude)
+
+
+@checked
+def normuon(
+    learning_rate: ScalarOrSchedule = 0.02,
+    momentum: ScalarOrSchedule = 0.95,
+    b2: ScalarOrSchedule = 0.95,
+    eps: ScalarOrSchedule = 1e-10,
+    weight_decay: ScalarOrSchedule = 0.0,
+    default: TransformationLike | None = None,
+    where: Where = is_linear,
+    exclude: Patterns = (),
+    rule: Literal["original", "spectral", "adam", "sign", "mean"] = "original",
+    method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz",
+) -> Transformation:
+    """NorMuon: Muon with one denominator for each neuron (Li et al., 2025).
+
+    w ← w − η·(c·o·‖u‖/‖o‖ + λ·w), with o = u/(√s + ε), s = ema(mean u²) of each output, u Muon's orthogonal matrix
+
+    s is one number for each output of the linear map. The division leaves the Frobenius norm of u as it was, so the
+    rates are Muon's. c is the factor of Muon's `rule`.
+
+    Args:
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. It applies to the
+        matrices, and sets the rate of the default for all other parameters.
+      momentum: β, the decay of the momentum, in [0, 1).
+      b2: β₂, the decay of the average s of squared updates, in [0, 1).
+      eps: ε, added to the denominator, 0 or more.
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. It applies to the
+        matrices only.
+      default: The optimizer of all other parameters, with a learning rate of its own. The default is Adam with the
+        learning rate 0.015·η, β₂ = 0.95 and ε = 1e-10, as for `muon`.
+      where: The parameters that NorMuon optimizes: a path pattern or a function of (path, leaf). The default is every
+        linear map: not vectors, nor tables of embeddings, nor leaves whose axes are in doubt.
+      exclude: The parameters that `default` optimizes although `where` chooses them: a path pattern or a function of
+        (path, leaf), or a sequence of them. Each must choose at least one parameter.
+      rule: The factor c: `"original"`, √max(1, outputs/inputs), or another rule of `scale_by_shape`.
+      method: The algorithm that orthogonalizes: `"newton_schulz"`, `"polar_express"` or `"svd"`.
+
+    Raises:
+      ValueError: A pattern chooses no parameter, or a chosen leaf is not a linear map with known axes.
+      TypeError: A chosen leaf is complex.
+
+    Source: Li et al. 2025, arXiv 2510.05491, algorithm 1.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.normuon(0.5, method="svd"), jnp.zeros((2, 2))
+    >>> tx.update(jnp.array([[300.0, 0.0], [0.0, 5.0]]), tx.init(params), params)[0].round(3)
+    Array([[-0.5, -0. ],
+           [-0. , -0.5]], dtype=float32)
+    """
+    of_neurons = chain(square(), reduced(scale_by_ema(b2), "inputs"), sqrt())
+    divided = graft(identity(), precondition(identity(), by=of_neurons, eps=eps))
+    shaped = chain(add_momentum(momentum, nesterov=True), orthogonalize(method), divided, scale_by_shape(rule))
+    return _for_matrices("normuon", shaped, learning_rate, weight_decay, default, where, exclude)
+
+
+@checked
+def adamuon(
+    learning_rate: ScalarOrSchedule = 0.02,
+    momentum: ScalarOrSchedule = 0.95,
+    b2: ScalarOrSchedule = 0.95,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.01,
+    default: TransformationLike | None = None,
+    where: Where = is_linear,
+    exclude: Patterns = (),
+    method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz",
+) -> Transformation:
+    """AdaMuon: Muon of signs, with a denominator for each coordinate (Si et al., 2025).
+
+    w ← w − η·(0.2·o/rms(o) + λ·w), with o = u/(√ŝ + ε), ŝ = ema(u²)/(1 − β₂ᵗ), u·S·Vᵀ = sign(g + β·v) orthogonalized
+
+    The signs are of Muon's momentum, v ← β·v + g, and u is the orthogonal matrix of the signs. Each update has the RMS
+    0.2, about that of Adam's updates. The published code leaves out the signs.
+
+    Args:
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. It applies to the
+        matrices, and sets the rate of the default for all other parameters.
+      momentum: β, the decay of the momentum, in [0, 1).
+      b2: β₂, the decay of the average of squared updates, in [0, 1).
+      eps: ε, added to the denominator, 0 or more.
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. It applies to the
+        matrices only.
+      default: The optimizer of all other parameters, with a learning rate of its own. The default is Adam with the
+        learning rate 0.015·η, β₂ = 0.95 and ε = 1e-10, as for `muon`.
+      where: The parameters that AdaMuon optimizes: a path pattern or a function of (path, leaf). The default is every
+        linear map: not vectors, nor tables of embeddings, nor leaves whose axes are in doubt.
+      exclude: The parameters that `default` optimizes although `where` chooses them: a path pattern or a function of
+        (path, leaf), or a sequence of them. Each must choose at least one parameter.
+      method: The algorithm that orthogonalizes: `"newton_schulz"`, `"polar_express"` or `"svd"`.
+
+    Raises:
+      ValueError: A pattern chooses no parameter, or a chosen leaf is not a linear map with known axes.
+      TypeError: A chosen leaf is complex.
+
+    Source: Si, Zhang and Shen 2025, arXiv 2507.11005.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.adamuon(0.5, weight_decay=0.0, method="svd"), jnp.zeros((2, 2))
+    >>> tx.update(jnp.array([[300.0, 2.0], [-1.0, 5.0]]), tx.init(params), params)[0].round(3)
+    Array([[-0.1, -0.1],
+           [ 0.1, -0.1]], dtype=float32)
+    """
+    signs = chain(add_momentum(momentum, nesterov=True), sign(), orthogonalize(method))
+    divided = precondition(identity(), by=rms(b2), eps=eps)
+    return _for_matrices(
+        "adamuon", chain(signs, divided, unit_rms(), scale(0.2)), learning_rate, weight_decay, default, where, exclude
     )
-    return partition(_each(exclude, default) | {where: matrices}, default, optional=where if callable(where) else ())
+
+
+@checked
+def dion(
+    learning_rate: ScalarOrSchedule = 0.01,
+    momentum: ScalarOrSchedule = 0.95,
+    weight_decay: ScalarOrSchedule = 0.01,
+    default: TransformationLike | None = None,
+    where: Where = is_linear,
+    exclude: Patterns = (),
+    rule: Literal["original", "spectral", "adam", "sign", "mean"] = "spectral",
+    rank: int = 64,
+    seed: int = 0,
+) -> Transformation:
+    """Dion: orthonormal updates of rank r, whose momentum keeps the rest (Ahn et al., 2025).
+
+    w ← w − η·(c·P·Qᵀ + λ·w), with m ← m + g, P = qr(m·Q), R = mᵀ·P, m ← m − (1 − β)·P·Rᵀ, Q ← R/‖R‖ of each column
+
+    Q starts at random, and follows m by one step of power iteration for each update. c is √(outputs/inputs).
+
+    Args:
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. It applies to the
+        matrices, and sets the rate of the default for all other parameters.
+      momentum: β, the decay of the momentum, in [0, 1). It applies to the part of m that is emitted.
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. It applies to the
+        matrices only.
+      default: The optimizer of all other parameters, with a learning rate of its own. The default is Adam with the
+        learning rate 0.015·η, β₂ = 0.95 and ε = 1e-10, as for `muon`.
+      where: The parameters that Dion optimizes: a path pattern or a function of (path, leaf). The default is every
+        linear map: not vectors, nor tables of embeddings, nor leaves whose axes are in doubt.
+      exclude: The parameters that `default` optimizes although `where` chooses them: a path pattern or a function of
+        (path, leaf), or a sequence of them. Each must choose at least one parameter.
+      rule: The factor c: `"spectral"`, √(outputs/inputs), or another rule of `scale_by_shape`.
+      rank: r, the number of columns of P and Q, an integer; at most the smaller side.
+      seed: The seed of the random Q of the start, an integer.
+
+    Raises:
+      ValueError: A pattern chooses no parameter, or a chosen leaf is not a linear map with known axes.
+      TypeError: A chosen leaf is complex.
+
+    Source: Ahn et al. 2025, arXiv 2504.05295, algorithm 1.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.dion(0.5, weight_decay=0.0, rank=1), jnp.zeros((2, 2))
+    >>> updates, state = tx.update(jnp.array([[300.0, 400.0], [0.0, 0.0]]), tx.init(params), params)
+    >>> [[round(float(x), 3) + 0.0 for x in row] for row in updates]
+    [[-0.3, -0.4], [0.0, 0.0]]
+    """
+    shaped = chain(low_rank_momentum(rank, momentum, seed), scale_by_shape(rule))
+    return _for_matrices("dion", shaped, learning_rate, weight_decay, default, where, exclude)
 
 
 @checked

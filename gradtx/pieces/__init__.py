@@ -11,6 +11,7 @@ from gradtx.pieces.averages import (
     scale_by_ema,
     yogi_average,
 )
+from gradtx.pieces.bases import eigenbasis, random_vectors, singular_vectors
 from gradtx.pieces.clipping import (
     adabound_clip,
     adaptive_clip,
@@ -19,6 +20,7 @@ from gradtx.pieces.clipping import (
     clip_by_global_norm,
     clip_by_norm,
     clip_by_rms,
+    limit_growth,
 )
 from gradtx.pieces.coin_betting import coin_betting
 from gradtx.pieces.curvature import hessian_diagonal
@@ -41,7 +43,8 @@ from gradtx.pieces.elementwise import (
     square,
     zero_nonfinite,
 )
-from gradtx.pieces.matrix import orthogonalize, scale_by_shape
+from gradtx.pieces.factors import covariance_roots, whitening
+from gradtx.pieces.matrix import low_rank_momentum, orthogonalize, scale_by_shape
 from gradtx.pieces.measures import cosine_similarity, global_norm, norm_ratio
 from gradtx.pieces.noise import add_noise
 from gradtx.pieces.norms import (
@@ -76,9 +79,11 @@ __all__ = [
     "clip_by_rms",
     "coin_betting",
     "cosine_similarity",
+    "covariance_roots",
     "decayed_max",
     "delay",
     "difference",
+    "eigenbasis",
     "emit_displacement",
     "emit_params",
     "from_start",
@@ -88,7 +93,9 @@ __all__ = [
     "hessian_diagonal",
     "identity",
     "kahan_summation",
+    "limit_growth",
     "loss_spike",
+    "low_rank_momentum",
     "lower_bound",
     "nesterov_ema",
     "norm_ratio",
@@ -99,6 +106,7 @@ __all__ = [
     "polyak_step",
     "power",
     "project_out",
+    "random_vectors",
     "rectify",
     "reduce_on_plateau",
     "rprop_steps",
@@ -116,12 +124,14 @@ __all__ = [
     "scale_by_total_norm",
     "sigmoid",
     "sign",
+    "singular_vectors",
     "sm3_sum",
     "sqrt",
     "square",
     "stochastic_rounding",
     "trust_ratio",
     "unit_rms",
+    "whitening",
     "yogi_average",
     "zclip",
     "zero_nonfinite",

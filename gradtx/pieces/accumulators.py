@@ -32,6 +32,7 @@ class running_sum(PerLeaf):
 
     initial_value: NonNegative = 0.0
 
+    linear = True
     formula = "s0 = initial_value; s = s + g; u = s"
 
     def init_leaf(self, param: Array) -> Slots:

@@ -57,6 +57,7 @@ class scale_by_ema(PerLeaf):
     def counts(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.from_first
 
+    linear = True
     formula = (
         "m0 = g if from_first else 0; l = (m * (t > 1) + g * (t <= 1) if from_first else m) if before else 0; "
         "m = decay * m + (1 - decay) * g; u = l if before else m"
@@ -99,6 +100,7 @@ class add_momentum(PerLeaf):
     decay: Decay = 0.9
     nesterov: bool = False
 
+    linear = True
     formula = "v = decay * v + g; u = g + decay * v if nesterov else v"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -135,6 +137,7 @@ class bias_correction(Transformation):
 
     counts = True
 
+    linear = True
     formula = "p0 = 1; p = decay * p if changing else decay**t; hat = g / (1 - p); u = hat"
 
     @property
@@ -189,6 +192,7 @@ class nesterov_ema(Transformation):
     warmup: bool = False
     warmup_rate: NonNegative = 0.004
 
+    linear = True
     formula = (
         "m = decay * m + (1 - decay) * g; "
         "μ = decay * (1 - 0.96 ** (warmup_rate * t) / 2) if warmup else decay; "
@@ -209,6 +213,9 @@ class nesterov_ema(Transformation):
         now, ahead = -jnp.expm1(log_product), -jnp.expm1(log_product + _log(mu_next))
         out = jax.tree.map(lambda g, m: mu_next * m / ahead + (1 - mu) * g / now, updates, means)
         return out, new | {"mean_log_decay": mean}
+
+    def turned(self, slots: Slots, turn: Any) -> Slots:
+        return slots | {"scale_by_ema": scale_by_ema().turned(slots["scale_by_ema"], turn)}
 
     def _mu(self, t: Array) -> Array:
         warm = 1 - 0.5 * 0.96 ** (self.warmup_rate * t)
@@ -356,6 +363,7 @@ class running_mean(PerLeaf):
 
     power: NonNegative = 1.0
 
+    linear = True
     formula = "s = (1 - t ** -power) * s + t ** -power * g; u = s"
 
     counts = True

@@ -245,3 +245,35 @@ class clip_by_rms(PerLeaf):
         if self.max_rms is None:
             return g, slots
         return _factor(root_mean_square(g), self.max_rms) * g, slots
+
+
+class limit_growth(PerLeaf):
+    """Limit the growth of the norm of each leaf from one update to the next (Fira; Chen et al., 2024).
+
+    u = g·min(1, c·l/‖g‖);  l ← ‖u‖
+
+    The first update passes unchanged, and so does the first after a norm of 0.
+
+    Args:
+      factor: c, the largest ratio of a norm to the norm before it, above 0.
+
+    Source: Chen et al. 2024, arXiv 2410.01623, section 4.3.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.limit_growth(2.0)
+    >>> _, state = tx.update(jnp.array([1.0]), tx.init(jnp.zeros(1)))
+    >>> tx.update(jnp.array([8.0]), state)[0]
+    Array([2.], dtype=float32)
+    """
+
+    factor: Positive = 1.01
+
+    formula = "n = norm(g); c = min(1, (factor * l + (l <= 0) * n) / n); l = c * n; u = c * g"
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"norm": jnp.zeros((), param.dtype)}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        size, last = norm(g), slots["norm"]
+        kept = jnp.where(last > 0, jnp.minimum(1, self.factor * last / jnp.where(size > 0, size, 1)), 1)
+        return kept * g, {"norm": kept * size}

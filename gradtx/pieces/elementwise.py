@@ -22,6 +22,7 @@ class identity(Transformation):
     Array([ 4., -1.], dtype=float32)
     """
 
+    linear = True
     formula = "u = g"
 
     @separable
@@ -77,6 +78,7 @@ class scale(Map):
 
     factor: Scalar
 
+    linear = True
     formula = "u = factor * g"
 
     def map(self, g: Array) -> Array:
@@ -106,6 +108,7 @@ class scale_by_learning_rate(Map):
 
     learning_rate: NonNegative = 1e-3
 
+    linear = True
     formula = "u = -learning_rate * g"
 
     def map(self, g: Array) -> Array:
@@ -129,6 +132,7 @@ class scale_by_step(PerLeaf):
 
     power: Scalar
 
+    linear = True
     formula = "u = t**power * g"
     counts = True
 

@@ -7,15 +7,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.lax import Precision
+from jax.lax import Precision, stop_gradient
 from jax.sharding import NamedSharding, PartitionSpec, reshard
 
-from gradtx.core import Context, Kind, PerLeaf, Slots, Transformation, path_of
+from gradtx.core import Context, Decay, Kind, PerLeaf, Slots, Transformation, path_of
 from gradtx.core.axes import Axes, axes_of, leaves_of
 from gradtx.core.errors import said
 from gradtx.core.kinds import Count
-from gradtx.core.trees import flatten_with_path, working_dtype
-from gradtx.pieces.formulas import unit
+from gradtx.core.trees import differentiable, flatten_with_path, sharded, sharded_along, widen, working_dtype
+from gradtx.pieces.bases import gathered, matrix_of, placed, qr, times
+from gradtx.pieces.formulas import norm, unit
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Muon's, the same at every step
 POLAR_EXPRESS = (  # optimal for singular values from 1e-3 to 1, one step after another; the last one repeats
@@ -222,11 +223,80 @@ def _unstack(x: Array, like: Array, view: _View) -> Array:
     return reshard(x, sharding) if any(sharding.spec) else x
 
 
+class low_rank_momentum(PerLeaf):
+    r"""Emit orthonormal factors of the largest part of a momentum, and forget only this part (Dion; Ahn et al., 2025).
+
+    $$m ← m + g, \quad P = \mathrm{qr}(m\, Q), \quad R = m^⊤ P, \quad m ← m − (1 − β) P R^⊤, \quad
+    Q ← R / ‖R‖; \qquad u = P Q^⊤$$
+
+    The columns of R are divided by their norms. At most r singular values of u are not 0, and these are about 1: one
+    step of power iteration for each update makes P and Q. The part that they do not span stays in m, for later updates.
+    Columns of R that are 0 to rounding give 0, so a matrix of lower rank has a momentum of lower rank.
+
+    Args:
+      rank: r, the number of columns of P and Q, an integer; at most the smaller side.
+      decay: β, the decay of the part of m that is emitted, in [0, 1).
+      seed: The seed of the random Q of the start, an integer.
+
+    The names of the leaves, or `layout`, determine which axes are inputs and outputs, as for `orthogonalize`.
+
+    Raises:
+      ValueError: A leaf is not a linear map, or its axes are in doubt: exclude it with `partition` or `masked`, or
+        declare its axes with `layout`.
+      TypeError: A leaf is complex.
+
+    Source: Ahn et al. 2025, arXiv 2504.05295, algorithm 1, without its scaling: see `scale_by_shape("spectral")`.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, g = gx.low_rank_momentum(rank=1), jnp.array([[300.0, 400.0], [0.0, 0.0]])
+    >>> [[round(float(x), 3) + 0.0 for x in row] for row in tx.update(g, tx.init(g))[0]]
+    [[0.6, 0.8], [0.0, 0.0]]
+    """
+
+    rank: Count = 64
+    decay: Decay = 0.95
+    seed: int = 0
+
+    formula = "v = v + g; u = orthonormal(v)"
+
+    def init_tree(self, params: Any) -> Slots:
+        _refuse_what_is_not_linear(self, params)
+        leaves, tree = flatten_with_path(params)
+        rows: list[Slots] = []
+        for keys, p in leaves:
+            p = widen(p) if differentiable("params", p) else None
+            view = None if p is None else matrix_of(axes_of(path_of(keys), p), p.shape)
+            if p is None or view is None:
+                rows.append({})
+            else:
+                *_, n, m = view.shape  # Q is the same for all matrices of one shape
+                right = jax.random.normal(jax.random.key(self.seed), (m, min(self.rank, n, m)), p.dtype)
+                rows.append(
+                    {"momentum": sharded(jnp.zeros_like(p), p), "right": sharded_along(right, p, (view.sides[1], None))}
+                )
+        return {name: tree.unflatten([row.get(name) for row in rows]) for name in ("momentum", "right")}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        view = context.answer(lambda path, _: matrix_of(axes_of(path, g), g.shape))
+        if view is None:
+            return g, slots
+        m = view.of(gathered(slots["momentum"] + g))
+        p = stop_gradient(qr(stop_gradient(times(m, gathered(slots["right"]))))[0])
+        r = times(m.mT, p)
+        rest = m - (1 - self.decay) * times(p, r.mT)
+        size = norm(r, (0,))
+        vanishes = size <= jnp.max(size) * max(m.shape) * jnp.finfo(m.dtype).eps
+        q = jnp.where(vanishes, 0, r / jnp.where(vanishes, 1, size))
+        new = {"momentum": placed(view.back(rest, g.shape), slots["momentum"]), "right": placed(q, slots["right"])}
+        return placed(view.back(times(p, q.mT), g.shape), g), new
+
+
 FACTORS = {
     "original": lambda inputs, outputs: sqrt(max(1, outputs / inputs)),
     "adam": lambda inputs, outputs: 0.2 * sqrt(max(inputs, outputs)),
     "spectral": lambda inputs, outputs: sqrt(outputs / inputs),
     "sign": lambda inputs, outputs: 1 / inputs,
+    "mean": lambda inputs, outputs: 2 / (inputs + outputs),
 }
 
 
@@ -241,9 +311,10 @@ class scale_by_shape(PerLeaf):
     | `"adam"` | 0.2·√max(inputs, outputs) | orthogonal updates: their RMS becomes 0.2, about the RMS of Adam's |
     | `"spectral"` | √(outputs/inputs) | orthogonal updates: the norm from RMS to RMS becomes 1 |
     | `"sign"` | 1/inputs | signs: the norm from RMS to the largest coordinate becomes 1 |
+    | `"mean"` | 2/(inputs + outputs) | signs in an eigenbasis (SPlus) |
 
     Args:
-      rule: `"original"`, `"adam"`, `"spectral"` or `"sign"`.
+      rule: `"original"`, `"adam"`, `"spectral"`, `"sign"` or `"mean"`.
 
     The names of the leaves, or `layout`, determine which axes are inputs and outputs.
 
@@ -252,7 +323,8 @@ class scale_by_shape(PerLeaf):
       TypeError: A leaf is complex.
 
     Source: Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982 ("adam"); Bernstein and Newhouse 2024, arXiv
-    2409.20325 ("spectral"); Pethick et al. 2025, arXiv 2502.07529 ("sign").
+    2409.20325 ("spectral"); Pethick et al. 2025, arXiv 2502.07529 ("sign"); Frans et al. 2025, arXiv
+    2506.07254 ("mean").
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.scale_by_shape("spectral")
@@ -260,12 +332,13 @@ class scale_by_shape(PerLeaf):
     Array([[2., 2., 2., 2.]], dtype=float32)
     """
 
-    rule: Literal["original", "spectral", "adam", "sign"] = "original"
+    rule: Literal["original", "spectral", "adam", "sign", "mean"] = "original"
 
     formula = (
         "u = sqrt(max(1, outputs(g) / inputs(g))) * g if rule == 'original' else "
         "0.2 * sqrt(max(inputs(g), outputs(g))) * g if rule == 'adam' else "
-        "sqrt(outputs(g) / inputs(g)) * g if rule == 'spectral' else g / inputs(g)"
+        "sqrt(outputs(g) / inputs(g)) * g if rule == 'spectral' else g / inputs(g) if rule == 'sign' else "
+        "2 / (inputs(g) + outputs(g)) * g"
     )
 
     def init_tree(self, params: Any) -> Slots:

@@ -30,6 +30,7 @@ class delay(PerLeaf):
     def counts(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.from_first
 
+    linear = True
     formula = "l0 = initial_value; d = l + (g - l) * (t <= 1) if from_first else l; l = g; u = d"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -60,6 +61,7 @@ class difference(PerLeaf):
     def counts(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.from_first
 
+    linear = True
     formula = "d = (g - l) * (t > 1) if from_first else g - l; l = g; u = d"
 
     def init_leaf(self, param: Array) -> Slots:

@@ -17,6 +17,8 @@ SCALES = (1.0, 1e-20, 1e20)
 OVERFLOWS = {  # declared: squares of 1e20 overflow in it, although its updates are finite
     "precondition-1": "the denominator is infinite, and the update 0",
     "skip_nonfinite-0": "the step is skipped",
+    "whitening-0": "the factors stay as they were",
+    "kronecker-1": "the factors stay as they were",
 }
 
 

@@ -41,6 +41,9 @@ COMPUTED = {
     "mars": {"decay", "gain"},
     "rolling_ball": {"mass", "friction", "time_step"},
     "muon": {"learning_rate"},
+    "adamuon": {"learning_rate"},
+    "dion": {"learning_rate"},
+    "normuon": {"learning_rate"},
     "schedule_free_adamw": {"learning_rate"},
 }
 INNER = {"inner": gx.sign_sgd(0.125)}

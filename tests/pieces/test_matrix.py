@@ -232,7 +232,7 @@ def test_the_exact_matrix_has_its_derivative(shape, equal, x64):
         (lambda: gx.orthogonalize(steps=True), "orthogonalize: steps must be an integer, 1 or more, got True"),
         (lambda: gx.orthogonalize(dtype="float16"), "orthogonalize: dtype must be 'bfloat16', 'float32' or None"),
         (lambda: gx.orthogonalize(dtype="wide"), "orthogonalize: dtype must be 'bfloat16', 'float32' or None"),
-        (lambda: gx.scale_by_shape("wide"), "scale_by_shape: rule must be 'original', 'spectral', 'adam' or 'sign'"),  # pyright: ignore
+        (lambda: gx.scale_by_shape("wide"), "rule must be 'original', 'spectral', 'adam', 'sign' or 'mean'"),  # pyright: ignore
         (
             lambda: gx.orthogonalize().init({"w": jnp.ones((2, 2)), "b": jnp.ones(4)}),
             r"orthogonalize: 'b' must be a linear map, with inputs and outputs, got shape \(4,\), axes 'out': give it",
