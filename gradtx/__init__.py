@@ -68,6 +68,7 @@ if TYPE_CHECKING:  # imported at their first use
     from gradtx.training.fit import fit
     from gradtx.training.gradient_check import check_gradient, numeric_gradient
     from gradtx.training.loggers import log_jsonl, log_tensorboard, log_wandb
+    from gradtx.training.minimize import minimize
     from gradtx.training.random_search import random_search
     from gradtx.training.seeds import fit_seeds
     from gradtx.training.step import train_step
@@ -92,7 +93,15 @@ __all__ += serialization.__all__
 __all__ += ["as_optax", "from_optax", "from_torch", "to_optax"]  # imported at the first use
 # Training; imported at the first use.
 __all__ += ["Sweep", "fit", "fit_seeds", "grid", "stack", "sweep", "train_step"]
-__all__ += ["check_gradient", "log_jsonl", "log_tensorboard", "log_wandb", "numeric_gradient", "random_search"]
+__all__ += [
+    "check_gradient",
+    "log_jsonl",
+    "log_tensorboard",
+    "log_wandb",
+    "minimize",
+    "numeric_gradient",
+    "random_search",
+]
 __all__ += ["lab", "training"]
 
 

@@ -92,6 +92,7 @@ CASES: dict[str, list[Case]] = {
     "scale": [Case(gx.scale(-2.0))],
     "scale_by_step": [Case(gx.scale_by_step(-0.5))],
     "scale_by_ema": [Case(gx.scale_by_ema(0.8)), Case(gx.scale_by_ema(0.8, from_first=True))],
+    "scale_by_lbfgs": [Case(gx.scale_by_lbfgs(3), elementwise=False)],
     "scale_by_learning_rate": [Case(gx.scale_by_learning_rate(0.1))],
     "scale_by_shape": [Case(only_matrices(gx.scale_by_shape("spectral")), elementwise=False)],
     "scale_by_own_rms": [Case(gx.scale_by_own_rms(0.8, eps=1e-4))],
@@ -205,6 +206,11 @@ CASES: dict[str, list[Case]] = {
     "master_weights": [Case(gx.master_weights(gx.adamw(0.1, weight_decay=0.5)), moves_at_rest=True)],
     "schedule_free": [Case(gx.schedule_free(gx.adam(b1=0.0), b1=0.8, weight=0.5))],
     "asam": [Case(gx.asam(gx.adam()), moves_at_rest=True, elementwise=False)],
+    "backtracking": [
+        Case(gx.backtracking(gx.momentum(0.8)), elementwise=False),
+        Case(gx.backtracking(gx.scale_by_lbfgs(3), max_rate=0.5, grow=None), elementwise=False),
+    ],
+    "zoom": [Case(gx.zoom(gx.momentum(0.8), c2=0.1), elementwise=False)],
     "every": [Case(gx.every(gx.momentum(0.8), 2)), Case(gx.every(gx.momentum(0.8), 1))],
     "skip_nonfinite": [
         Case(gx.skip_nonfinite(gx.adam()), elementwise=False),
@@ -259,6 +265,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "lamb": [Case(gx.lamb(), moves_at_rest=True, elementwise=False)],
     "lars": [Case(gx.lars(), moves_at_rest=True, elementwise=False)],
+    "lbfgs": [Case(gx.lbfgs(3), elementwise=False)],
     "lion": [Case(gx.lion(), moves_at_rest=True)],
     "madgrad": [Case(gx.madgrad(eps=0.0))],
     "mars": [Case(gx.mars(gx.sgd(0.1)), elementwise=False)],

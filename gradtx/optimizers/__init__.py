@@ -54,7 +54,7 @@ from gradtx.optimizers.large_batch import adamp, fromage, lamb, lars, sgdp
 from gradtx.optimizers.low_memory import adafactor, adam_mini, came, novograd, sm3
 from gradtx.optimizers.matrix import muon, scion
 from gradtx.optimizers.parameter_free import cocob, dadapt_adam, dog, dowg, momo, momo_adam, polyak_sgd, prodigy
-from gradtx.optimizers.second_order import adahessian, sophia
+from gradtx.optimizers.second_order import adahessian, lbfgs, sophia
 from gradtx.optimizers.sgd import (
     aggmo,
     averaged_momentum,
@@ -106,6 +106,7 @@ __all__ = [
     "lamb",
     "laprop",
     "lars",
+    "lbfgs",
     "lion",
     "madgrad",
     "mars",

@@ -3,6 +3,7 @@
 from gradtx.training.fit import Fit, fit
 from gradtx.training.gradient_check import check_gradient, numeric_gradient
 from gradtx.training.loggers import Logger, log_jsonl, log_tensorboard, log_wandb
+from gradtx.training.minimize import Minimum, minimize
 from gradtx.training.random_search import random_search
 from gradtx.training.seeds import Fits, fit_seeds
 from gradtx.training.step import Metrics, train_step
@@ -13,6 +14,7 @@ __all__ = [
     "Fits",
     "Logger",
     "Metrics",
+    "Minimum",
     "Sweep",
     "check_gradient",
     "fit",
@@ -21,6 +23,7 @@ __all__ = [
     "log_jsonl",
     "log_tensorboard",
     "log_wandb",
+    "minimize",
     "numeric_gradient",
     "random_search",
     "stack",
