@@ -506,7 +506,8 @@ def test_a_gradient_of_very_different_coordinates_has_finite_updates(name):
 def test_shard_map_is_a_plain_function(case):
     tx = case.tx
     measuring = (gx.monitor, gx.monitor_layers, *WATCHING, *MEASURING)
-    keeps = (gx.sm3_sum, gx.factored, gx.reduced, gx.skip_nonfinite, *measuring)
+    searching = (gx.scale_by_lbfgs, gx.backtracking, gx.zoom)
+    keeps = (gx.sm3_sum, gx.factored, gx.reduced, gx.skip_nonfinite, *searching, *measuring)
     if any(isinstance(piece, keeps) for piece in walk(tx)):
         pytest.skip("declared: what it remembers or measures is of the shard, so its state is not one for all")
     params = {"w": jnp.arange(64.0).reshape(16, 4) / 64}

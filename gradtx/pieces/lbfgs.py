@@ -55,15 +55,14 @@ class scale_by_lbfgs(Transformation):
 
     needs = ("params",)
     counts = True
-    formula = "u = H * g"
+    formula = "u = inverse_hessian(g)"
 
     def init_tree(self, params: Any) -> Slots:
         def zeros(p: Any, *stacked: int) -> Array | None:
             if not differentiable("params", p):
                 return None
-            p = widen(p)
-            slot = jnp.zeros_like(p)
-            return jnp.broadcast_to(slot, (*stacked, *p.shape)) if stacked else sharded(slot, p)
+            like = jnp.broadcast_to(widen(p), (*stacked, *jnp.shape(widen(p))))
+            return sharded(jnp.zeros_like(like), like)
 
         return {
             "last_params": jax.tree.map(zeros, params),
@@ -86,8 +85,8 @@ class scale_by_lbfgs(Transformation):
         s = [new - old for new, old in zip(params, last_params)]
         y = [new - old for new, old in zip(g, last_gradient)]
         curvature, ss, yy = inner_product(s, y), inner_product(s, s), inner_product(y, y)
-        good = (curvature > self.min_cosine * jnp.sqrt(ss) * jnp.sqrt(yy)) & jnp.isfinite(1 / curvature)
-        good, moved = good & (context.age > 1), ss > 0
+        enough = jnp.maximum(self.min_cosine * jnp.sqrt(ss) * jnp.sqrt(yy), jnp.finfo(ss.dtype).tiny)
+        good, moved = (curvature > enough) & (context.age > 1), ss > 0
         curvature, yy = (jnp.where(good, x, 1) for x in (curvature, yy))
 
         place, rho = slots["next"], jnp.where(moved, slots["inverse_curvatures"], 0)
@@ -124,7 +123,7 @@ class scale_by_lbfgs(Transformation):
             beta = rho[i] * inner_product([y[i] for y in changes], q)
             return [x + (alpha - beta) * s[i] for x, s in zip(q, steps)], None
 
-        newest_first = (place - 1 - jnp.arange(self.memory)) % self.memory
+        newest_first = (place - 1 - jnp.arange(self.memory, dtype=jnp.int32)) % self.memory
         q, alphas = jax.lax.scan(down, g, newest_first)
         return jax.lax.scan(up, [gamma * x for x in q], (newest_first, alphas), reverse=True)[0]
 

@@ -15,13 +15,14 @@ from gradtx.core.root import counted
 from gradtx.core.trees import Measurement, differentiable, is_float0, is_none, narrow, sharded, widen
 from gradtx.pieces.elementwise import scale_by_learning_rate
 from gradtx.pieces.extra import value_of
+from gradtx.pieces.formulas import safe_divide, safe_sqrt
 from gradtx.pieces.measures import inner_product
 
 
 class Evaluated(NamedTuple):
     """The loss and its gradient at the parameters that a line search stepped to."""
 
-    value: Array
+    value: Array  # the largest number before the first update
     gradient: Any
 
 
@@ -40,7 +41,7 @@ class LineSearch(Transformation):
     c1: Decay = 1e-4
 
     needs = ("params", "value", "value_fn")
-    formula = "u = -(t * direction(g))"
+    formula = "d = direction(g); s = search(d); u = -s * d"
 
     def reads(self) -> set[str]:
         return {*self.needs, "grad_fn"}
@@ -61,7 +62,7 @@ class LineSearch(Transformation):
         measured = {"step size": jnp.zeros((), dtype)}
         measured |= {name: jnp.zeros((), jnp.int32) for name in ("evaluations", "failures")}
         return super().init_tree(params) | {
-            "evaluated": Evaluated(jnp.full((), jnp.inf, dtype), jax.tree.map(zeros, params)),
+            "evaluated": Evaluated(jnp.full((), jnp.finfo(dtype).max, dtype), jax.tree.map(zeros, params)),
             "measured": {name: Measurement(x) for name, x in measured.items()},
         }
 
@@ -107,11 +108,11 @@ class LineSearch(Transformation):
         raise NotImplementedError
 
     def decreases(self, trial: Trial, origin: Trial) -> Array:
-        """Armijo's condition. Where rounding hides the decrease, a value that is as good as equal is accepted."""
+        """Armijo's condition. Where rounding hides the decrease, the slope decides (Hager and Zhang, 2005)."""
         rounding = 100 * jnp.finfo(origin.value.dtype).eps * jnp.abs(origin.value)
-        expected = self.c1 * trial.t * origin.slope
-        enough = trial.value <= origin.value + expected
+        enough = trial.value <= origin.value + self.c1 * trial.t * origin.slope
         hidden = (trial.value <= origin.value + rounding) & (-trial.t * origin.slope < rounding)
+        hidden &= trial.slope <= (2 * self.c1 - 1) * origin.slope
         return (enough | hidden) & jnp.isfinite(trial.value) & jnp.isfinite(trial.slope)
 
 
@@ -187,16 +188,17 @@ class backtracking(LineSearch):
             n, t, *_ = carry
             trial, gradient = at(t)
             # The minimum of the parabola through φ(0), φ′(0) and φ(t).
-            ahead = -origin.slope * t * t / (2 * (trial.value - origin.value - origin.slope * t))
-            shorter = jnp.where(jnp.isfinite(ahead), jnp.clip(ahead, 0.1 * t, 0.5 * t), 0.1 * t)
+            bend = trial.value - origin.value - origin.slope * t
+            least = -origin.slope * t * t / (2 * jnp.where(bend > 0, bend, 1))
+            shorter = jnp.where(jnp.isfinite(trial.value), jnp.clip(least, 0.1 * t, 0.5 * t), 0.1 * t)
             return n + 1, shorter, trial, gradient, self.decreases(trial, origin)
 
         first = self.max_rate if self.grow is None else jnp.minimum(self.max_rate, self.grow * last)
         first = jnp.where(last > 0, first, self.max_rate)
         start = (jnp.zeros((), jnp.int32), first, origin, gradient, origin.slope >= 0)
-        n, _, trial, slope, done = jax.lax.while_loop(going, body, start)
+        n, _, trial, kept, done = jax.lax.while_loop(going, body, start)
         found = done & (n > 0)
-        best, gradient = jax.tree.map(lambda a, b: jnp.where(found, a, b), (trial, slope), (origin, gradient))
+        best, gradient = _pick(found, (trial, kept), (origin, gradient))
         return best, gradient, n, found
 
 
@@ -272,32 +274,39 @@ class zoom(LineSearch):
             low, last = _pick(too_far, low, here), low
             kept = _pick(too_far, kept, gradient)
             bracketed = bracketed | too_far | back
-            further = _cubic(last, here)
-            further = jnp.where(jnp.isfinite(further), jnp.clip(further, 1.1 * t, 4 * t), 2 * t)
+            least, exists = _cubic(last, here)
+            further = jnp.where(exists, jnp.clip(least, 1.1 * t, 4 * t), 4 * t)
             return n + 1, jnp.where(bracketed, _inside(low, high), further), low, high, kept, bracketed, done
 
         start = (jnp.zeros((), jnp.int32), jnp.ones_like(origin.t), origin, origin, gradient)
         none = origin.slope >= 0
-        n, _, low, _, gradient, _, done = jax.lax.while_loop(going, body, (*start, jnp.zeros_like(none), none))
-        return low, gradient, n, done & (n > 0)
+        n, _, low, _, kept, _, done = jax.lax.while_loop(going, body, (*start, jnp.zeros_like(none), none))
+        found = done & (n > 0)
+        best, gradient = _pick(found | (low.value < origin.value), (low, kept), (origin, gradient))
+        return best, gradient, n, found
 
 
 def _pick(which: Array, a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.where(which, x, y), a, b)
 
 
-def _cubic(a: Trial, b: Trial) -> Array:
-    """The minimum of the cubic with the values and slopes of two trials."""
-    first = a.slope + b.slope - 3 * (a.value - b.value) / (a.t - b.t)
-    root = jnp.sign(b.t - a.t) * jnp.sqrt(first * first - a.slope * b.slope)
-    return b.t - (b.t - a.t) * (b.slope + root - first) / (b.slope - a.slope + 2 * root)
+def _cubic(a: Trial, b: Trial) -> tuple[Array, Array]:
+    """The minimum of the cubic with the values and slopes of two trials, and whether it has one."""
+    first = a.slope + b.slope - 3 * safe_divide(a.value - b.value, a.t - b.t)
+    size = jnp.maximum(jnp.abs(first), jnp.maximum(jnp.abs(a.slope), jnp.abs(b.slope)))
+    first, da, db = (safe_divide(x, size) for x in (first, a.slope, b.slope))  # their squares do not overflow
+    square = first * first - da * db
+    root = jnp.sign(b.t - a.t) * safe_sqrt(square)
+    width = db - da + 2 * root
+    exists = (square >= 0) & (width != 0) & jnp.isfinite(width)
+    return b.t - (b.t - a.t) * ((db + root - first) / jnp.where(exists, width, 1)), exists
 
 
 def _inside(a: Trial, b: Trial) -> Array:
     """The minimum of the cubic, a tenth of the bracket away from its ends; or its middle."""
-    t, near, far = _cubic(a, b), jnp.minimum(a.t, b.t), jnp.maximum(a.t, b.t)
+    (t, exists), near, far = _cubic(a, b), jnp.minimum(a.t, b.t), jnp.maximum(a.t, b.t)
     margin = 0.1 * (far - near)
-    return jnp.where(jnp.isfinite(t), jnp.clip(t, near + margin, far - margin), (near + far) / 2)
+    return jnp.where(exists, jnp.clip(t, near + margin, far - margin), (near + far) / 2)
 
 
 @checked
@@ -345,7 +354,8 @@ def value_and_grad_from_state(value_fn: Callable[..., Any]) -> Callable[..., tup
             raise ValueError(f"{name}: state must be of one line search, got {slots}: {how}")
         value, gradient = jax.eval_shape(evaluated, params)
         handed = jnp.asarray(kept.value, value.dtype), restored(kept.gradient, gradient)
-        return jax.lax.cond(jnp.isfinite(kept.value), lambda: handed, lambda: evaluated(params))
+        known = kept.value < jnp.finfo(kept.value.dtype).max  # neither the first value nor NaN
+        return jax.lax.cond(known, lambda: handed, lambda: evaluated(params))
 
     return value_and_grad
 

@@ -17,6 +17,8 @@ SCALES = (1.0, 1e-20, 1e20)
 OVERFLOWS = {  # declared: squares of 1e20 overflow in it, although its updates are finite
     "precondition-1": "the denominator is infinite, and the update 0",
     "skip_nonfinite-0": "the step is skipped",
+    "scale_by_lbfgs-0": "no pair is kept, and the update is 0",
+    **dict.fromkeys(("backtracking-0", "backtracking-1", "zoom-0", "lbfgs-0"), "the search fails, and the update is 0"),
 }
 
 
