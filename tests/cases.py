@@ -39,7 +39,10 @@ CASES: dict[str, list[Case]] = {
     "scale_by_total_norm": [Case(gx.scale_by_total_norm(0.1), elementwise=False)],
     "coin_betting": [Case(gx.coin_betting(10.0))],
     "add_noise": [Case(gx.add_noise(0.1, power=0.5), moves_at_rest=True, elementwise=False)],
-    "add_weight_decay": [Case(gx.add_weight_decay(0.1, where=gx.is_matrix), moves_at_rest=True)],
+    "add_weight_decay": [
+        Case(gx.add_weight_decay(0.1, where=gx.is_matrix), moves_at_rest=True),
+        Case(gx.add_weight_decay(0.1, cautious=True), moves_at_rest=True),
+    ],
     "yogi_average": [Case(gx.yogi_average(0.8, initial_value=0.1), moves_at_rest=True)],
     "blend": [Case(gx.blend(gx.scale_by_ema(0.8, before=True), 0.7))],
     "cautious": [
