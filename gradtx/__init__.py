@@ -73,6 +73,7 @@ if TYPE_CHECKING:  # imported at their first use
     from gradtx.training.seeds import fit_seeds
     from gradtx.training.step import train_step
     from gradtx.training.sweep import Sweep, grid, stack, sweep
+    from gradtx.training.targets import incremental_update, periodic_update
 else:
     from gradtx import serialization
 
@@ -102,6 +103,7 @@ __all__ += [
     "numeric_gradient",
     "random_search",
 ]
+__all__ += ["incremental_update", "periodic_update"]
 __all__ += ["lab", "training"]
 
 

@@ -1,4 +1,4 @@
-"""Training steps and loops, sweeps over hyperparameters, random search and gradient checks."""
+"""Training steps and loops, minimization, sweeps, random search, gradient checks and target networks."""
 
 from gradtx.training.fit import Fit, fit
 from gradtx.training.gradient_check import check_gradient, numeric_gradient
@@ -8,6 +8,7 @@ from gradtx.training.random_search import random_search
 from gradtx.training.seeds import Fits, fit_seeds
 from gradtx.training.step import Metrics, train_step
 from gradtx.training.sweep import Sweep, grid, stack, sweep
+from gradtx.training.targets import incremental_update, periodic_update
 
 __all__ = [
     "Fit",
@@ -20,11 +21,13 @@ __all__ = [
     "fit",
     "fit_seeds",
     "grid",
+    "incremental_update",
     "log_jsonl",
     "log_tensorboard",
     "log_wandb",
     "minimize",
     "numeric_gradient",
+    "periodic_update",
     "random_search",
     "stack",
     "sweep",
