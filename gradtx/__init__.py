@@ -69,6 +69,7 @@ if TYPE_CHECKING:  # imported at their first use
     from gradtx.training.gradient_check import check_gradient, numeric_gradient
     from gradtx.training.loggers import log_jsonl, log_tensorboard, log_wandb
     from gradtx.training.minimize import minimize
+    from gradtx.training.privacy import private_gradient
     from gradtx.training.random_search import random_search
     from gradtx.training.seeds import fit_seeds
     from gradtx.training.step import train_step
@@ -103,7 +104,7 @@ __all__ += [
     "numeric_gradient",
     "random_search",
 ]
-__all__ += ["incremental_update", "periodic_update"]
+__all__ += ["incremental_update", "periodic_update", "private_gradient"]
 __all__ += ["lab", "training"]
 
 

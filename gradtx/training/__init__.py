@@ -4,6 +4,7 @@ from gradtx.training.fit import Fit, fit
 from gradtx.training.gradient_check import check_gradient, numeric_gradient
 from gradtx.training.loggers import Logger, log_jsonl, log_tensorboard, log_wandb
 from gradtx.training.minimize import Minimum, minimize
+from gradtx.training.privacy import private_gradient
 from gradtx.training.random_search import random_search
 from gradtx.training.seeds import Fits, fit_seeds
 from gradtx.training.step import Metrics, train_step
@@ -28,6 +29,7 @@ __all__ = [
     "minimize",
     "numeric_gradient",
     "periodic_update",
+    "private_gradient",
     "random_search",
     "stack",
     "sweep",
