@@ -68,10 +68,13 @@ if TYPE_CHECKING:  # imported at their first use
     from gradtx.training.fit import fit
     from gradtx.training.gradient_check import check_gradient, numeric_gradient
     from gradtx.training.loggers import log_jsonl, log_tensorboard, log_wandb
+    from gradtx.training.minimize import minimize
+    from gradtx.training.privacy import private_gradient
     from gradtx.training.random_search import random_search
     from gradtx.training.seeds import fit_seeds
     from gradtx.training.step import train_step
     from gradtx.training.sweep import Sweep, grid, stack, sweep
+    from gradtx.training.targets import incremental_update, periodic_update
 else:
     from gradtx import serialization
 
@@ -92,7 +95,16 @@ __all__ += serialization.__all__
 __all__ += ["as_optax", "from_optax", "from_torch", "to_optax"]  # imported at the first use
 # Training; imported at the first use.
 __all__ += ["Sweep", "fit", "fit_seeds", "grid", "stack", "sweep", "train_step"]
-__all__ += ["check_gradient", "log_jsonl", "log_tensorboard", "log_wandb", "numeric_gradient", "random_search"]
+__all__ += [
+    "check_gradient",
+    "log_jsonl",
+    "log_tensorboard",
+    "log_wandb",
+    "minimize",
+    "numeric_gradient",
+    "random_search",
+]
+__all__ += ["incremental_update", "periodic_update", "private_gradient"]
 __all__ += ["lab", "training"]
 
 

@@ -39,7 +39,10 @@ CASES: dict[str, list[Case]] = {
     "scale_by_total_norm": [Case(gx.scale_by_total_norm(0.1), elementwise=False)],
     "coin_betting": [Case(gx.coin_betting(10.0))],
     "add_noise": [Case(gx.add_noise(0.1, power=0.5), moves_at_rest=True, elementwise=False)],
-    "add_weight_decay": [Case(gx.add_weight_decay(0.1, where=gx.is_matrix), moves_at_rest=True)],
+    "add_weight_decay": [
+        Case(gx.add_weight_decay(0.1, where=gx.is_matrix), moves_at_rest=True),
+        Case(gx.add_weight_decay(0.1, cautious=True), moves_at_rest=True),
+    ],
     "yogi_average": [Case(gx.yogi_average(0.8, initial_value=0.1), moves_at_rest=True)],
     "blend": [Case(gx.blend(gx.scale_by_ema(0.8, before=True), 0.7))],
     "cautious": [
@@ -105,6 +108,7 @@ CASES: dict[str, list[Case]] = {
     "scale": [Case(gx.scale(-2.0))],
     "scale_by_step": [Case(gx.scale_by_step(-0.5))],
     "scale_by_ema": [Case(gx.scale_by_ema(0.8)), Case(gx.scale_by_ema(0.8, from_first=True))],
+    "scale_by_lbfgs": [Case(gx.scale_by_lbfgs(3), elementwise=False)],
     "scale_by_learning_rate": [Case(gx.scale_by_learning_rate(0.1))],
     "scale_by_shape": [Case(only_matrices(gx.scale_by_shape("spectral")), elementwise=False)],
     "scale_by_own_rms": [Case(gx.scale_by_own_rms(0.8, eps=1e-4))],
@@ -241,6 +245,11 @@ CASES: dict[str, list[Case]] = {
     "master_weights": [Case(gx.master_weights(gx.adamw(0.1, weight_decay=0.5)), moves_at_rest=True)],
     "schedule_free": [Case(gx.schedule_free(gx.adam(b1=0.0), b1=0.8, weight=0.5))],
     "asam": [Case(gx.asam(gx.adam()), moves_at_rest=True, elementwise=False)],
+    "backtracking": [
+        Case(gx.backtracking(gx.momentum(0.8)), elementwise=False),
+        Case(gx.backtracking(gx.scale_by_lbfgs(3), max_rate=0.5, grow=None), elementwise=False),
+    ],
+    "zoom": [Case(gx.zoom(gx.momentum(0.8), c2=0.1), elementwise=False)],
     "every": [Case(gx.every(gx.momentum(0.8), 2)), Case(gx.every(gx.momentum(0.8), 1))],
     "skip_nonfinite": [
         Case(gx.skip_nonfinite(gx.adam()), elementwise=False),
@@ -295,6 +304,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "lamb": [Case(gx.lamb(), moves_at_rest=True, elementwise=False)],
     "lars": [Case(gx.lars(), moves_at_rest=True, elementwise=False)],
+    "lbfgs": [Case(gx.lbfgs(3), elementwise=False)],
     "lion": [Case(gx.lion(), moves_at_rest=True)],
     "madgrad": [Case(gx.madgrad(eps=0.0))],
     "mars": [Case(gx.mars(gx.sgd(0.1)), elementwise=False)],

@@ -32,7 +32,13 @@ def bowl(tree):
     return jax.tree.map(lambda x: x if jnp.issubdtype(jnp.result_type(x), jnp.inexact) else zero_from_primal(x), tree)
 
 
-FUNCTIONS = {"grad_fn": bowl, "hvp": bowl}
+def half_square(tree):
+    """½‖θ‖², of which `bowl` is the gradient."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
+    return sum((jnp.sum(jnp.real(x * jnp.conj(x))).astype(float) for x in leaves), jnp.zeros(())) / 2
+
+
+FUNCTIONS = {"grad_fn": bowl, "hvp": bowl, "value_fn": half_square}
 
 
 def extra(tx):

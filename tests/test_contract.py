@@ -544,6 +544,9 @@ def test_shard_map_is_a_plain_function(case):
         gx.skip_nonfinite,
         gx.limit_growth,
         gx.low_rank_momentum,
+        gx.scale_by_lbfgs,
+        gx.backtracking,
+        gx.zoom,
         *BASES,
         *measuring,
     )

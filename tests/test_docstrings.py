@@ -38,6 +38,7 @@ RESULTS = {
     "training.Fit",
     "training.Fits",
     "training.Metrics",
+    "training.Minimum",
     "training.Sweep",
     "lab.Batch",
     "lab.Entry",

@@ -31,6 +31,7 @@ NAMES = {
     "add_momentum": "trace",
     "add_weight_decay": "adddecayedweights",
     "average_params": "averagedmodel",
+    "backtracking": "scalebybacktrackinglinesearch",
     "clip_by_global_norm": "clipgradnorm",
     "freeze": "settozero",
     "partition": "multitransform",
@@ -45,6 +46,7 @@ NAMES = {
     "schedules.piecewise_constant": "multisteplr",
     "skip_nonfinite": "applyiffinite",
     "zero_nonfinite": "zeronans",
+    "zoom": "scalebyzoomlinesearch",
 }
 
 

@@ -55,7 +55,7 @@ from gradtx.optimizers.low_memory import adafactor, adam_mini, came, novograd, s
 from gradtx.optimizers.low_rank import apollo, conda, fira, galore
 from gradtx.optimizers.matrix import adamuon, dion, muon, normuon, scion
 from gradtx.optimizers.parameter_free import cocob, dadapt_adam, dog, dowg, momo, momo_adam, polyak_sgd, prodigy
-from gradtx.optimizers.second_order import adahessian, sophia
+from gradtx.optimizers.second_order import adahessian, lbfgs, sophia
 from gradtx.optimizers.sgd import (
     aggmo,
     averaged_momentum,
@@ -117,6 +117,7 @@ __all__ = [
     "lamb",
     "laprop",
     "lars",
+    "lbfgs",
     "lion",
     "madgrad",
     "mars",

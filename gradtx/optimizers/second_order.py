@@ -1,4 +1,4 @@
-"""Optimizers that use the diagonal of the Hessian."""
+"""Optimizers that use the Hessian: an estimate of its diagonal, or of its inverse."""
 
 from gradtx.combinators import chain, momentum, precondition, rms
 from gradtx.core import Transformation
@@ -11,10 +11,11 @@ from gradtx.pieces import (
     power,
     scale,
     scale_by_ema,
+    scale_by_lbfgs,
     scale_by_learning_rate,
 )
 from gradtx.typing import ScalarOrSchedule, TransformationLike, Where
-from gradtx.wrappers import every
+from gradtx.wrappers import every, zoom
 
 HUTCHINSON = hessian_diagonal()
 
@@ -104,3 +105,31 @@ def sophia(
     size = chain(every(chain(diagonal, scale_by_ema(b2)), every_k), scale(gamma), lower_bound(eps))
     clipped = chain(precondition(momentum(b1, corrected=False), by=size, eps=0.0), clip(1.0))
     return chain(clipped, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
+
+
+@checked
+def lbfgs(memory: int = 10) -> Transformation:
+    """L-BFGS: limited-memory BFGS with a line search for the strong Wolfe conditions (Liu and Nocedal, 1989).
+
+    w ← w − t·H·g, with H the BFGS estimate of the inverse Hessian from the last k steps, t by the line search
+
+    For deterministic losses, such as fits to all of the data. Every update needs `params`, the loss `value` and
+    `value_fn`, the loss as a function of parameters; there is no learning rate to tune. `minimize` runs the whole loop,
+    and `value_and_grad_from_state` gives your own loop the value and the gradient that the line search evaluated last.
+    For another search or other constants, compose it: `backtracking(scale_by_lbfgs(memory), grow=None)`.
+
+    Optax's `lbfgs` has the same estimate and a similar search, and PyTorch's `LBFGS` searches only with
+    `line_search_fn="strong_wolfe"`. Gauss-Newton and Levenberg-Marquardt methods are in Optimistix, K-FAC in kfac-jax.
+
+    Args:
+      memory: k, the number of steps that the estimate is made from, an integer, 1 or more. The state has 2·k + 3
+        numbers for each parameter.
+
+    Source: Liu and Nocedal 1989; Nocedal and Wright 2006, algorithms 7.4, 7.5 and 3.5.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> found = gx.minimize(lambda w: jnp.sum((w - 3) ** 4), jnp.zeros(2), gx.lbfgs())
+    >>> found.params.round(1)
+    Array([3., 3.], dtype=float32)
+    """
+    return zoom(scale_by_lbfgs(memory))

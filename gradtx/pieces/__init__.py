@@ -44,6 +44,7 @@ from gradtx.pieces.elementwise import (
     zero_nonfinite,
 )
 from gradtx.pieces.factors import covariance_roots, whitening
+from gradtx.pieces.lbfgs import scale_by_lbfgs
 from gradtx.pieces.matrix import low_rank_momentum, orthogonalize, scale_by_shape
 from gradtx.pieces.measures import cosine_similarity, global_norm, norm_ratio
 from gradtx.pieces.noise import add_noise
@@ -116,6 +117,7 @@ __all__ = [
     "running_variance",
     "scale",
     "scale_by_ema",
+    "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_own_rms",
     "scale_by_param_rms",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, NonNegative, PerLeaf, Slots
@@ -23,7 +24,11 @@ class add_weight_decay(PerLeaf):
         In a pattern, such as `"**/kernel"`, `*` matches any name and `**` any number of names; it must match at least
         one parameter. `is_matrix` is such a function. A leaf of a tree of booleans may stand for a whole branch.
 
-    Source: Loshchilov and Hutter 2019, arXiv 1711.05101.
+      cautious: If True, a coordinate decays only where the decay and the update move it in one direction, g·w ≥ 0: the
+        update then wins where the two conflict, as in cautious weight decay (Chen et al., 2025). Put it before the
+        learning rate.
+
+    Source: Loshchilov and Hutter 2019, arXiv 1711.05101; `cautious`, Chen et al. 2025, arXiv 2510.12402, algorithm 1.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> params = {"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}
@@ -34,8 +39,11 @@ class add_weight_decay(PerLeaf):
 
     weight_decay: NonNegative = 1e-2
     where: Where = None
+    cautious: bool = False
 
-    formula = "u = g + weight_decay * θ * among(where)"
+    formula = (
+        "u = g + weight_decay * θ * among(where) * (g * θ >= 0) if cautious else g + weight_decay * θ * among(where)"
+    )
     needs = ("params",)
 
     def init_tree(self, params: Any) -> Slots:
@@ -44,4 +52,6 @@ class add_weight_decay(PerLeaf):
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         chosen = context.chooses(self.where)
+        if chosen and self.cautious:
+            return g + jnp.where(g * context.params >= 0, self.weight_decay * context.params, 0), slots
         return g + self.weight_decay * context.params if chosen else g, slots

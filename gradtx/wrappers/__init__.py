@@ -5,6 +5,7 @@ from gradtx.wrappers.evaluation import eval_params
 from gradtx.wrappers.every import every
 from gradtx.wrappers.guard import skip_if, skip_nonfinite
 from gradtx.wrappers.iterates import average_params, lookahead, schedule_free
+from gradtx.wrappers.line_search import backtracking, value_and_grad_from_state, zoom
 from gradtx.wrappers.mechanic import mechanic
 from gradtx.wrappers.precision import master_weights
 from gradtx.wrappers.projected import projected
@@ -14,6 +15,7 @@ __all__ = [
     "accumulate",
     "asam",
     "average_params",
+    "backtracking",
     "eval_params",
     "every",
     "flush",
@@ -25,6 +27,8 @@ __all__ = [
     "schedule_free",
     "skip_if",
     "skip_nonfinite",
+    "value_and_grad_from_state",
+    "zoom",
 ]
 
 

@@ -19,6 +19,8 @@ OVERFLOWS = {  # declared: squares of 1e20 overflow in it, although its updates 
     "skip_nonfinite-0": "the step is skipped",
     "whitening-0": "the factors stay as they were",
     "kronecker-1": "the factors stay as they were",
+    "scale_by_lbfgs-0": "no pair is kept, and the update is 0",
+    **dict.fromkeys(("backtracking-0", "backtracking-1", "zoom-0", "lbfgs-0"), "the search fails, and the update is 0"),
 }
 
 

@@ -27,6 +27,9 @@ from gradtx.inspect.tex import Tex, tex, typewriter
 # Pieces whose formula cannot be executed, and why.
 EXCEPTIONS = {
     "accumulate": "at most updates it releases nothing, and a line of a formula is computed at each",
+    "backtracking": "its step s is found by a search on values",
+    "scale_by_lbfgs": "its inverse Hessian is a function of all pairs that it keeps",
+    "zoom": "its step s is found by a search on values",
     "add_noise": "what is random is drawn with a key",
     "low_rank_momentum": "its vectors start at random",
     "kronecker": "its factors are made of the updates by a decomposition, as its docstring tells",

@@ -208,7 +208,7 @@ def test_every_recipe_has_three_configurations():
         name
         for name in optimizers.__all__
         if inspect.signature(getattr(optimizers, name)).return_annotation is gx.Transformation
-    }
+    } - {"lbfgs"}  # without a curvature the loss has no minimum along a line: see pieces/test_lbfgs.py
     assert recipes == {name for name, configurations in CONFIGURATIONS.items() if len(configurations) >= 3}
 
 

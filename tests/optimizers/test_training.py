@@ -95,6 +95,7 @@ def train(tx, start):
             "value": loss(params),
             "key": jax.random.key(0),
             "grad_fn": grad_fn,
+            "value_fn": loss,
             "hvp": lambda v: jax.jvp(grad_fn, (params,), (v,))[1],
         }
         extra = {name: x for name, x in given.items() if name in needs}

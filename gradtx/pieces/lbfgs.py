@@ -1,0 +1,131 @@
+"""L-BFGS: the inverse Hessian from the last steps and the changes of the gradient along them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from gradtx.core import Context, NonNegative, Slots, Transformation, working_dtype
+from gradtx.core.kinds import Count
+from gradtx.core.trees import differentiable, is_none, sharded, widen
+from gradtx.pieces.formulas import safe_sqrt
+from gradtx.pieces.measures import inner_product
+
+
+class scale_by_lbfgs(Transformation):
+    r"""Multiply the updates by the L-BFGS estimate of the inverse Hessian (Liu and Nocedal, 1989).
+
+    $$u = H g, \qquad H ← (I − ρ\, s y^⊤)\, H\, (I − ρ\, y s^⊤) + ρ\, s s^⊤ \text{ for each pair, oldest first}$$
+
+    A pair is a step s = θ − θ′ and the change of the gradient along it, y = g − g′, with ρ = 1/⟨s, y⟩. H starts at
+    γ·I, with γ = ⟨s, y⟩/⟨y, y⟩ of the newest pair; without a pair, γ = min(1, 1/‖g‖). The product is computed by the
+    two-loop recursion, with all leaves as one vector. The updates must be gradients of one function at the parameters:
+    with minibatches, y also holds the difference of the batches.
+
+    A pair whose curvature ⟨s, y⟩ is not above a small fraction of ‖s‖·‖y‖ is left out, so H stays positive definite and
+    −u is a descent direction. All pairs are discarded where the parameters have not moved since the last update, as
+    after a failed line search: u is then along the gradient.
+
+    Choose the step size by a line search, as in `zoom(scale_by_lbfgs(10))`. Gauss-Newton and Levenberg-Marquardt
+    methods need the residuals of the loss, and K-FAC the inputs of its layers: see Optimistix and kfac-jax.
+
+    Args:
+      memory: The number of pairs that are kept, an integer, 1 or more. The state has 2·memory + 2 numbers for each
+        parameter.
+      min_cosine: A pair is left out unless ⟨s, y⟩ is above this times ‖s‖·‖y‖, 0 or more.
+
+    Raises:
+      ValueError: `update` is called without `params`.
+
+    Source: Liu and Nocedal 1989; Nocedal 1980; Nocedal and Wright 2006, algorithm 7.4 and equation 7.20. The first γ is
+    the one of Optax and SciPy.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, curvature = gx.scale_by_lbfgs(2), jnp.array([1.0, 10.0])
+    >>> state = tx.init(jnp.zeros(2))
+    >>> for params in (jnp.array([0.0, 2.0]), jnp.array([0.0, 1.0])):
+    ...     direction, state = tx.update(curvature * params, state, params)
+    >>> params - direction  # Newton's step, where the pairs span the gradient
+    Array([0., 0.], dtype=float32)
+    """
+
+    memory: Count = 10
+    min_cosine: NonNegative = 1e-10
+
+    needs = ("params",)
+    counts = True
+    formula = "u = inverse_hessian(g)"
+
+    def init_tree(self, params: Any) -> Slots:
+        def zeros(p: Any, *stacked: int) -> Array | None:
+            if not differentiable("params", p):
+                return None
+            like = jnp.broadcast_to(widen(p), (*stacked, *jnp.shape(widen(p))))
+            return sharded(jnp.zeros_like(like), like)
+
+        return {
+            "last_params": jax.tree.map(zeros, params),
+            "last_gradient": jax.tree.map(zeros, params),
+            "steps": jax.tree.map(lambda p: zeros(p, self.memory), params),
+            "changes": jax.tree.map(lambda p: zeros(p, self.memory), params),
+            "inverse_curvatures": jnp.zeros(self.memory, working_dtype(params)),  # ρ; 0 where there is no pair
+            "scale": jnp.zeros((), working_dtype(params)),  # γ; 0 without a pair
+            "next": jnp.zeros((), jnp.int32),  # where the next pair is written
+        }
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        form = jax.tree.structure(updates, is_leaf=is_none)
+        g, params = form.flatten_up_to(updates), form.flatten_up_to(context.params)
+        live = [i for i, x in enumerate(g) if x is not None]
+        columns = {name: form.flatten_up_to(slots[name]) for name in _TREES}
+        g, params, last_params, last_gradient, steps, changes = (
+            [column[i] for i in live] for column in (g, params, *columns.values())
+        )
+        s = [new - old for new, old in zip(params, last_params)]
+        y = [new - old for new, old in zip(g, last_gradient)]
+        curvature, ss, yy = inner_product(s, y), inner_product(s, s), inner_product(y, y)
+        enough = jnp.maximum(self.min_cosine * jnp.sqrt(ss) * jnp.sqrt(yy), jnp.finfo(ss.dtype).tiny)
+        good, moved = (curvature > enough) & (context.age > 1), ss > 0
+        curvature, yy = (jnp.where(good, x, 1) for x in (curvature, yy))
+
+        place, rho = slots["next"], jnp.where(moved, slots["inverse_curvatures"], 0)
+        steps, changes = (
+            [stack.at[place].set(jnp.where(good, x, stack[place])) for x, stack in zip(new, stacks)]
+            for new, stacks in ((s, steps), (y, changes))
+        )
+        rho = rho.at[place].set(jnp.where(good, 1 / curvature, rho[place]))
+        gamma = jnp.where(good, curvature / yy, jnp.where(moved, slots["scale"], 0))
+        place = jnp.where(good, (place + 1) % self.memory, place)
+        first = 1 / jnp.maximum(1, safe_sqrt(inner_product(g, g)))
+        u = self.product(g, steps, changes, rho, jnp.where(gamma > 0, gamma, first), place)
+
+        def whole(leaves: list[Any], others: list[Any]) -> Any:
+            full = dict(enumerate(others)) | dict(zip(live, leaves))
+            return form.unflatten(full.values())
+
+        new = (params, g, steps, changes)
+        kept = {name: whole(leaves, columns[name]) for name, leaves in zip(_TREES, new)}
+        kept |= {"inverse_curvatures": rho, "scale": gamma, "next": place}
+        return whole(u, [None] * form.num_leaves), kept
+
+    def product(
+        self, g: list[Array], steps: list[Array], changes: list[Array], rho: Array, gamma: Array, place: Array
+    ) -> list[Array]:
+        """Return H·g by the two loops: from the newest pair to the oldest, and back."""
+
+        def down(q: list[Array], i: Array) -> Any:
+            alpha = rho[i] * inner_product([s[i] for s in steps], q)
+            return [x - alpha * y[i] for x, y in zip(q, changes)], alpha
+
+        def up(q: list[Array], pair: Any) -> Any:
+            i, alpha = pair
+            beta = rho[i] * inner_product([y[i] for y in changes], q)
+            return [x + (alpha - beta) * s[i] for x, s in zip(q, steps)], None
+
+        newest_first = (place - 1 - jnp.arange(self.memory, dtype=jnp.int32)) % self.memory
+        q, alphas = jax.lax.scan(down, g, newest_first)
+        return jax.lax.scan(up, [gamma * x for x in q], (newest_first, alphas), reverse=True)[0]
+
+
+_TREES = "last_params", "last_gradient", "steps", "changes"

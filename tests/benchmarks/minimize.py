@@ -1,0 +1,48 @@
+"""L-BFGS against Optax's and SciPy's: `python tests/benchmarks/minimize.py`.
+
+For each problem the evaluations of the value with its gradient until the gradient's norm is at most 1e-6, and the time
+of an iteration within one compiled loop, interleaved, in medians. Nothing here is a test: machines differ.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "training")]
+
+import jax.numpy as jnp  # noqa: E402
+from bars import seconds  # noqa: E402
+from smooth import PROBLEMS  # noqa: E402
+from test_minimize import TOLERANCE, by_optax, by_scipy  # noqa: E402  # pyright: ignore[reportMissingImports]
+
+import gradtx as gx  # noqa: E402
+
+
+def main() -> None:
+    ratios = []
+    print(f"{'':24}{'gradtx':>16}{'Optax':>16}{'SciPy':>8}{'time of an iteration, µs':>28}")
+    for name, problem in PROBLEMS.items():
+        start, function = jnp.asarray(problem.start), problem.function
+
+        def ours(x: Any, function: Any = function) -> Any:
+            found = gx.minimize(function, x, tolerance=TOLERANCE, max_steps=3000)
+            return found.evaluations, found.steps
+
+        ways = {"gradtx": jax.jit(ours), "Optax": by_optax(function)}
+        counts = {way: tuple(map(int, run(start))) for way, run in ways.items()}
+        took = seconds({way: partial(run, start) for way, run in ways.items()}, rounds=100)
+        each = {way: took[way] / steps for way, (_, steps) in counts.items()}
+        ratios.append(each["gradtx"] / each["Optax"])
+        texts = [f"{steps} ({evaluations})" for evaluations, steps in counts.values()]
+        times = f"{each['gradtx'] * 1e6:.1f} against {each['Optax'] * 1e6:.1f}: {ratios[-1]:.2f}"
+        print(f"{name:24}{texts[0]:>16}{texts[1]:>16}{by_scipy(problem):>8}{times:>28}", flush=True)
+    print(f"the median ratio of the times: {median(ratios):.2f}   (bar: at most 1)")
+
+
+if __name__ == "__main__":
+    main()
