@@ -11,19 +11,19 @@ from statistics import median
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-jax.config.update("jax_enable_x64", True)
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "training")]
+import gradtx as gx
 
-import jax.numpy as jnp  # noqa: E402
-from bars import seconds  # noqa: E402
-from smooth import PROBLEMS  # noqa: E402
-from test_minimize import TOLERANCE, by_optax, by_scipy  # noqa: E402  # pyright: ignore[reportMissingImports]
-
-import gradtx as gx  # noqa: E402
+TESTS = Path(__file__).parents[1]
 
 
 def main() -> None:
+    sys.path[:0] = map(str, (TESTS, TESTS / "benchmarks", TESTS / "training"))
+    from bars import seconds
+    from smooth import PROBLEMS
+    from test_minimize import TOLERANCE, by_optax, by_scipy  # pyright: ignore[reportMissingImports]
+
     ratios = []
     print(f"{'':24}{'gradtx':>16}{'Optax':>16}{'SciPy':>8}{'time of an iteration, µs':>28}")
     for name, problem in PROBLEMS.items():
@@ -45,4 +45,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with jax.enable_x64(True):
+        main()
