@@ -175,12 +175,13 @@ class accumulate(Branching):
         total = updates
         if "sum" in own:  # absent if there are no leaves
 
-            def summed(g: Any, a: Any, lost: Any = None) -> Any:
-                if lost is None:
-                    return (a if g is None else a + added(g),)
-                return (a, lost) if g is None else two_sum(a, lost + added(g))
-
             names = [name for name in ("sum", "lost") if name in own]
+
+            def summed(g: Any, a: Any, *lost: Any) -> Any:
+                if g is None:
+                    return (a, *lost)
+                return two_sum(a, lost[0] + added(g)) if lost else (a + added(g),)
+
             several = jax.tree.map(summed, updates, *(own[name] for name in names), is_leaf=is_none)
             for i, name in enumerate(names):
                 own[name] = jax.tree.map(lambda g, x, i=i: x[i], updates, several, is_leaf=is_none)
