@@ -38,7 +38,7 @@ OTHERS = (
     *("momo", "qhadam", "novograd", "ftrl", "padam", "ranger", "momo_adam", "lookahead"),
     *("sgdw", "diffgrad", "pid", "cocob", "adabound", "adamc", "adamaxw", "random_search"),
     *("noisy_sgd", "grokfast", "fromage", "orthograd", "optimistic_sgd", "optimistic_adam", "rmsprop_centered", "sam"),
-    "independent_decay",
+    *("independent_decay", "lbfgs"),
 )
 ALIASES = {"momentum": "heavy_ball", "gradient_descent": "sgd"}
 
