@@ -32,15 +32,15 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
 # tests, and every test some of the cases. The seed is the commit, so that each commit tests another sample.
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
-    "test_contract": 10,
-    "test_debug_modes": 8,
-    "test_formula": 6,
-    "test_hyperparameters": 9,
-    "test_inside": 8,
-    "test_map_params": 6,
-    "test_states": 9,
-    "test_sweep": 6,
-    "test_training": 8,
+    "test_contract": 15,
+    "test_debug_modes": 12,
+    "test_formula": 8,
+    "test_hyperparameters": 12,
+    "test_inside": 12,
+    "test_map_params": 9,
+    "test_states": 12,
+    "test_sweep": 8,
+    "test_training": 10,
 }
 
 collect_ignore = ["typing"]  # a user's code, right and wrong, for type checkers

@@ -311,7 +311,7 @@ FAULTS = [
     Fault(
         "each call compiles",
         "core/trees.py",
-        "return program(first, *args[1:], **named)",
+        "return program(*own, **named)",
         "return jax.jit(lambda *args: function(*args))(*args)",
         f"{CONTRACT}_five_steps_compile_once_and_five_rates_trace_once",
     ),

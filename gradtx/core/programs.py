@@ -39,16 +39,16 @@ def weak(function: Callable[..., Any]) -> Callable[[], Any]:
     return weakref.WeakMethod(function) if ismethod(function) else weakref.ref(function)
 
 
-def program_for(function: Callable[..., Any], tx: Any) -> tuple[Any, Any]:
-    """Return `function` compiled, and its first argument: `tx`, which may be an optimizer.
+def program_for(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """Return `function` compiled, and its arguments, of which the first may be an optimizer.
 
     JAX keeps the structure of an argument, and so the functions in it, for ever. An optimizer that holds functions of
     the user is therefore passed as its leaves, to a program made for its structure, one of the last `KEPT`.
     """
-    if not hasattr(tx, "_kinds") or not holds(tx):
-        return _program(function), tx
-    leaves, structure = jax.tree.flatten(tx)
-    return _program_of_leaves(function, structure), leaves
+    if not args or not hasattr(args[0], "_kinds") or not holds(args[0]):
+        return _program(function), args
+    leaves, structure = jax.tree.flatten(args[0])
+    return _program_of_leaves(function, structure), (leaves, *args[1:])
 
 
 @functools.cache

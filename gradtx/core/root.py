@@ -361,8 +361,8 @@ def _check_arguments(tx: Any, updates: Any, state: State, params: Any, extra: di
 def _checked(tx: Any, updates: Any, state: State, params: Any) -> State:
     """The state in the nodes of `init`, without boxes that NNX put around its leaves; or raise."""
     like = jax.tree.map(lambda x: jnp.zeros(x.shape, int) if is_float0(x) else x, updates if params is None else params)
-    program, first = program_for(_expected, tx)
-    expected = program.eval_shape(first, like)
+    program, own = program_for(_expected, (tx, like))
+    expected = program.eval_shape(*own)
     slots = trees.boxed_like(state.slots, expected)
     checks.check_slots(slots, expected, exact=params is not None)
     return State(trees.as_dtype(trees.unboxed(state.step), jnp.int32), slots)

@@ -44,8 +44,8 @@ def compiled(function: Function) -> Function:
                 if isinstance(leaf, jax.Array):
                     _ARRAYS.add(type(leaf))
         try:
-            program, first = program_for(function, args[0])
-            return program(first, *args[1:], **named)
+            program, own = program_for(function, args)
+            return program(*own, **named)
         except (RuntimeError, OverflowError, jax.errors.UnexpectedTracerError):
             for path, leaf in leaves_by_path(dict(zip(function.__code__.co_varnames, args)) | named).items():
                 live(path, leaf)

@@ -38,7 +38,8 @@ OTHERS = (
     *("momo", "qhadam", "novograd", "ftrl", "padam", "ranger", "momo_adam", "lookahead"),
     *("sgdw", "diffgrad", "pid", "cocob", "adabound", "adamc", "adamaxw", "random_search"),
     *("noisy_sgd", "grokfast", "fromage", "orthograd", "optimistic_sgd", "optimistic_adam", "rmsprop_centered", "sam"),
-    *("independent_decay", "lbfgs"),
+    *("independent_decay", "lbfgs", "kl_soap", "kl_shampoo", "splus", "psgd_kron", "galore", "fira"),
+    *("apollo", "conda", "dion", "normuon", "adamuon"),
 )
 ALIASES = {"momentum": "heavy_ball", "gradient_descent": "sgd"}
 

@@ -174,7 +174,6 @@ class accumulate(Branching):
             extra["value"] = weight * own["value"]
         total = updates
         if "sum" in own:  # absent if there are no leaves
-
             names = [name for name in ("sum", "lost") if name in own]
 
             def summed(g: Any, a: Any, *lost: Any) -> Any:

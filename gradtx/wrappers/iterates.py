@@ -25,9 +25,10 @@ def _zeros(params: Any) -> Any:
     """Return a slot of zeros for the parameters."""
 
     def zeros(p: Any) -> Any:
-        return sharded(jnp.zeros_like(p), p) if trees.differentiable("params", p) else None
+        wide = trees.widen(p)
+        return sharded(jnp.zeros_like(wide), wide) if trees.differentiable("params", p) else None
 
-    return jax.tree.map(lambda p: zeros(trees.widen(p)), params)
+    return jax.tree.map(zeros, params)
 
 
 def _among(updates: Any, tree: Any) -> Any:

@@ -150,7 +150,8 @@ def test_the_next_updates_are_optaxs(name, x64):
     tx, theirs = PAIRS[name]
     _, params, saved = run(theirs, params_of(), theirs.init(params_of()), 0, 5)
     state, report = gx.from_optax(tx, params, saved)
-    assert report.fresh == (["step"] if name in COUNTLESS else [])
+    fresh = [path for path in report.fresh if "/accumulate/lost/" not in path]  # rounding errors, which Optax drops
+    assert fresh == (["step"] if name in COUNTLESS else [])
     assert all(re.search("hyperparams/|ns_coeffs|/v(_row|_col)?/|last_finite", path) for path in report.dropped)
     assert worst(run(tx, params, state, 5, 105)[0], run(theirs, params, saved, 5, 105)[0]) < 1e-6
 
