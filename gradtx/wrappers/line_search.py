@@ -274,9 +274,14 @@ class zoom(LineSearch):
             low, last = _pick(too_far, low, here), low
             kept = _pick(too_far, kept, gradient)
             bracketed = bracketed | too_far | back
-            least, exists = _cubic(last, here)
-            further = jnp.where(exists, jnp.clip(least, 1.1 * t, 4 * t), 4 * t)
-            return n + 1, jnp.where(bracketed, _inside(low, high), further), low, high, kept, bracketed, done
+            # Inside a bracket, a tenth of it away from its ends at least; before, beyond the last trial.
+            ends = _pick(bracketed, (low, high), (last, here))
+            near, far = (pick(ends[0].t, ends[1].t) for pick in (jnp.minimum, jnp.maximum))
+            margin = 0.1 * (far - near)
+            near, far = _pick(bracketed, (near + margin, far - margin), (1.1 * t, 4 * t))
+            least, exists = _cubic(*ends)
+            ahead = jnp.where(exists, jnp.clip(least, near, far), jnp.where(bracketed, (near + far) / 2, far))
+            return n + 1, ahead, low, high, kept, bracketed, done
 
         start = (jnp.zeros((), jnp.int32), jnp.ones_like(origin.t), origin, origin, gradient)
         none = origin.slope >= 0
@@ -300,13 +305,6 @@ def _cubic(a: Trial, b: Trial) -> tuple[Array, Array]:
     width = db - da + 2 * root
     exists = (square >= 0) & (width != 0) & jnp.isfinite(width)
     return b.t - (b.t - a.t) * ((db + root - first) / jnp.where(exists, width, 1)), exists
-
-
-def _inside(a: Trial, b: Trial) -> Array:
-    """The minimum of the cubic, a tenth of the bracket away from its ends; or its middle."""
-    (t, exists), near, far = _cubic(a, b), jnp.minimum(a.t, b.t), jnp.maximum(a.t, b.t)
-    margin = 0.1 * (far - near)
-    return jnp.where(exists, jnp.clip(t, near + margin, far - margin), (near + far) / 2)
 
 
 @checked

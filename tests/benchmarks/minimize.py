@@ -1,7 +1,7 @@
 """L-BFGS against Optax's and SciPy's: `python tests/benchmarks/minimize.py`.
 
-For each problem the evaluations of the value with its gradient until the gradient's norm is at most 1e-6, and the time
-of an iteration within one compiled loop, interleaved, in medians. Nothing here is a test: machines differ.
+For each problem the steps (and the evaluations of the value with its gradient) until the gradient's norm is at most
+1e-6, and the time of a step within one compiled loop, interleaved, in medians. Nothing here is a test: machines differ.
 """
 
 import sys
@@ -19,13 +19,13 @@ TESTS = Path(__file__).parents[1]
 
 
 def main() -> None:
-    sys.path[:0] = map(str, (TESTS, TESTS / "benchmarks", TESTS / "training"))
+    sys.path[:0] = [str(TESTS), str(TESTS / "training"), str(TESTS / "benchmarks")]
     from bars import seconds
     from smooth import PROBLEMS
     from test_minimize import TOLERANCE, by_optax, by_scipy  # pyright: ignore[reportMissingImports]
 
     ratios = []
-    print(f"{'':24}{'gradtx':>16}{'Optax':>16}{'SciPy':>8}{'time of an iteration, µs':>28}")
+    print(f"{'':24}{'gradtx':>16}{'Optax':>16}{'SciPy':>8}{'time of a step, µs':>28}")
     for name, problem in PROBLEMS.items():
         start, function = jnp.asarray(problem.start), problem.function
 
