@@ -511,7 +511,7 @@ FAULTS = [
     Fault(
         "a sum of many parts loses what it rounds",
         "wrappers/accumulate.py",
-        "two_sum(a, lost + added(g))",
+        "two_sum(a, lost[0] + added(g))",
         "two_sum(a, added(g))",
         "tests/wrappers/test_accumulate.py::test_the_mean_of_many_parts_is_accurate[0-1024]",
     ),
