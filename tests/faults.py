@@ -1275,6 +1275,77 @@ FAULTS = [
         "jnp.stack([x, x])",
         "tests/inspect/test_check_laws.py::test_a_piece_that_breaks_a_law_is_refused_by_it",
     ),
+    # ---------------------------------------------------------------- bases, factors and line searches
+    Fault(
+        "a pair of any curvature is kept",
+        "pieces/lbfgs.py",
+        "good, moved = (curvature > enough) & (context.age > 1), ss > 0",
+        "good, moved = context.age > 1, ss > 0",
+        "tests/pieces/test_lbfgs.py::test_the_two_loops_are_the_dense_update",
+    ),
+    Fault(
+        "the pairs are read from the oldest to the newest",
+        "pieces/lbfgs.py",
+        "(place - 1 - jnp.arange(self.memory, dtype=jnp.int32))",
+        "(place + jnp.arange(self.memory, dtype=jnp.int32))",
+        "tests/pieces/test_lbfgs.py::test_the_two_loops_are_the_dense_update",
+    ),
+    Fault(
+        "zoom ends at the first decrease",
+        "wrappers/line_search.py",
+        "done = ~too_far & (jnp.abs(here.slope) <= -self.c2 * origin.slope)",
+        "done = ~too_far",
+        "tests/wrappers/test_line_search.py::test_every_step_of_zoom_meets_the_strong_conditions_of_wolfe",
+    ),
+    Fault(
+        "the gradient that is handed on is the one before the step",
+        "wrappers/line_search.py",
+        '"evaluated": Evaluated(best.value, kept),',
+        '"evaluated": Evaluated(best.value, updates),',
+        "tests/wrappers/test_line_search.py::test_the_handed_on_value_and_gradient_are_those_at_the_parameters",
+    ),
+    Fault(
+        "averages stay as they were when a basis turns",
+        "combinators/in_basis.py",
+        "if not (self.carry and inner):",
+        "if True:",
+        "tests/combinators/test_in_basis.py::test_a_linear_transformation_in_a_basis_that_changes_is_that_transformation",
+    ),
+    Fault(
+        "rounding chooses the vectors of a null space",
+        "pieces/bases.py",
+        "product = times(covariance, vectors) + self.shift * vectors",
+        "product = times(covariance, vectors)",
+        "tests/combinators/test_in_basis.py::test_rounding_is_not_a_step",
+    ),
+    Fault(
+        "a basis that is not finite replaces the old one",
+        "pieces/bases.py",
+        "kept = {name: jnp.where(fine, made[name], old[name]) for name in renews}",
+        "kept = {name: made[name] for name in renews}",
+        "tests/combinators/test_in_basis.py::test_what_is_not_finite_leaves_a_basis_as_it_was",
+    ),
+    Fault(
+        "the other side is not whitened",
+        "pieces/factors.py",
+        "outer = jnp.where(context.age > 1, times(whitened, whitened.mT) / y.shape[-1], outer)",
+        "outer = outer / y.shape[-1]",
+        f"{REFERENCE}[kl_shampoo-0]",
+    ),
+    Fault(
+        "JAX keeps the functions of an optimizer",
+        "core/programs.py",
+        'if not args or not hasattr(args[0], "_kinds") or not holds(args[0]):',
+        "if True:",
+        "tests/training/test_memory.py::test_of_the_functions_of_optimizers_the_last_few_are_kept",
+    ),
+    Fault(
+        "a state without rounding errors does not fit a larger group",
+        "serialization/restore.py",
+        'if strict and not all(f"{path}/".startswith((*rounding,)) for path in [*report.fresh, *report.dropped]):',
+        "if strict and (report.fresh or report.dropped):",
+        "tests/wrappers/test_accumulate.py::test_the_size_of_a_group_may_change_between_runs",
+    ),
 ]
 
 
@@ -1342,7 +1413,7 @@ Recorded = list[tuple[str, float, dict[str, set[int]]]]  # tests, their seconds,
 
 
 def recorded(folder: Path, workers: int) -> Recorded:
-    """What `pytest --lines` has written to the folder, or writes now."""
+    """Read the records that `pytest --lines` has written to the folder, or run it now."""
     if not folder.exists():
         with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as new:
             copy = copied(Path(place))

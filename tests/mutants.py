@@ -311,13 +311,13 @@ def body_lines(node: ast.AST) -> tuple[int, ...]:
 
 
 def _plain(code: CodeType) -> Any:
-    """What a code object does, wherever its lines and columns are."""
+    """The instructions of a code object, without its lines and columns."""
     constants = [_plain(x) if isinstance(x, CodeType) else repr(x) for x in code.co_consts]
     return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars, code.co_exceptiontable
 
 
 def compiled(source: bytes) -> Any:
-    """What a file does, and None if it is not Python."""
+    """The instructions of a file, or None if it is not Python."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

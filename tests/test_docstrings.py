@@ -127,3 +127,13 @@ def test_the_prose_is_plain():
     hits = [(place, text, hit) for place, text in prose() for rule in (HEADS, WORDS) for hit in rule.finditer(text)]
     found = [f"{place}: {hit[0].strip()!r} in {text.strip()[:70]!r}" for place, text, hit in hits]
     assert not found, "\n".join([f"{len(found)} places", *found])
+
+
+def test_no_docstring_of_a_test_begins_with_a_headless_clause():
+    found = []
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        documented = (node for node in nodes if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)))
+        texts = (ast.get_docstring(node) or "" for node in documented)
+        found += [f"{path.name}: {text}" for text in texts if HEADS.match(text)]
+    assert not found, "\n".join(found)

@@ -5,7 +5,7 @@ from typing import Any
 
 from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Part, Slots, Transformation, init_slots, path_of, run
-from gradtx.core.axes import Layout, Leaf, axes_of, scope, within
+from gradtx.core.axes import axes_of, viewed
 from gradtx.core.kinds import Count
 from gradtx.core.trees import differentiable, flatten_with_path, is_none, widen
 from gradtx.pieces.bases import Matrix, gathered, matrix_of, placed
@@ -103,14 +103,9 @@ class in_blocks(Transformation):
 
     def _scope(self, leaves: Any, views: Any, cut: Any) -> AbstractContextManager[None]:
         """The scope in which the blocks of a leaf are a stack of matrices."""
-        own, now = {}, scope()
+        own = {}
         for (keys, _), view, x in zip(leaves, views, cut):
             if view is not None:
                 *batch, first, second = view.axes.split()
-                own[path_of(keys)] = (" ".join((*batch, "batch", "batch", first, second)), Leaf(x.shape, x.dtype))
-        texts = dict.fromkeys(text for text, _ in own.values())
-        rules = tuple((lambda path, leaf, t=text: own.get(path, ("",))[0] == t, text) for text in texts)
-        return within(
-            layout=Layout((*rules, *now.layout.rules), now.layout.library),
-            leaves={**now.leaves, **{path: leaf for path, (_, leaf) in own.items()}},
-        )
+                own[path_of(keys)] = (" ".join((*batch, "batch", "batch", first, second)), x)
+        return viewed(own)

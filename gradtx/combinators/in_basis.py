@@ -9,7 +9,7 @@ from jax import Array
 
 from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Kind, Part, Slots, Transformation, init_slots, path_of, run, walk
-from gradtx.core.axes import Layout, Leaf, axes_of, scope, within
+from gradtx.core.axes import axes_of, viewed
 from gradtx.core.root import names_of
 from gradtx.core.trees import Measurement, differentiable, flatten_with_path, is_none, sharded, sharded_along, widen
 from gradtx.pieces.bases import Basis, Matrix, eigenbasis, gathered, matrix_of, placed, times, where_due
@@ -200,16 +200,8 @@ class in_basis(Transformation):
 
     def _scope(self, leaves: Any, views: Any, seen: Any) -> AbstractContextManager[None]:
         """The scope in which a leaf that is a matrix has the axes of its coordinates."""
-        own, now = {}, scope()
-        for (keys, _), view, x in zip(leaves, views, seen):
-            if view is not None and x is not None and view.split != x.shape:
-                own[path_of(keys)] = (view.axes, Leaf(x.shape, x.dtype))
-        texts = dict.fromkeys(text for text, _ in own.values())
-        rules = tuple((lambda path, leaf, t=text: own.get(path, ("",))[0] == t, text) for text in texts)
-        return within(
-            layout=Layout((*rules, *now.layout.rules), now.layout.library),
-            leaves={**now.leaves, **{path: leaf for path, (_, leaf) in own.items()}},
-        )
+        rows = zip(leaves, views, seen)
+        return viewed({path_of(k): (v.axes, x) for (k, _), v, x in rows if v and x is not None and v.split != x.shape})
 
 
 def _reads_params(tx: Transformation) -> bool:

@@ -5,7 +5,7 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -182,6 +182,19 @@ class Leaf:
         raise AttributeError(
             f"a parameter is chosen by its path and type: a leaf has shape, ndim, size and dtype, not {name!r}"
         )
+
+
+def viewed(views: Mapping[str, tuple[str, Any]]) -> AbstractContextManager[None]:
+    """Change the scope to one in which these leaves, by path, are other arrays, with axes as `layout` writes them."""
+    now, words = scope(), {path: axes for path, (axes, _) in views.items()}
+
+    def rule(axes: str) -> tuple[Any, str]:
+        return lambda path, leaf: words.get(path) == axes, axes
+
+    return within(
+        layout=Layout((*map(rule, dict.fromkeys(words.values())), *now.layout.rules), now.layout.library),
+        leaves={**now.leaves, **{path: Leaf(x.shape, x.dtype) for path, (_, x) in views.items()}},
+    )
 
 
 def leaf_of(x: Any) -> Leaf:

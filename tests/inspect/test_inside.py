@@ -1,4 +1,4 @@
-"""What is inside a wrapper: read, set, explained, measured and evaluated in every field of every transformation.
+"""Transformations inside wrappers are read, set, explained, measured and evaluated, in every field of every wrapper.
 
 A new wrapper is tested by its line in the registry.
 """
