@@ -90,7 +90,7 @@ LEAVES = st.builds(Leaf, st.sampled_from(SHAPES), st.sampled_from(DTYPES), st.sa
 TREES = st.recursive(
     st.one_of(LEAVES, LEAVES, LEAVES, LEAVES, st.sampled_from([None, (), {}])),
     lambda inner: (
-        st.dictionaries(st.sampled_from("abw"), inner, min_size=1, max_size=3)
+        st.dictionaries(st.sampled_from("avw"), inner, min_size=1, max_size=3)  # the axes of a matrix `b` are in doubt
         | st.lists(inner, min_size=1, max_size=2)
         | st.tuples(inner, inner)
     ),
