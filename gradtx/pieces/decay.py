@@ -53,5 +53,6 @@ class add_weight_decay(PerLeaf):
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         chosen = context.chooses(self.where)
         if chosen and self.cautious:
-            return g + jnp.where(g * context.params >= 0, self.weight_decay * context.params, 0), slots
+            agree = jnp.sign(g) * jnp.sign(context.params) >= 0  # the product itself may overflow, or round to 0
+            return g + jnp.where(agree, self.weight_decay * context.params, 0), slots
         return g + self.weight_decay * context.params if chosen else g, slots

@@ -66,6 +66,7 @@ AVERAGES = ("schedule_free", "average_params", "lookahead")
 # Fields in which only some transformations have a meaning, with the error for the others.
 REFUSED = {("momo_step-direction", inner): f"direction must be linear, got {inner}: write" for inner in AVERAGES}
 for inner, tx in INNER.items():
+    REFUSED["in_basis-basis", inner] = r"basis must be a basis, such as eigenbasis\(\)"
     REFUSED["kronecker-by", inner] = r"by must be covariance_roots\(\) or whitening\(\)"
     for field in ("zoom-direction", "backtracking-direction"):
         if any(isinstance(piece, gx.scale_by_learning_rate) for piece in walk(tx)):

@@ -4,6 +4,7 @@ from itertools import count
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from references import SIZE, gradient_stream, reference_steps, steps_of, worst_error
@@ -38,3 +39,10 @@ def test_cautious_decay_is_its_formula(x64, arguments, curvature):
     assert worst_error(jax.jit(steps_of)(tx, NOISE, curvature), expected) <= 1e-12
     plain = gx.chain(direction, gx.add_weight_decay(decay), gx.scale_by_learning_rate(rate))
     assert worst_error(jax.jit(steps_of)(plain, NOISE, curvature), expected) > 1e-6
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_cautious_decay_compares_signs_at_any_scale(scale):
+    g, w = scale * jnp.array([1.0, -1.0, 1.0, 0.0]), scale * jnp.array([1.0, 1.0, -1.0, 1.0])
+    tx = gx.add_weight_decay(0.5, cautious=True)
+    assert jnp.allclose(tx.update(g, tx.init(w), w)[0] / scale, jnp.array([1.5, -1.0, 1.0, 0.5]))
