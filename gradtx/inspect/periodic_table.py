@@ -1,10 +1,10 @@
-"""The periodic table of optimizers: every direction divided by every denominator."""
+"""The periodic table of optimizers: every direction divided by every denominator, in every basis."""
 
 import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from gradtx.combinators import add, blend, chain, momentum, precondition, rms
+from gradtx.combinators import add, blend, chain, in_basis, momentum, precondition, rms
 from gradtx.combinators.averages import average
 from gradtx.core import Transformation
 from gradtx.core.arguments import checked
@@ -20,6 +20,7 @@ from gradtx.pieces import (
     bias_correction,
     decayed_max,
     difference,
+    eigenbasis,
     identity,
     nesterov_ema,
     running_max,
@@ -33,6 +34,7 @@ from gradtx.pieces import (
     square,
     yogi_average,
 )
+from gradtx.pieces.bases import Basis
 
 
 class Cell(NamedTuple):
@@ -75,7 +77,9 @@ class PeriodicTable:
 
 
 @checked
-def periodic_table(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8) -> PeriodicTable:
+def periodic_table(
+    learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, basis: Basis | None = None
+) -> PeriodicTable:
     """Return every direction divided by every denominator: the named optimizers and those between them.
 
     d/(s + ε), times the learning rate
@@ -85,6 +89,9 @@ def periodic_table(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, ep
     named cell computes the same as the recipe of that name with these arguments and the recipe's defaults for others,
     but without weight decay.
 
+    With a basis, each cell runs on the coordinates of each matrix in that basis: a third axis of the table. What the
+    cells make of vectors stays the same.
+
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
         All cells use it; the best value differs between cells.
@@ -93,8 +100,11 @@ def periodic_table(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, ep
       b2: β₂, the decay of the average of squared gradients, in [0, 1).
       eps: ε, added to the denominator, 0 or more.
         The columns of AdaMax, AdaBelief and Yogi have their own ε.
+      basis: `eigenbasis()`, `singular_vectors()` or `random_vectors()`, as for `in_basis`. None for the coordinates as
+        they are.
 
     Raises:
+      TypeError: `basis` is not a basis.
       ValueError: The table is indexed with a cell that does not exist.
 
     >>> import gradtx as gx
@@ -103,7 +113,11 @@ def periodic_table(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, ep
     True
     >>> [cell.name for cell in table if cell.size == "1"][:5]
     ['sgd', 'averaged_momentum', '', 'heavy_ball', 'nesterov']
+    >>> [(*cell[:2], cell.name) for cell in gx.periodic_table(basis=gx.eigenbasis()) if cell.name]
+    [('corrected average', 'corrected rms', 'soap')]
     """
+    if basis is not None:
+        basis = Basis.coerce("periodic_table: basis", basis)
     change = difference(from_first=True)
     away = add(identity(), chain(scale_by_ema(b1), scale(-1.0)))
     directions = {
@@ -147,16 +161,19 @@ def periodic_table(learning_rate: Any = 1e-3, b1: Any = 0.9, b2: Any = 0.999, ep
         adamax(learning_rate, b1, b2, eps): "adamax",
         yogi(learning_rate, b1, b2): "yogi",
     }
+    names = _IN_ANOTHER_FORM
+    if basis is not None:
+        plain = isinstance(basis, eigenbasis) and basis.method == "qr"
+        soap = "kl_soap" if getattr(basis, "whiten", False) else "soap"
+        named, names = {}, {("corrected average", "corrected rms"): soap} if plain else {}
     rate = scale_by_learning_rate(learning_rate)
     cells = []
     for row, direction in directions.items():
-        columns = {"1": chain(direction, rate), "|d|": chain(direction, sign(), rate)}
-        columns |= {
-            column: chain(precondition(direction, by=size, eps=of_size), rate)
-            for column, (size, of_size) in sizes.items()
-        }
-        for column, tx in columns.items():
-            cells.append(Cell(row, column, named.get(tx) or _IN_ANOTHER_FORM.get((row, column), ""), tx))
+        columns = {"1": direction, "|d|": chain(direction, sign())}
+        columns |= {column: precondition(direction, by=size, eps=of_size) for column, (size, of_size) in sizes.items()}
+        for column, step in columns.items():
+            tx = chain(step if basis is None else in_basis(step, basis), rate)
+            cells.append(Cell(row, column, named.get(tx) or names.get((row, column), ""), tx))
     return PeriodicTable(tuple(cells))
 
 

@@ -1,7 +1,9 @@
 """Orthonormal bases of matrices, for `in_basis`: vectors that follow the updates, and are renewed at some of them."""
 
 from collections.abc import Callable
+from itertools import accumulate
 from math import prod
+from operator import itemgetter
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -11,12 +13,12 @@ from jax.custom_batching import custom_vmap
 from jax.lax import Precision, stop_gradient
 from jax.sharding import NamedSharding, PartitionSpec, reshard
 
-from gradtx.core import Context, Decay, NonNegative, PerLeaf, Slots, path_of
+from gradtx.core import Context, Decay, NonNegative, Slots, Transformation, path_of
 from gradtx.core.axes import Axes, axes_of
 from gradtx.core.errors import said
 from gradtx.core.kinds import Count
 from gradtx.core.root import counted
-from gradtx.core.trees import differentiable, flatten_with_path, sharded_along, widen
+from gradtx.core.trees import differentiable, flatten_with_path, is_none, sharded_along, widen
 from gradtx.pieces.formulas import lerp, safe_divide
 
 Sides = Literal["both", "smaller", "larger", "inputs", "outputs"]
@@ -128,12 +130,13 @@ def where_due(due: Array, work: Callable[[], Any], idle: Any) -> Any:
 
 
 # ---------------------------------------------------------------- bases
-class Fitted(PerLeaf):
+class Fitted(Transformation):
     """Base of pieces that fit a matrix to each side of a matrix of updates, in the slots `left` and `right`.
 
     A subclass defines `renewed`, these slots made anew, and `measured` if it has others. The slots of a leaf or of a
     side without a fit are None. They start as the first columns of the identity. Where new ones are not finite, the old
-    ones stay, and `refused` counts it.
+    ones stay, and `refused` counts it. The two methods see one matrix; matrices of one shape, from any leaves, are
+    renewed in one batch.
     """
 
     every_k: Count = 10
@@ -175,35 +178,81 @@ class Fitted(PerLeaf):
 
     def init_tree(self, params: Any) -> Slots:
         leaves, tree = flatten_with_path(params)
-        rows: list[Any] = []
+        rows: list[Slots] = []
         for keys, p in leaves:
             real = differentiable("params", p)
             view = matrix_of(axes_of(path_of(keys), p), widen(p).shape) if real else None
             row = self.start(view, widen(p).dtype) if view else {}
-            axes = {name: (view.sides[name.startswith("right")], None) for name in row} if view else {}
-            vectors = {name: x for name, x in row.items() if x is not None and x.ndim == 2}
-            rows.append(row | {name: sharded_along(x, widen(p), axes[name]) for name, x in vectors.items()})
+            for name, x in row.items():
+                if view and x is not None:
+                    batch = view.shape[:-2]
+                    own = (view.sides[name.startswith("right")], None) if x.ndim == 2 else (None,) * x.ndim
+                    of_batch = view.order[: len(batch)] if view.split == widen(p).shape else (None,) * len(batch)
+                    row[name] = sharded_along(jnp.broadcast_to(x, (*batch, *x.shape)), widen(p), (*of_batch, *own))
+            rows.append(row)
         names = self.start(Matrix((1, 1), (0, 1), (1, 1), "in out", (0, 1)), jnp.float32)
         return {name: tree.unflatten([row.get(name) for row in rows]) for name in names}
 
-    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        view = context.answer(lambda path, _: matrix_of(axes_of(path, g), g.shape))
-        renews = [name for name in self.renews if slots[name] is not None]
-        if view is None or not renews:
-            return g, slots
-        old = jax.tree.map(gathered, slots)
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         # Without a derivative: the derivative of eigenvectors is infinite where two eigenvalues are equal.
-        fixed, x, row = stop_gradient((self, view.of(gathered(g)), old))
-        new = fixed.measured(x, row, context)
+        fixed, given, kept = stop_gradient((self, updates, slots))
+        leaves, tree = flatten_with_path(given, is_leaf=is_none)
+        columns = {name: tree.flatten_up_to(slot) for name, slot in kept.items()}
+        alike: dict[str, list[int]] = {}  # leaves whose matrices and slots have the same shapes
+        stacks: dict[int, tuple[Array, Slots]] = {}  # of each leaf, its matrices and their slots
+        for i, (keys, g) in enumerate(leaves):
+            view = None if g is None else matrix_of(axes_of(path_of(keys), g), g.shape)
+            row = {name: column[i] for name, column in columns.items()}
+            if view and g is not None and any(row[name] is not None for name in self.renews):
+                stacks[i] = _stack(len(view.shape) - 2, (view.of(gathered(g)), jax.tree.map(gathered, row)))
+                alike.setdefault(str(jax.tree.map(lambda x: (x.dtype, x.shape[1:]), stacks[i])), []).append(i)
 
-        def work() -> Slots:
-            made = stop_gradient(fixed.renewed(x, new, context))
-            fine = jnp.stack([jnp.isfinite(made[name]).all() for name in renews]).all() & made.get("converged", True)
-            kept = {name: jnp.where(fine, made[name], old[name]) for name in renews}
-            return kept | {"refused": jnp.where(fine, old["refused"], counted(old["refused"]))}
+        @jax.jit  # traced once for all leaves of a shape
+        @jax.vmap
+        def measure(x: Array, row: Slots) -> Slots:
+            return fixed.measured(x, row, context)
 
-        made = where_due(self.is_due(context.age), work, {name: old[name] for name in (*renews, "refused")})
-        return g, jax.tree.map(placed, new | made, slots)
+        @jax.jit
+        @jax.vmap
+        def renew(x: Array, row: Slots) -> Slots:
+            made, names = fixed.renewed(x, row, context), [name for name in self.renews if row[name] is not None]
+            fine = jnp.stack([jnp.isfinite(made[name]).all() for name in names]).all() & made.get("converged", True)
+            new = {name: jnp.where(fine, made[name], row[name]) for name in names}
+            return new | {"refused": jnp.where(fine, row["refused"], counted(row["refused"]))}
+
+        def each(stacks: Any) -> dict[int, Slots]:
+            return {i: where_due(due, lambda: renew(*stack), kept_of(stack)) for i, stack in stacks.items()}  # noqa: B023
+
+        def batches(stacks: Any) -> dict[int, Slots]:
+            def work() -> dict[int, Slots]:
+                made = {}
+                for members in alike.values():
+                    several = [stacks[i] for i in members]
+                    together = renew(*jax.tree.map(lambda *parts: jnp.concatenate(parts), *several))
+                    ends = list(accumulate(len(x) for x, _ in several))
+                    for i, *of in zip(members, [0, *ends], ends):
+                        made[i] = jax.tree.map(itemgetter(slice(*of)), together)
+                return made
+
+            return where_due(due, work, {i: kept_of(stack) for i, stack in stacks.items()})
+
+        def kept_of(stack: Any) -> Slots:
+            return {name: stack[1][name] for name in (*self.renews, "refused") if stack[1][name] is not None}
+
+        due = self.is_due(context.age)
+        stacks = {i: (x, measure(x, row)) for i, (x, row) in stacks.items()}
+        # A batch takes memory, and a CPU has nothing to gain from it.
+        renewed = jax.lax.platform_dependent(stacks, cpu=each, default=batches) if stacks else {}
+        for i, new in renewed.items():
+            for name, x in (stacks[i][1] | new).items():
+                if (old := columns[name][i]) is not None:
+                    columns[name][i] = placed(x.reshape(old.shape), old)
+        return updates, {name: tree.unflatten(column) for name, column in columns.items()}
+
+
+def _stack(batch: int, tree: Any) -> Any:
+    """The arrays with their first `batch` axes as one."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[batch:]), tree)
 
 
 class Basis(Fitted):

@@ -174,6 +174,41 @@ def test_a_refresh_is_a_branch_also_under_vmap():
     assert " qr" not in outside and "householder" not in outside
 
 
+@pytest.mark.parametrize(
+    "tx", [gx.soap(every_k=2), gx.shampoo(every_k=2), gx.psgd_kron()], ids=["soap", "shampoo", "psgd_kron"]
+)
+def test_matrices_of_one_shape_are_renewed_in_one_batch_as_one_by_one(tx, monkeypatch):
+    """A batch is for accelerators: here it is chosen by hand, and its decompositions stay one by one."""
+    params = {"x": jnp.zeros((4, 3)), "y": jnp.zeros((3, 4)), "z": {"w": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}}
+    params["stack"] = jnp.zeros((2, 4, 3))
+    tx = gx.layout(tx, {"stack": "batch in out"})
+    g = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params)
+
+    def steps():
+        state, out = tx.init(params), []
+        for t in range(5):
+            u, state = jax.jit(lambda g, state: tx.update(g, state, params))(jax.tree.map(lambda x: x + t, g), state)  # noqa: B023
+            out.append(u)
+        return out, state.slots
+
+    alone, of, chosen = steps(), jax.lax.platform_dependent, []
+
+    def batches(*operands, cpu, default):
+        if default.__name__ != "batches":
+            return of(*operands, cpu=cpu, default=default)
+        chosen.append(sorted(x.shape for x, _ in operands[0].values()))
+        return default(*operands)
+
+    jax.clear_caches()
+    with monkeypatch.context() as patched:
+        patched.setattr(jax.lax, "platform_dependent", batches)
+        together = steps()
+    jax.clear_caches()
+    assert chosen[0] == [(1, 3, 4), (1, 4, 3), (1, 4, 3), (2, 4, 3)]
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+        assert np.allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 HANG = """
 import jax, jax.numpy as jnp, gradtx as gx
 sizes = (64, 96, 48, 96)

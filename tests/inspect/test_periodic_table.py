@@ -99,3 +99,58 @@ def test_the_command_prints_the_table(capsys):
     for cell in TABLE:
         (line,) = (line for line in out.splitlines() if line.startswith(cell.direction + "  "))
         assert cell.name in line
+
+
+BASES = {
+    "soap": gx.eigenbasis(2),
+    "kl_soap": gx.eigenbasis(2, decay=0.9, whiten=True),
+    "eigh": gx.eigenbasis(3, "smaller", method="eigh"),
+    "singular": gx.singular_vectors(3),
+    "random": gx.random_vectors(3, rank=2),
+}
+
+
+@pytest.mark.parametrize("direction", dict.fromkeys(cell.direction for cell in TABLE))
+@pytest.mark.parametrize("basis", BASES)
+def test_every_cell_of_every_basis_runs(basis, direction):
+    """The steps of a matrix go downhill on average, and those of a vector are those without a basis."""
+    table, plain = gx.periodic_table(0.01, basis=BASES[basis]), gx.periodic_table(0.01)
+    params = {"w": jnp.zeros((3, 4)), "b": jnp.zeros(4)}
+    g = {"w": jax.random.normal(jax.random.key(0), (3, 4)), "b": jnp.arange(4.0)}
+
+    def of(tx, times):
+        def step(state, t):
+            u, state = tx.update(jax.tree.map(lambda x: x * (1 + 0.1 * t), g), state, params)
+            return state, u
+
+        return jax.lax.scan(step, tx.init(params), times)[1]
+
+    @jax.jit
+    def steps(cells, times):
+        return {place: of(tx, times) for place, tx in cells.items()}
+
+    places = [cell[:2] for cell in table if cell.direction == direction]
+    late = basis in ("soap", "kl_soap", "eigh")  # the first update only makes a basis
+    made = steps({place: table[place] for place in places}, jnp.arange(6.0))
+    bare = steps({place: plain[place] for place in places}, jnp.arange(6.0)[late:])
+    for place in places:
+        assert jnp.sum(made[place]["w"] * g["w"]) < 0, place
+        assert jnp.allclose(made[place]["b"][late:], bare[place]["b"], rtol=1e-5, atol=1e-7), place
+
+
+@pytest.mark.parametrize("name", ["soap", "kl_soap"])
+def test_a_cell_of_a_basis_has_the_name_of_its_recipe(name):
+    table, params = gx.periodic_table(0.01, 0.95, 0.9, basis=BASES[name]), params_of()
+    (cell,) = (cell for cell in table if cell.name)
+    assert cell[:3] == ("corrected average", "corrected rms", name)
+    recipe = {
+        "soap": gx.soap(0.01, 0.95, 0.9, weight_decay=0.0, every_k=2),
+        "kl_soap": gx.kl_soap(0.01, 0.95, 0.9, 0.9, weight_decay=0.0, every_k=2),
+    }
+    gradients = list(stream(params, 8))
+    assert_near(follow(cell.tx, params, gradients)[0], follow(recipe[name], params, gradients)[0], 2e-6)
+
+
+def test_a_basis_of_the_table_is_a_basis():
+    with pytest.raises(TypeError, match=r"periodic_table: basis must be a basis, such as eigenbasis\(\), got adam"):
+        gx.periodic_table(basis=gx.adam())  # pyright: ignore[reportArgumentType]
