@@ -34,6 +34,7 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
 SAMPLED = {
     "test_contract": 15,
     "test_debug_modes": 12,
+    "test_every_cell_of_every_basis_runs": 6,
     "test_formula": 8,
     "test_hyperparameters": 12,
     "test_inside": 12,
@@ -170,7 +171,8 @@ def pytest_collection_modifyitems(config, items):
         names = [word for word in words if word in CASES]
         if names:
             item.add_marker(pytest.mark.xdist_group(names[0]))
-        of = SAMPLED.get(item.path.stem, 1) if names and not config.getoption("--whole") else 1
+        of = SAMPLED.get(item.path.stem, 1) if names else SAMPLED.get(getattr(item, "originalname", ""), 1)
+        of = 1 if config.getoption("--whole") else of
         if crc32(f"{seed} {item.nodeid}".encode()) % of:
             left_out.append(item)
     if left_out:
