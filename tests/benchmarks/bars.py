@@ -138,6 +138,34 @@ def branches(rounds: int = 48) -> None:
             print(f"    {name}: {time_taken / base:.2f} of it   (bar: {bar}), temporaries {own:.2f}")
 
 
+def matrices(sides: tuple[int, ...] = (64, 256, 512), count: int = 8) -> None:
+    """A SOAP step that renews no basis against Adam's and the six products of each matrix; temporaries at a refresh."""
+
+    @jax.jit
+    def products(g: Any, vectors: Any) -> Any:  # into the basis and back, and the two covariances
+        return jax.tree.map(lambda x, q: (q @ (q.T @ x @ q) @ q.T, x @ x.T, x.T @ x), g, vectors)
+
+    for side in sides:
+        keys = {f"layer_{i}": jax.random.key(i) for i in range(count)}
+        g, vectors = ({n: jax.random.normal(k, (side, side)) * c for n, k in keys.items()} for c in (1.0, side**-0.5))
+        carry, steps, temporaries = {}, {}, {}
+        for name, tx in {"adam": gx.adam(1e-3), "soap": gx.soap(1e-3, every_k=10**6), "muon": gx.muon(1e-3)}.items():
+            _, carry[name] = tx.update(g, tx.init(g), g)
+            steps[name] = jax.jit(tx.update, donate_argnums=1).lower(g, carry[name], g).compile()
+            temporaries[name] = steps[name].memory_analysis().temp_size_in_bytes
+
+        def donated(name: str) -> Any:
+            updates, carry[name] = steps[name](g, carry[name], g)  # noqa: B023
+            return updates
+
+        took = seconds({"products": partial(products, g, vectors)} | {name: partial(donated, name) for name in steps})
+        over = (took["soap"] - took["products"]) / took["adam"]
+        shown = ", ".join(f"{name} {time_taken * 1e3:.2f}" for name, time_taken in took.items())
+        print(f"  {count} × {side}²: {shown} ms; soap without its products {over:.2f} of adam   (bar: 1.6)")
+        batch = 2 * count * 4 * side**2  # both sides of every matrix
+        print(f"    temporaries {temporaries['soap'] / batch:.1f} of the batch of equal matrices   (bar: 4)")
+
+
 def imports() -> None:
     """The time that `import gradtx` adds to `import jax`, over fresh processes."""
     code = "import time; a = time.perf_counter(); import jax; b = time.perf_counter(); import gradtx; "
@@ -194,6 +222,6 @@ def sweep() -> None:
 
 
 if __name__ == "__main__":
-    for bar in (eager, accesses, branches, imports, summary, sweep):
+    for bar in (eager, accesses, branches, matrices, imports, summary, sweep):
         print(bar.__doc__)
         bar()
