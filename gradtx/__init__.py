@@ -36,7 +36,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from gradtx import combinators, display, inspect, optimizers, pieces, projections, schedules, wrappers
+from gradtx import combinators, display, distributed, inspect, optimizers, pieces, projections, schedules, wrappers
 from gradtx.combinators import *  # noqa: F403
 from gradtx.core import (
     Context,
@@ -53,6 +53,7 @@ from gradtx.core import (
 )
 from gradtx.core.apply import apply_updates
 from gradtx.core.where import is_linear, is_matrix
+from gradtx.distributed import *  # noqa: F403
 from gradtx.inspect import *  # noqa: F403
 from gradtx.optimizers import *  # noqa: F403
 from gradtx.pieces import *  # noqa: F403
@@ -89,6 +90,7 @@ __all__ += pieces.__all__
 __all__ += projections.__all__
 __all__ += combinators.__all__
 __all__ += wrappers.__all__
+__all__ += distributed.__all__
 # Inspection, saving, other libraries.
 __all__ += inspect.__all__
 __all__ += serialization.__all__

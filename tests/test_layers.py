@@ -20,6 +20,7 @@ LAYERS = [
     "projections",
     "combinators",
     "wrappers",
+    "distributed",
     "optimizers",
     "inspect",
     "serialization",

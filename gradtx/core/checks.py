@@ -81,6 +81,24 @@ def check_state(kind: type, updates: Any, state: Any, params: Any) -> None:
         raise TypeError(f"state.step must be one int32, got {said(step)}: make the state with init")
 
 
+def check_memory(tx: Any, inside: Any, state: Any = None) -> None:
+    """Raise for a state in the memory of the host, unless `tx` keeps it there, and for an outermost one inside."""
+    for piece in inside:
+        if piece.outermost and piece is not tx:
+            name, outer = type(piece).__name__, type(tx).__name__
+            raise ValueError(f"{name} must be outermost, got {outer}(… {name}(…)): write {name}({outer}(…))")
+    if state is not None and not tx.outermost:
+        for path, x in leaves_by_path(state.slots).items():
+            if (
+                getattr(jax.typeof(x) if is_array(x) else x, "memory_space", jax.memory.Space.Device)
+                is jax.memory.Space.Host
+            ):
+                raise ValueError(
+                    f"state: {path!r} is in the memory of the host, got an update of {type(tx).__name__}: wrap the "
+                    "optimizer in gx.offload, or move the state by jax.device_put(state, jax.memory.Space.Device)"
+                )
+
+
 _CHECKED: dict[int, ref[Any]] = {}  # what `check_values` need not look at again, by its id
 
 

@@ -351,6 +351,7 @@ def _prepare(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, 
 
 def _check_arguments(tx: Any, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> None:
     checks.check_state(State, updates, state, params)
+    checks.check_memory(tx, walk(tx), state)
     needs = {name: type(piece).__name__ for piece in walk(tx) for name in piece.needs}
     checks.check_extra(needs, {name for piece in walk(tx) for name in piece.reads()}, params, extra)
     checks.check_updates(updates, params)

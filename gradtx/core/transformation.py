@@ -127,6 +127,7 @@ class Transformation(Record, Pair):
     named: ClassVar[bool] = False  # the names of its parts are the names of their classes, as in a chain
     linear: ClassVar[bool] = False  # its updates and its slots are linear in the updates that it has received
     fed: ClassVar[tuple[str, ...]] = ()  # its parts that receive the updates as they come
+    outermost: ClassVar[bool] = False  # it may not be a part of another transformation
     formula: ClassVar[str] = ""  # the formula, for display: "m = decay * m + (1 - decay) * g; u = m"
 
     def reads(self) -> set[str]:
@@ -206,6 +207,7 @@ class Transformation(Record, Pair):
         checks.check_params(params)
         trees.leaves_by_path(params)  # raises for two leaves of one path
         checks.check_values(self)
+        checks.check_memory(self, walk(self))
         now = self.at(0)
         checks.check_hyperparameters(now, walk(now), trees.working_dtype(params))
         with axes.within(leaves=axes.leaves_of(params)):

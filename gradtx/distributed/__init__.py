@@ -1,0 +1,6 @@
+"""Optimizers on several devices and in the memory of the host, by JAX's own shardings and memory spaces."""
+
+from gradtx.distributed.offload import offload
+from gradtx.distributed.shard_state import shard_state
+
+__all__ = ["offload", "shard_state"]
