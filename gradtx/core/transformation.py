@@ -158,6 +158,10 @@ class Transformation(Record, Pair):
         """The new updates, and the new slots with the names and shapes of `init_tree`."""
         raise NotImplementedError(f"{type(self).__name__} must define update_tree")
 
+    def placed(self, structs: Any) -> Any:
+        """The structs of its state, sharded as the parameters, with shardings of its own if it has any."""
+        return structs
+
     def part(self, name: str, updates: Any, slots: Slots, context: Context, new: Slots) -> Any:
         """Run one of the parts on the updates and return its updates; its new slots are added to `new`."""
         out, kept = run(self.parts()[name], updates, slots.get(name, {}), context)
@@ -202,7 +206,7 @@ class Transformation(Record, Pair):
             where they have shardings, so have the slots: each is sharded as its parameter over the axes that it has.
         """
         if any(isinstance(p, jax.ShapeDtypeStruct) for p in jax.tree.leaves(params)):
-            return owners.structs_of(self.init, params)
+            return self.placed(owners.structs_of(self.init, params))
         owners.refuse_placeholder(self.init, params)
         checks.check_params(params)
         trees.leaves_by_path(params)  # raises for two leaves of one path

@@ -333,3 +333,8 @@ def sharded(slot: Any, param: Any) -> Any:
     param = lax.stop_gradient(param)
     never = lax.gt(param, lax.optimization_barrier(param))
     return lax.select(never, param if param.dtype == slot.dtype else lax.convert_element_type(param, slot.dtype), slot)
+
+
+def moved(slots: Any, space: Any) -> Any:
+    """The slots in a memory, `jax.memory.Space.Host` or `Device`; numbers stay on the device."""
+    return jax.tree.map(lambda x: jax.device_put(x, space) if x.ndim else x, slots)

@@ -50,7 +50,8 @@ class shard_state(Transformation):
 
     It needs the mesh in the context, `jax.set_mesh(mesh)`, at `init` and at `update`. Without a mesh it is the inner
     optimizer, so one program runs on one device and on several. `jax.jit(tx.init)` makes the state in parts from the
-    start; `init` outside `jit` makes it whole first.
+    start; `init` outside `jit` makes it whole first, and `init` of shapes knows the shardings of the parameters only:
+    `jax.jit(tx.init).lower(shapes).compile().output_shardings` has those of the state.
 
     Args:
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. Norms and

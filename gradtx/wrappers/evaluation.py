@@ -64,6 +64,7 @@ def _evaluated(tx: Transformation, state: Any, params: Any) -> Any:
         expected = jax.eval_shape(lambda p: init_slots(tx.at(0), p), params)
     slots = trees.boxed_like(state.slots, expected)
     check_slots(slots, expected, exact=True)
+    slots = trees.moved(slots, jax.memory.Space.Device) if tx.outermost else slots
     dtype = trees.working_dtype(params, slots)
     leaves, tree = jax.tree.flatten(params)
     wide = tree.unflatten([trees.widen(p, dtype) if floats else None for p, floats in zip(leaves, floating.values())])

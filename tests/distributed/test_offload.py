@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from streams import follow, stream
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from streams import assert_near, follow, stream
 
 import gradtx as gx
 
@@ -33,6 +34,24 @@ def test_an_offloaded_state_makes_the_same_updates(inner):
     for init in (tx.init, jax.jit(tx.init)):
         assert kinds(init(PARAMS)) == {"pinned_host"}
     assert kinds(state) == {"pinned_host"}
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=lambda of: of.name)
+def test_on_a_mesh_each_slot_is_sharded_as_its_parameter(axis_type):
+    tx, mesh = gx.offload(gx.adamw(1e-2)), jax.make_mesh((4,), ("x",), axis_types=(axis_type,))
+    params = {"w": jnp.arange(32.0).reshape(8, 4) / 32, "bias": jnp.ones(4)}
+    bare, _ = follow(gx.adamw(1e-2), params, stream(params, 2))
+    with jax.set_mesh(mesh):
+        place = {"w": NamedSharding(mesh, PartitionSpec("x", None)), "bias": NamedSharding(mesh, PartitionSpec())}
+        params, out = jax.device_put(params, place), []
+        state = jax.jit(tx.init)(params)
+        for g in stream(params, 2):
+            u, state = jax.jit(tx.update)(jax.device_put(g, place), state, params)
+            out.append(u)
+    for slot in jax.tree.leaves(state):
+        if slot.shape == (8, 4):
+            assert slot.sharding.memory_kind == "pinned_host" and slot.sharding.shard_shape(slot.shape) == (2, 4)
+    assert_near(out, bare)
 
 
 def test_a_step_compiles_once_and_its_state_can_be_donated():

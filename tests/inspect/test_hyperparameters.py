@@ -145,10 +145,10 @@ def test_the_summary_counts_the_bytes_of_the_state(tx):
 def test_no_value_between_steps_compiles_again(tx):
     if schedules_of(tx):
         pytest.skip("declared: its schedule is structure, which a number cannot replace")
-    params = params_of()
+    params = jax.device_put(params_of(), jax.devices()[0])  # as all results are where some are in the host's memory
     g = next(stream(params))
     step: Any = jax.jit(lambda tx, state: tx.update(g, state, params, **extra(tx)))
-    state = tx.init(params)
+    state = jax.jit(tx.init)(params)
     for i, kind in enumerate((float, np.float32, jnp.asarray)):
         values = {name: kind(value * (1 - 0.1 * i)) for name, value in gx.hyperparameters(tx).items()}
         tx = gx.set_hyperparameters(tx, values)
