@@ -539,6 +539,7 @@ def test_shard_map_is_a_plain_function(case):
     measuring = (gx.monitor, gx.monitor_layers, *WATCHING, *MEASURING)
     keeps = (
         gx.sm3_sum,
+        gx.initial_norm,
         gx.factored,
         gx.reduced,
         gx.skip_nonfinite,

@@ -50,7 +50,7 @@ from gradtx.optimizers.averaging import asgd, ranger, schedule_free_adamw, swa
 from gradtx.optimizers.decay import independent_decay
 from gradtx.optimizers.dual_averaging import ftrl, madgrad
 from gradtx.optimizers.gradient_filters import grokfast, mars, orthograd, pid
-from gradtx.optimizers.large_batch import adamp, fromage, lamb, lars, sgdp
+from gradtx.optimizers.large_batch import adamp, fromage, hyperball, lamb, lars, sgdp
 from gradtx.optimizers.low_memory import adafactor, adam_mini, came, novograd, sm3
 from gradtx.optimizers.low_rank import apollo, conda, fira, galore
 from gradtx.optimizers.matrix import adamuon, dion, muon, normuon, scion
@@ -111,6 +111,7 @@ __all__ = [
     "galore",
     "grokfast",
     "heavy_ball",
+    "hyperball",
     "independent_decay",
     "kl_shampoo",
     "kl_soap",
