@@ -137,6 +137,7 @@ CASES: dict[str, list[Case]] = {
     "unit_rms": [Case(gx.unit_rms(), elementwise=False)],
     # combinators
     "add": [Case(gx.add(gx.scale_by_ema(0.5), gx.scale_by_ema(0.8), gx.scale(0.1)))],
+    "atan2_precondition": [Case(gx.atan2_precondition(gx.scale_by_ema(0.8), by=gx.rms(0.8), width=2.0))],
     "chain": [Case(gx.chain()), Case(gx.chain(gx.scale_by_ema(0.5), gx.clip(0.1), gx.scale_by_ema(0.8)))],
     "clipped_precondition": [
         Case(gx.clipped_precondition(gx.scale_by_ema(0.8), by=gx.rms(0.8), then=gx.scale(2.0)), elementwise=False),
@@ -275,6 +276,7 @@ CASES: dict[str, list[Case]] = {
     "adagrad": [Case(gx.adagrad()), Case(gx.adagrad(0.1, eps=0.01, eps_in_sqrt=True, initial_value=0.1))],
     "adahessian": [Case(gx.adahessian(hessian_power=0.5))],
     "adam": [Case(gx.adam()), Case(gx.adam(eps=0.0)), Case(gx.adam(corrected=False, eps_in_sqrt=True))],
+    "adam_atan2": [Case(gx.adam_atan2())],
     "adamax": [Case(gx.adamax())],
     "adamaxw": [Case(gx.adamaxw(), moves_at_rest=True)],
     "adamc": [Case(gx.adamc(), moves_at_rest=True)],

@@ -108,6 +108,7 @@ FUNCTIONS = {
     r"\mathrm{mean}": np.mean,
     r"\mathrm{dot}": lambda x, y: np.sum(x * y),
     r"\mathrm{input\_mean}": lambda x: x.mean(tuple(range(x.ndim - 1)), keepdims=True) if x.ndim > 1 else 0,
+    r"\mathrm{atan2}": np.arctan2,
     r"\mathrm{mod}": np.mod,
     r"\mathrm{finite}": lambda x: np.where(np.isfinite(x), x, 0),
     r"\mathrm{unit\_norm}": lambda x: np.sqrt((x**2).sum(tuple(range(x.ndim - 1)) or None)),
