@@ -35,6 +35,7 @@ OTHERWISE = {
     "covariance_roots": ("eps",),
     "adamuon": ("b2", "where"),
     "dion": ("where",),
+    "sinkgd": ("where",),
     "normuon": ("b2", "where"),
     "dog": ("eps",),
     "freeze": ("where",),

@@ -54,7 +54,7 @@ from gradtx.optimizers.gradient_filters import grokfast, mars, orthograd, pid
 from gradtx.optimizers.large_batch import adamp, fromage, hyperball, lamb, lars, sgdp
 from gradtx.optimizers.low_memory import adafactor, adam_mini, came, novograd, sm3
 from gradtx.optimizers.low_rank import apollo, conda, fira, galore
-from gradtx.optimizers.matrix import adamuon, dion, muon, normuon, scion
+from gradtx.optimizers.matrix import adamuon, dion, muon, normuon, scale_sgd, scion, sinkgd
 from gradtx.optimizers.parameter_free import cocob, dadapt_adam, dog, dowg, momo, momo_adam, polyak_sgd, prodigy
 from gradtx.optimizers.second_order import adahessian, lbfgs, sophia
 from gradtx.optimizers.sgd import (
@@ -150,6 +150,7 @@ __all__ = [
     "rolling_ball",
     "rprop",
     "schedule_free_adamw",
+    "scale_sgd",
     "scion",
     "sgd",
     "sgdp",
@@ -158,6 +159,7 @@ __all__ = [
     "sign_sgd",
     "signum",
     "simplified_ademamix",
+    "sinkgd",
     "sm3",
     "soap",
     "sophia",

@@ -44,6 +44,53 @@ def adam_atan2(
         yield -learning_rate * (scale * angle + weight_decay * where * w)
 
 
+def sinkgd(
+    gradients: Gradients, w: ndarray, learning_rate=1e-3, weight_decay=0.0, default: Any = None, steps=5
+) -> Steps:
+    """Algorithm 3 on Wᵀ, as PyTorch has it: rows of norm √n, then columns of norm √m."""
+
+    def direction(g):
+        x = g.T
+        for _ in range(steps):
+            x = sqrt(x.shape[1]) * x / norm(x, axis=1, keepdims=True)
+            x = sqrt(x.shape[0]) * x / norm(x, axis=0, keepdims=True)
+        return x.T
+
+    return with_rest(gradients, w, direction, learning_rate, weight_decay, default)
+
+
+def scale_sgd(
+    gradients: Gradients,
+    w: ndarray,
+    learning_rate=1e-3,
+    momentum=0.9,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    weight_decay=0.0,
+    where: Any = 1,
+    heads: Any = (),
+) -> Steps:
+    mine, again = tee(gradients)
+    m = np.zeros((3, 4))
+    for g, step in zip(mine, adam(again, 1.0, b1, b2, eps)):
+        g = g[KERNEL].reshape(3, 4)
+        m = momentum * m + (1 - momentum) * g if heads else g
+        u = np.concatenate([step[BIAS], -(m / sqrt(np.mean(m**2, axis=0))).ravel()])
+        yield learning_rate * (u - weight_decay * where * w)
+
+
+def with_rest(
+    gradients: Gradients, w: ndarray, direction: Callable[[ndarray], ndarray], rate: float, decay: float, default: Any
+) -> Steps:
+    """`direction` of the kernel's gradients; of the bias Adam at the same rate, or plain descent whose rate is read."""
+    mine, again = tee(gradients)
+    others = adam(again, rate) if default is None else sgd(again, default.links[-1].learning_rate)
+    for g, step in zip(mine, others):
+        u = direction(g[KERNEL].reshape(3, 4)).ravel()
+        yield np.concatenate([step[BIAS], -rate * (u + decay * w[KERNEL])])
+
+
 ADAM = gx.adam(0.3, 0.5, 0.9, 1e-3)
 
 DECAY = {"weight_decay": 0.3, "where": {"bias": False, "kernel": True}}
@@ -53,6 +100,16 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
         {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "scale": 2.0, "width": 3.0},
         {"b2": 0.99, "width": 0.5} | DECAY,
     ],
+    "sinkgd": [
+        {},
+        {"learning_rate": 0.1, "weight_decay": 0.3, "steps": 1},
+        {"steps": 30, "default": gx.sgd(0.1)},
+    ],
+    "scale_sgd": [
+        {},
+        {"learning_rate": 0.1, "momentum": 0.5, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "heads": "kernel"},
+        {"heads": ("**/kernel",)} | DECAY,
+    ],
     "hyperball": [
         {"inner": gx.sgd()},
         {"inner": ADAM, "learning_rate": 0.1},
@@ -60,8 +117,50 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     ],
 }
 rate = 0.03
+
+
+def matrices(direction: Any) -> Any:
+    """Descent along a direction of matrices, and along the gradients of vectors."""
+    return gx.chain(matrices_first(direction), gx.scale_by_learning_rate(rate))
+
+
+def matrices_first(piece: Any) -> Any:
+    return gx.masked(piece, gx.is_matrix, otherwise="identity")
+
+
 CURVED = {"adam_atan2": True}
 LAWS = {
+    "scale_sgd normalizes as reduced denominators do": (
+        gx.masked(gx.scale_sgd(rate), gx.is_matrix, otherwise="zero"),
+        gx.masked(
+            matrices(
+                gx.precondition(
+                    gx.identity(), by=gx.chain(gx.square(), gx.reduced(gx.identity(), "inputs"), gx.sqrt()), eps=0.0
+                )
+            ),
+            gx.is_matrix,
+            otherwise="zero",
+        ),
+    ),
+    "normalize over outputs is a denominator of outputs": (
+        gx.chain(gx.normalize("outputs"), gx.sgd(rate)),
+        gx.chain(
+            gx.precondition(
+                gx.identity(),
+                by=gx.chain(gx.square(), gx.reduced(gx.identity(), "outputs", how="sum"), gx.sqrt()),
+                eps=0.0,
+            ),
+            gx.sgd(rate),
+        ),
+    ),
+    "sinkgd of one step evens out the columns, then the rows": (
+        gx.sinkgd(rate, default=gx.sgd(rate), steps=1),
+        matrices(gx.chain(gx.unit_rms("columns"), gx.unit_rms("rows"))),
+    ),
+    "muon sees no norms of columns where they are balanced": (
+        gx.muon(rate, 0.0, balanced="inputs", default=gx.sgd(rate)),
+        gx.chain(matrices_first(gx.unit_rms("inputs")), gx.muon(rate, 0.0, default=gx.sgd(rate))),
+    ),
     "adam_atan2 sees no scale": (gx.chain(gx.scale(1e-12), gx.adam_atan2(rate)), gx.adam_atan2(rate)),
     "adam_atan2 without averages is a sign": (
         gx.adam_atan2(rate, b1=0.0, b2=0.0, scale=4.0),
