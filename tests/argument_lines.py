@@ -39,6 +39,7 @@ OTHERWISE = {
     "normuon": ("b2", "where"),
     "dog": ("eps",),
     "freeze": ("where",),
+    "gpa": ("b1",),
     "ftrl": ("learning_rate",),
     "ftrl_proximal": ("learning_rate",),
     "independent_decay": ("weight_decay",),

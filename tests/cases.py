@@ -243,9 +243,15 @@ CASES: dict[str, list[Case]] = {
         Case(gx.average_params(gx.adam(), decay=0.8)),
         Case(gx.average_params(gx.sgd(0.1), decay=1.0, start=2, every_k=2)),
     ],
-    "lookahead": [Case(gx.lookahead(gx.adam(), every_k=2))],
+    "lookahead": [
+        Case(gx.lookahead(gx.adam(), every_k=2)),
+        Case(gx.lookahead(gx.sgd(0.1), every_k=2, outer=gx.adam(0.1))),
+    ],
     "master_weights": [Case(gx.master_weights(gx.adamw(0.1, weight_decay=0.5)), moves_at_rest=True)],
-    "schedule_free": [Case(gx.schedule_free(gx.adam(b1=0.0), b1=0.8, weight=0.5))],
+    "schedule_free": [
+        Case(gx.schedule_free(gx.adam(b1=0.0), b1=0.8, weight=0.5)),
+        Case(gx.schedule_free(gx.sgd(0.1), b1=0.8, decay=0.5)),
+    ],
     "asam": [Case(gx.asam(gx.adam()), moves_at_rest=True, elementwise=False)],
     "backtracking": [
         Case(gx.backtracking(gx.momentum(0.8)), elementwise=False),
@@ -300,6 +306,7 @@ CASES: dict[str, list[Case]] = {
     "prodigy": [Case(gx.prodigy(), elementwise=False)],
     "diffgrad": [Case(gx.diffgrad())],
     "ftrl": [Case(gx.ftrl(0.1, initial_value=0.0), moves_at_rest=True)],
+    "gpa": [Case(gx.gpa(gx.adam()))],
     "grokfast": [Case(gx.grokfast(gx.sgd(0.1)))],
     "independent_decay": [
         Case(gx.independent_decay(gx.adam(), 0.1), moves_at_rest=True),
@@ -343,6 +350,7 @@ CASES: dict[str, list[Case]] = {
     "sgd": [Case(gx.sgd(momentum=0.9, nesterov=True))],
     "kl_soap": [Case(gx.kl_soap(every_k=2), moves_at_rest=True, elementwise=False, reads_updates=False)],
     "sinkgd": [Case(gx.sinkgd(), elementwise=False)],
+    "snoo": [Case(gx.snoo(gx.adam(), every_k=2))],
     "soap": [Case(gx.soap(every_k=2), moves_at_rest=True, elementwise=False, reads_updates=False)],
     "splus": [Case(gx.splus(every_k=2), moves_at_rest=True, elementwise=False)],
     "adamuon": [Case(gx.adamuon(weight_decay=0.0), elementwise=False)],

@@ -47,7 +47,7 @@ from gradtx.optimizers.adam import (
     stable_adamw,
     yogi,
 )
-from gradtx.optimizers.averaging import asgd, ranger, schedule_free_adamw, swa
+from gradtx.optimizers.averaging import asgd, gpa, ranger, schedule_free_adamw, snoo, swa
 from gradtx.optimizers.decay import independent_decay
 from gradtx.optimizers.dual_averaging import ftrl, madgrad
 from gradtx.optimizers.gradient_filters import grokfast, mars, orthograd, pid
@@ -111,6 +111,7 @@ __all__ = [
     "fromage",
     "ftrl",
     "galore",
+    "gpa",
     "grokfast",
     "heavy_ball",
     "hyperball",
@@ -161,6 +162,7 @@ __all__ = [
     "simplified_ademamix",
     "sinkgd",
     "sm3",
+    "snoo",
     "soap",
     "sophia",
     "splus",

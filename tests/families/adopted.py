@@ -91,6 +91,28 @@ def with_rest(
         yield np.concatenate([step[BIAS], -rate * (u + decay * w[KERNEL])])
 
 
+def gpa(gradients: Gradients, w: ndarray, inner: Any, b1=0.7, decay=0.9967) -> Steps:
+    """Around plain descent, whose rate is read; the three sequences of the paper."""
+    x, z = w.copy(), w.copy()
+    for g in gradients:
+        z = z - inner.links[-1].learning_rate * g
+        x = decay * x + (1 - decay) * z
+        yield b1 * x + (1 - b1) * z - w
+
+
+def snoo(gradients: Gradients, w: ndarray, inner: Any, learning_rate=0.68, momentum=0.37, every_k=28) -> Steps:
+    """Around plain descent, whose rate is read."""
+    slow, v = w.copy(), 0.0
+    for t, g in zip(count(1), gradients):
+        step = -inner.links[-1].learning_rate * g
+        if t % every_k == 0:
+            pseudo = slow - (w + step)
+            v = momentum * v + pseudo
+            slow = slow - learning_rate * (pseudo + momentum * v)
+            step = slow - w
+        yield step
+
+
 ADAM = gx.adam(0.3, 0.5, 0.9, 1e-3)
 
 DECAY = {"weight_decay": 0.3, "where": {"bias": False, "kernel": True}}
@@ -110,6 +132,16 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
         {"learning_rate": 0.1, "momentum": 0.5, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "heads": "kernel"},
         {"heads": ("**/kernel",)} | DECAY,
     ],
+    "gpa": [
+        {"inner": gx.sgd(0.1)},
+        {"inner": gx.sgd(1.0), "b1": 0.9, "decay": 0.5},
+        {"inner": gx.sgd(0.01), "b1": 1.0, "decay": 0.99},
+    ],
+    "snoo": [
+        {"inner": gx.sgd(0.1)},
+        {"inner": gx.sgd(1.0), "learning_rate": 0.3, "momentum": 0.9, "every_k": 3},
+        {"inner": gx.sgd(1.0), "learning_rate": 1.5, "momentum": 0.0, "every_k": 2},
+    ],
     "hyperball": [
         {"inner": gx.sgd()},
         {"inner": ADAM, "learning_rate": 0.1},
@@ -128,8 +160,20 @@ def matrices_first(piece: Any) -> Any:
     return gx.masked(piece, gx.is_matrix, otherwise="identity")
 
 
-CURVED = {"adam_atan2": True}
+CURVED = {
+    "adam_atan2": True,
+    "gpa": [{"inner": gx.sgd(0.05)}],
+    "snoo": [{"inner": gx.sgd(0.05), "every_k": 5}],
+}
 LAWS = {
+    "snoo without momentum is lookahead": (
+        gx.snoo(gx.adam(rate), 0.5, momentum=0.0, every_k=2),
+        gx.lookahead(gx.adam(rate), every_k=2, weight=0.5),
+    ),
+    "an outer optimizer counts its own updates": (
+        gx.lookahead(gx.freeze(), every_k=2, outer=gx.chain(gx.ones(), gx.momentum(0.9))),
+        gx.lookahead(gx.freeze(), every_k=2, outer=gx.ones()),
+    ),
     "scale_sgd normalizes as reduced denominators do": (
         gx.masked(gx.scale_sgd(rate), gx.is_matrix, otherwise="zero"),
         gx.masked(

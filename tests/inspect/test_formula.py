@@ -274,10 +274,12 @@ def test_the_formula_computes_the_same_as_the_code(name, x64):
     tx = by_name[name].tx
     if excepted := [type(piece).__name__ for piece in walk(tx) if type(piece).__name__ in EXCEPTIONS]:
         pytest.skip(f"declared: {EXCEPTIONS[excepted[0]]}")
+    if any(isinstance(piece, gx.lookahead) and piece.outer is not None for piece in walk(tx)):
+        pytest.skip("declared: its outer optimizer runs every k updates, and a line of a formula is computed at each")
     if any(isinstance(piece, (gx.sm3_sum, gx.factored, gx.reduced)) for piece in walk(tx)):
         shapes = ((3, 4),)  # what they are to matrices
     else:
-        shapes = ((4,), (3, 4)) if re.search("is_matrix|centralize|project_if", repr(tx)) else ((4,),)
+        shapes = ((4,), (3, 4)) if re.search("is_matrix|centralize|project_if|puts'", repr(tx)) else ((4,),)
     for shape in shapes:
         updates = check(tx, shape)
         assert np.any(updates) or isinstance(tx, gx.freeze)
