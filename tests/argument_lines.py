@@ -55,6 +55,7 @@ OTHERWISE = {
     "adadelta": ("eps",),
     "adafactor": ("eps",),
     "came": ("b1", "eps"),
+    "lora_plus": ("where",),
     "lars": ("weight_decay",),
     "lion": ("b1", "b2"),
     "muon": ("where",),

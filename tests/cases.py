@@ -177,6 +177,7 @@ CASES: dict[str, list[Case]] = {
             elementwise=False,
         ),
         Case(gx.in_basis(gx.scale_by_rms(0.8), gx.random_vectors(2, "inputs"), emit="scaled"), elementwise=False),
+        Case(gx.in_basis(gx.scale_by_rms(0.8), gx.random_vectors(2, rank=2), emit="scaled_whole"), elementwise=False),
     ],
     "kronecker": [
         Case(gx.kronecker(gx.momentum(0.8), gx.covariance_roots(every_k=2, eps=0.1)), elementwise=False),
@@ -317,6 +318,7 @@ CASES: dict[str, list[Case]] = {
     "lars": [Case(gx.lars(), moves_at_rest=True, elementwise=False)],
     "lbfgs": [Case(gx.lbfgs(3), elementwise=False)],
     "lion": [Case(gx.lion(), moves_at_rest=True)],
+    "lora_plus": [Case(gx.lora_plus(gx.adam(), where="w"))],
     "madgrad": [Case(gx.madgrad(eps=0.0))],
     "mars": [Case(gx.mars(gx.sgd(0.1)), elementwise=False)],
     "noisy_sgd": [Case(gx.noisy_sgd(), moves_at_rest=True, elementwise=False)],
@@ -355,6 +357,7 @@ CASES: dict[str, list[Case]] = {
     "splus": [Case(gx.splus(every_k=2), moves_at_rest=True, elementwise=False)],
     "adamuon": [Case(gx.adamuon(weight_decay=0.0), elementwise=False)],
     "apollo": [Case(gx.apollo(rank=2, every_k=2), elementwise=False)],
+    "apollo_mini": [Case(gx.apollo_mini(every_k=2), elementwise=False)],
     "conda": [Case(gx.conda(every_k=2), elementwise=False)],
     "dion": [Case(gx.dion(weight_decay=0.0, rank=2), elementwise=False)],
     "fira": [Case(gx.fira(rank=2, every_k=2), elementwise=False)],

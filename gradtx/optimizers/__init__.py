@@ -53,7 +53,7 @@ from gradtx.optimizers.dual_averaging import ftrl, madgrad
 from gradtx.optimizers.gradient_filters import grokfast, mars, orthograd, pid
 from gradtx.optimizers.large_batch import adamp, fromage, hyperball, lamb, lars, sgdp
 from gradtx.optimizers.low_memory import adafactor, adam_mini, came, novograd, sm3
-from gradtx.optimizers.low_rank import apollo, conda, fira, galore
+from gradtx.optimizers.low_rank import apollo, apollo_mini, conda, fira, galore, lora_plus
 from gradtx.optimizers.matrix import adamuon, dion, muon, normuon, scale_sgd, scion, sinkgd
 from gradtx.optimizers.parameter_free import cocob, dadapt_adam, dog, dowg, momo, momo_adam, polyak_sgd, prodigy
 from gradtx.optimizers.second_order import adahessian, lbfgs, sophia
@@ -97,6 +97,7 @@ __all__ = [
     "aggmo",
     "amsgrad",
     "apollo",
+    "apollo_mini",
     "asgd",
     "averaged_momentum",
     "came",
@@ -123,6 +124,7 @@ __all__ = [
     "lars",
     "lbfgs",
     "lion",
+    "lora_plus",
     "madgrad",
     "mars",
     "momo",

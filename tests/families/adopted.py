@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray, sqrt
 from numpy.linalg import norm
-from references import Gradients, Steps, adam, divide, sgd
+from references import Gradients, Steps, adam, sgd
 
 import gradtx as gx
 
@@ -113,9 +113,16 @@ def snoo(gradients: Gradients, w: ndarray, inner: Any, learning_rate=0.68, momen
         yield step
 
 
+def lora_plus(gradients: Gradients, w: ndarray, inner: Any, ratio=16.0, where: Any = True) -> Steps:
+    """Around AdamW of the rate 0.1, with a rate for each parameter."""
+    for step in adam(gradients, 0.1, 0.5, 0.9, 1e-3):
+        yield np.where(where, ratio, 1.0) * (step - 0.1 * 0.3 * w)
+
+
 ADAM = gx.adam(0.3, 0.5, 0.9, 1e-3)
 
-DECAY = {"weight_decay": 0.3, "where": {"bias": False, "kernel": True}}
+KERNELS = {"bias": False, "kernel": True}
+DECAY = {"weight_decay": 0.3, "where": KERNELS}
 CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     "adam_atan2": [
         {},
@@ -142,6 +149,11 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
         {"inner": gx.sgd(1.0), "learning_rate": 0.3, "momentum": 0.9, "every_k": 3},
         {"inner": gx.sgd(1.0), "learning_rate": 1.5, "momentum": 0.0, "every_k": 2},
     ],
+    "lora_plus": [
+        {"inner": gx.adamw(0.1, 0.5, 0.9, 1e-3, 0.3), "where": KERNELS},
+        {"inner": gx.adamw(0.1, 0.5, 0.9, 1e-3, 0.3), "where": KERNELS, "ratio": 0.5},
+        {"inner": gx.adamw(0.1, 0.5, 0.9, 1e-3, 0.3), "where": {"bias": True, "kernel": False}, "ratio": 4.0},
+    ],
     "hyperball": [
         {"inner": gx.sgd()},
         {"inner": ADAM, "learning_rate": 0.1},
@@ -166,6 +178,11 @@ CURVED = {
     "snoo": [{"inner": gx.sgd(0.05), "every_k": 5}],
 }
 LAWS = {
+    "lora_plus is a group with another rate": (
+        gx.lora_plus(gx.adamw(rate), 4.0, where="w"),
+        gx.partition({"w": gx.adamw(4 * rate)}, default=gx.adamw(rate)),
+    ),
+    "lora_plus of the ratio 1 is its inner": (gx.lora_plus(gx.adam(rate), 1.0, where="w"), gx.adam(rate)),
     "snoo without momentum is lookahead": (
         gx.snoo(gx.adam(rate), 0.5, momentum=0.0, every_k=2),
         gx.lookahead(gx.adam(rate), every_k=2, weight=0.5),

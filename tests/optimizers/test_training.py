@@ -62,6 +62,7 @@ ARGUMENTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "asgd": lambda factor: {"start": 900},
     "average_params": lambda factor: {"decay": 0.9},
     "hyperball": lambda factor: {"learning_rate": 1e-3 * factor},
+    "lora_plus": lambda factor: {"where": None},
     "mechanic": lambda factor: {"initial_value": 1e-2},
     "muon": lambda factor: {"default": gx.adam(1e-3 * factor)},
     "ranger": lambda factor: {"weight": 0.8},
