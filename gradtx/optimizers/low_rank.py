@@ -174,7 +174,7 @@ def apollo_mini(
     every_k: int = 200,
     seed: int = 0,
 ) -> Transformation:
-    """APOLLO-Mini: gradients scaled, matrix by matrix, as Adam scales one random combination of rows (Zhu et al., 2024).
+    """APOLLO-Mini: gradients scaled, matrix by matrix, as Adam scales one random projection (Zhu et al., 2024).
 
     w ← w − η·(α·c·φ·g + λ·w), with φ = ‖m̂/(√ŝ + ε)‖/‖x‖ of the whole matrix, m̂ and ŝ of x = Pᵀ·g
 

@@ -92,12 +92,13 @@ def with_rest(
 
 
 def gpa(gradients: Gradients, w: ndarray, inner: Any, b1=0.7, decay=0.9967) -> Steps:
-    """Around plain descent, whose rate is read; the three sequences of the paper."""
-    x, z = w.copy(), w.copy()
+    """Around plain descent, whose rate is read; the three sequences of the paper, whose differences lose digits."""
+    x = y = z = w.astype(np.longdouble)
     for g in gradients:
         z = z - inner.links[-1].learning_rate * g
         x = decay * x + (1 - decay) * z
-        yield b1 * x + (1 - b1) * z - w
+        before, y = y, b1 * x + (1 - b1) * z
+        yield (y - before).astype(float)
 
 
 def snoo(gradients: Gradients, w: ndarray, inner: Any, learning_rate=0.68, momentum=0.37, every_k=28) -> Steps:
