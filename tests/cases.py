@@ -28,6 +28,10 @@ def only_matrices(tx):
     return gx.masked(tx, gx.is_matrix, otherwise="identity")
 
 
+def at_odd_steps(step):
+    return step % 2 == 1
+
+
 CASES: dict[str, list[Case]] = {
     # pieces
     "abs": [Case(gx.abs())],
@@ -260,6 +264,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "zoom": [Case(gx.zoom(gx.momentum(0.8), c2=0.1), elementwise=False)],
     "every": [Case(gx.every(gx.momentum(0.8), 2)), Case(gx.every(gx.momentum(0.8), 1))],
+    "apply_if": [Case(gx.apply_if(gx.momentum(0.8), at_odd_steps))],
     "skip_nonfinite": [
         Case(gx.skip_nonfinite(gx.adam()), elementwise=False),
         Case(gx.skip_nonfinite(gx.sam(gx.sgd(0.1))), moves_at_rest=True, elementwise=False),
