@@ -118,7 +118,8 @@ class apply_if(Transformation):
 
     @property
     def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return tuple(inspect.signature(self.condition).parameters)[1:]
+        _, *more = inspect.signature(self.condition).parameters.values()
+        return tuple(x.name for x in more if x.kind in (x.POSITIONAL_OR_KEYWORD, x.KEYWORD_ONLY))
 
     def init_tree(self, params: Any) -> Slots:
         return super().init_tree(params) | {"step": jnp.zeros((), jnp.int32)}

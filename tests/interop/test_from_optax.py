@@ -40,7 +40,7 @@ def muon(**arguments):
     return optax.contrib.muon(0.02, eps=0.0, adam_learning_rate=0.003, **arguments)
 
 
-def at_odd_steps(step):
+def at_odd_steps(step: Any, **extra: Any) -> Any:
     return step % 2 == 1
 
 
