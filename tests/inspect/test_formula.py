@@ -39,6 +39,7 @@ EXCEPTIONS = {
     "emit_displacement": "the parameters that it is executed with stay where they start",
     "lazy": "the state of rows without a gradient stays as it is, and a line of a formula is computed for all",
     "mechanic": "its scale s is found by several tuners, as its docstring tells",
+    "qk_clip": "the largest logits are given to its update",
     "apply_if": "a condition decides when its inner optimizer runs",
     "skip_if": "a predicate decides when its inner optimizer runs",
     "reduce_on_plateau": "its factor c is found by a rule on values, which its docstring tells",
