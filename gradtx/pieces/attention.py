@@ -60,7 +60,10 @@ class qk_clip(Transformation):
     keys: Where = "**/key/**"
     alpha: NonNegative = 0.5
 
-    formula = "r = min(1, threshold / max_logits); u = r ** (alpha * among(queries) + (1 - alpha) * among(keys)) * (θ + g) - θ"
+    formula = (
+        "r = min(1, threshold / max_logits); "
+        "u = r ** (alpha * among(queries) + (1 - alpha) * among(keys)) * (θ + g) - θ"
+    )
     needs = ("params", "max_logits")
 
     def init_tree(self, params: Any) -> Slots:
