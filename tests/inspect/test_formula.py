@@ -113,6 +113,7 @@ FUNCTIONS = {
     r"\mathrm{atan2}": np.arctan2,
     r"\mathrm{mod}": np.mod,
     r"\mathrm{output\_norm}": lambda x: np.linalg.norm(x, axis=-1, keepdims=True),
+    r"\mathrm{input\_norm}": lambda x: np.linalg.norm(x, axis=tuple(range(x.ndim - 1)) or None, keepdims=True),
     r"\mathrm{input\_rms}": lambda x: np.sqrt(np.mean(x**2, tuple(range(x.ndim - 1)) or None, keepdims=True)),
     r"\mathrm{output\_rms}": lambda x: np.sqrt(np.mean(x**2, -1, keepdims=True)),
     r"\mathrm{finite}": lambda x: np.where(np.isfinite(x), x, 0),
