@@ -1,13 +1,14 @@
-"""Projections of parameters onto convex sets."""
+"""Projections of parameters onto sets."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Positive, Scalar
+from gradtx.core import Context, PerLeaf, Positive, Scalar, Slots
 from gradtx.pieces.elementwise import Map
+from gradtx.pieces.formulas import norm, unit
 
-__all__ = ["box", "l1_ball", "simplex"]
+__all__ = ["box", "initial_norm", "l1_ball", "simplex"]
 
 
 class box(Map):
@@ -40,6 +41,34 @@ class box(Map):
 
     def map(self, g: Array) -> Array:
         return jnp.clip(g, self.low, self.high)
+
+
+class initial_norm(PerLeaf):
+    """Project each leaf onto the sphere of the norm that its parameter had at the start (Hyperball; Wen et al., 2026).
+
+    u = ‖θ₀‖·g/‖g‖, and 0 for 0
+
+    The norm is of the leaf as one vector; layers that `layout` declares to be stacked have one each. A parameter that
+    is 0 at the start, such as a bias, stays 0: exclude it with `partition`. In `projected`, g is a parameter after its
+    step. As a piece of a chain, this makes the norm of each step a fraction of the norm of the parameter.
+
+    Source: Wen et al. 2026, arXiv 2606.16899.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.projected(gx.sgd(1.0), gx.projections.initial_norm()), jnp.array([5.0, 0.0])
+    >>> u, _ = tx.update(jnp.array([2.0, -4.0]), tx.init(params), params)
+    >>> params + u  # (3, 4), which has the norm 5 of the start
+    Array([3., 4.], dtype=float32)
+    """
+
+    formula = "u = norm(θ0) * g / norm(g)"
+
+    def init_leaf(self, param: Array) -> Slots:
+        return {"norm": norm(param)}
+
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        exact = norm(g) == slots["norm"]  # a parameter without a step stays as it is, to the bit
+        return jnp.where(exact, g, slots["norm"] * unit(g)), slots
 
 
 class simplex(Map):

@@ -28,6 +28,10 @@ def only_matrices(tx):
     return gx.masked(tx, gx.is_matrix, otherwise="identity")
 
 
+def at_odd_steps(step):
+    return step % 2 == 1
+
+
 CASES: dict[str, list[Case]] = {
     # pieces
     "abs": [Case(gx.abs())],
@@ -85,10 +89,11 @@ CASES: dict[str, list[Case]] = {
     ],
     "identity": [Case(gx.identity())],
     "kahan_summation": [Case(gx.kahan_summation())],
+    "initial_norm": [Case(gx.projections.initial_norm(), elementwise=False)],
     "l1_ball": [Case(gx.projections.l1_ball(0.5), elementwise=False)],
     "adabound_clip": [Case(gx.adabound_clip(0.1, speed=0.5), moves_at_rest=True)],
     "nesterov_ema": [Case(gx.nesterov_ema(0.8)), Case(gx.nesterov_ema(0.8, warmup=True, warmup_rate=0.1))],
-    "normalize": [Case(gx.normalize(), elementwise=False)],
+    "normalize": [Case(gx.normalize(), elementwise=False), Case(gx.normalize("outputs"), elementwise=False)],
     "orthogonalize": [
         Case(only_matrices(gx.orthogonalize()), elementwise=False),
         Case(only_matrices(gx.orthogonalize("polar_express", steps=8)), elementwise=False),
@@ -99,6 +104,7 @@ CASES: dict[str, list[Case]] = {
         Case(gx.project_out(), elementwise=False),
         Case(gx.project_out(keep_norm=True), elementwise=False),
     ],
+    "qk_clip": [Case(gx.qk_clip(0.5, queries=gx.is_matrix, keys=None, alpha=0.25), moves_at_rest=True)],
     "power": [Case(gx.power(0.3))],
     "rectify": [Case(gx.rectify(0.9, threshold=4.0), moves_at_rest=True, reads_updates=False)],
     "reduce_on_plateau": [Case(gx.reduce_on_plateau(0.5, patience=1)), Case(gx.reduce_on_plateau(every_k=2))],
@@ -133,9 +139,10 @@ CASES: dict[str, list[Case]] = {
     "sm3_sum": [Case(gx.sm3_sum(), elementwise=False)],
     "running_mean": [Case(gx.running_mean(0.8))],
     "scale_by_param_rms": [Case(gx.scale_by_param_rms(), elementwise=False)],
-    "unit_rms": [Case(gx.unit_rms(), elementwise=False)],
+    "unit_rms": [Case(gx.unit_rms(), elementwise=False), Case(gx.unit_rms("inputs"), elementwise=False)],
     # combinators
     "add": [Case(gx.add(gx.scale_by_ema(0.5), gx.scale_by_ema(0.8), gx.scale(0.1)))],
+    "atan2_precondition": [Case(gx.atan2_precondition(gx.scale_by_ema(0.8), by=gx.rms(0.8), width=2.0))],
     "chain": [Case(gx.chain()), Case(gx.chain(gx.scale_by_ema(0.5), gx.clip(0.1), gx.scale_by_ema(0.8)))],
     "clipped_precondition": [
         Case(gx.clipped_precondition(gx.scale_by_ema(0.8), by=gx.rms(0.8), then=gx.scale(2.0)), elementwise=False),
@@ -175,6 +182,7 @@ CASES: dict[str, list[Case]] = {
             elementwise=False,
         ),
         Case(gx.in_basis(gx.scale_by_rms(0.8), gx.random_vectors(2, "inputs"), emit="scaled"), elementwise=False),
+        Case(gx.in_basis(gx.scale_by_rms(0.8), gx.random_vectors(2, rank=2), emit="scaled_whole"), elementwise=False),
     ],
     "kronecker": [
         Case(gx.kronecker(gx.momentum(0.8), gx.covariance_roots(every_k=2, eps=0.1)), elementwise=False),
@@ -243,9 +251,15 @@ CASES: dict[str, list[Case]] = {
         Case(gx.average_params(gx.adam(), decay=0.8)),
         Case(gx.average_params(gx.sgd(0.1), decay=1.0, start=2, every_k=2)),
     ],
-    "lookahead": [Case(gx.lookahead(gx.adam(), every_k=2))],
+    "lookahead": [
+        Case(gx.lookahead(gx.adam(), every_k=2)),
+        Case(gx.lookahead(gx.sgd(0.1), every_k=2, outer=gx.adam(0.1))),
+    ],
     "master_weights": [Case(gx.master_weights(gx.adamw(0.1, weight_decay=0.5)), moves_at_rest=True)],
-    "schedule_free": [Case(gx.schedule_free(gx.adam(b1=0.0), b1=0.8, weight=0.5))],
+    "schedule_free": [
+        Case(gx.schedule_free(gx.adam(b1=0.0), b1=0.8, weight=0.5)),
+        Case(gx.schedule_free(gx.sgd(0.1), b1=0.8, decay=0.5)),
+    ],
     "asam": [Case(gx.asam(gx.adam()), moves_at_rest=True, elementwise=False)],
     "backtracking": [
         Case(gx.backtracking(gx.momentum(0.8)), elementwise=False),
@@ -253,6 +267,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "zoom": [Case(gx.zoom(gx.momentum(0.8), c2=0.1), elementwise=False)],
     "every": [Case(gx.every(gx.momentum(0.8), 2)), Case(gx.every(gx.momentum(0.8), 1))],
+    "apply_if": [Case(gx.apply_if(gx.momentum(0.8), at_odd_steps))],
     "skip_nonfinite": [
         Case(gx.skip_nonfinite(gx.adam()), elementwise=False),
         Case(gx.skip_nonfinite(gx.sam(gx.sgd(0.1))), moves_at_rest=True, elementwise=False),
@@ -276,6 +291,7 @@ CASES: dict[str, list[Case]] = {
     "adagrad": [Case(gx.adagrad()), Case(gx.adagrad(0.1, eps=0.01, eps_in_sqrt=True, initial_value=0.1))],
     "adahessian": [Case(gx.adahessian(hessian_power=0.5))],
     "adam": [Case(gx.adam()), Case(gx.adam(eps=0.0)), Case(gx.adam(corrected=False, eps_in_sqrt=True))],
+    "adam_atan2": [Case(gx.adam_atan2())],
     "adamax": [Case(gx.adamax())],
     "adamaxw": [Case(gx.adamaxw(), moves_at_rest=True)],
     "adamc": [Case(gx.adamc(), moves_at_rest=True)],
@@ -299,15 +315,18 @@ CASES: dict[str, list[Case]] = {
     "prodigy": [Case(gx.prodigy(), elementwise=False)],
     "diffgrad": [Case(gx.diffgrad())],
     "ftrl": [Case(gx.ftrl(0.1, initial_value=0.0), moves_at_rest=True)],
+    "gpa": [Case(gx.gpa(gx.adam()))],
     "grokfast": [Case(gx.grokfast(gx.sgd(0.1)))],
     "independent_decay": [
         Case(gx.independent_decay(gx.adam(), 0.1), moves_at_rest=True),
         Case(gx.independent_decay(gx.sgd(0.1), 0.1, where=gx.is_matrix), moves_at_rest=True),
     ],
+    "hyperball": [Case(gx.hyperball(gx.momentum(0.8), 0.1), elementwise=False)],
     "lamb": [Case(gx.lamb(), moves_at_rest=True, elementwise=False)],
     "lars": [Case(gx.lars(), moves_at_rest=True, elementwise=False)],
     "lbfgs": [Case(gx.lbfgs(3), elementwise=False)],
     "lion": [Case(gx.lion(), moves_at_rest=True)],
+    "lora_plus": [Case(gx.lora_plus(gx.adam(), where="w"))],
     "madgrad": [Case(gx.madgrad(eps=0.0))],
     "mars": [Case(gx.mars(gx.sgd(0.1)), elementwise=False)],
     "noisy_sgd": [Case(gx.noisy_sgd(), moves_at_rest=True, elementwise=False)],
@@ -325,7 +344,7 @@ CASES: dict[str, list[Case]] = {
     "signum": [Case(gx.signum())],
     "heavy_ball": [Case(gx.heavy_ball())],
     "laprop": [Case(gx.laprop())],
-    "muon": [Case(gx.muon(), elementwise=False)],
+    "muon": [Case(gx.muon(), elementwise=False), Case(gx.muon(balanced="inputs"), elementwise=False)],
     "nadam": [Case(gx.nadam())],
     "nadamw": [Case(gx.nadamw(warmup=True), moves_at_rest=True)],
     "nesterov": [Case(gx.nesterov())],
@@ -336,13 +355,17 @@ CASES: dict[str, list[Case]] = {
     "rolling_ball": [Case(gx.rolling_ball())],
     "rprop": [Case(gx.rprop())],
     "schedule_free_adamw": [Case(gx.schedule_free_adamw())],
+    "scale_sgd": [Case(gx.scale_sgd(heads=gx.is_linear), elementwise=False)],
     "scion": [Case(gx.scion(0.01), moves_at_rest=True, elementwise=False)],
     "sgd": [Case(gx.sgd(momentum=0.9, nesterov=True))],
     "kl_soap": [Case(gx.kl_soap(every_k=2), moves_at_rest=True, elementwise=False, reads_updates=False)],
+    "sinkgd": [Case(gx.sinkgd(), elementwise=False)],
+    "snoo": [Case(gx.snoo(gx.adam(), every_k=2))],
     "soap": [Case(gx.soap(every_k=2), moves_at_rest=True, elementwise=False, reads_updates=False)],
     "splus": [Case(gx.splus(every_k=2), moves_at_rest=True, elementwise=False)],
     "adamuon": [Case(gx.adamuon(weight_decay=0.0), elementwise=False)],
     "apollo": [Case(gx.apollo(rank=2, every_k=2), elementwise=False)],
+    "apollo_mini": [Case(gx.apollo_mini(every_k=2), elementwise=False)],
     "conda": [Case(gx.conda(every_k=2), elementwise=False)],
     "dion": [Case(gx.dion(weight_decay=0.0, rank=2), elementwise=False)],
     "fira": [Case(gx.fira(rank=2, every_k=2), elementwise=False)],

@@ -504,8 +504,8 @@ FAULTS = [
     Fault(
         "the inner clock is the outer one",
         "wrappers/every.py",
-        'at_work(self.inner, slots["step"], ',
-        "at_work(self.inner, context.step - 1, ",
+        'Slots]:\n        inner = at_work(self.inner, slots["step"], ',
+        "Slots]:\n        inner = at_work(self.inner, context.step - 1, ",
         "tests/wrappers/test_every.py::test_clocks_nest_and_are_the_inner_ones_alone",
     ),
     Fault(
@@ -810,10 +810,10 @@ FAULTS = [
         "optimizers/adam.py",
         "by=rms(b2), eps=eps)\n"
         "    return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))\n\n\n"
-        "@checked\ndef adamax(",
+        "@checked\ndef adam_atan2(",
         "by=rms(b2), eps=eps)\n"
         "    return chain(divided, scale_by_learning_rate(learning_rate), add_weight_decay(weight_decay, where))\n\n\n"
-        "@checked\ndef adamax(",
+        "@checked\ndef adam_atan2(",
         f"{REFERENCE}[adamw-0]",
     ),
     Fault(
@@ -1345,6 +1345,77 @@ FAULTS = [
         'if strict and not all(f"{path}/".startswith((*rounding,)) for path in [*report.fresh, *report.dropped]):',
         "if strict and (report.fresh or report.dropped):",
         "tests/wrappers/test_accumulate.py::test_the_size_of_a_group_may_change_between_runs",
+    ),
+    # ---------------------------------------------------------------- adopted in 2025 and 2026
+    Fault(
+        "a sphere has the norm of now, not of the start",
+        "projections.py",
+        'return jnp.where(exact, g, slots["norm"] * unit(g)), slots',
+        "return jnp.where(exact, g, norm(g) * unit(g)), slots",
+        f"{REFERENCE}[hyperball-0]",
+    ),
+    Fault(
+        "an angle has no derivative where both sides are 0",
+        "combinators/precondition.py",
+        "jnp.arctan2(d / unit, jnp.where(largest == 0, 1, s / unit))",
+        "jnp.arctan2(d / unit, s / unit)",
+        "tests/inspect/test_check_laws.py::test_the_pieces_of_gradtx_satisfy_the_laws[atan2_precondition]",
+    ),
+    Fault(
+        "the outputs of a table are its rows",
+        "core/axes.py",
+        'return self.of("in") if self.is_linear else self.of("out") if self.of("row") else ()',
+        'return self.of("in") if self.is_linear else self.of("row")',
+        "tests/pieces/test_norms.py::test_scale_sgd_of_a_network",
+    ),
+    Fault(
+        "muon is balanced after it orthogonalizes",
+        "optimizers/matrix.py",
+        "chain(direction, *even, orthogonalize(method, dtype=dtype), scale_by_shape(rule))",
+        "chain(direction, orthogonalize(method, dtype=dtype), *even, scale_by_shape(rule))",
+        f"{REFERENCE}[muon-6]",
+    ),
+    Fault(
+        "the average of GPA forgets its start at once",
+        "wrappers/iterates.py",
+        "if self.decay is None else 1 - self.decay",
+        "if self.decay is None else jnp.where(t == 1, 1, 1 - self.decay)",
+        f"{REFERENCE}[gpa-1]",
+    ),
+    Fault(
+        "an outer optimizer follows the displacement",
+        "wrappers/iterates.py",
+        "displaced = jax.tree.map(lambda u, p, s: s - p - u, made, context.params, slow)",
+        "displaced = jax.tree.map(lambda u, p, s: p + u - s, made, context.params, slow)",
+        f"{REFERENCE}[snoo-0]",
+    ),
+    Fault(
+        "APOLLO-Mini scales column by column",
+        "combinators/in_basis.py",
+        "if every or row[side] is not None)",
+        "if row[side] is not None)",
+        f"{REFERENCE}[apollo_mini-0]",
+    ),
+    Fault(
+        "heads are in the other order",
+        "pieces/attention.py",
+        "ratio.reshape(*layers, each), size // each, axis=-1)",
+        "ratio.reshape(*layers, each)[..., ::-1], size // each, axis=-1)",
+        "tests/pieces/test_attention.py::test_the_largest_logits_become_the_threshold[flat]",
+    ),
+    Fault(
+        "logits that overflow make weights 0",
+        "pieces/attention.py",
+        "clipped = (largest > self.threshold) & jnp.isfinite(largest)",
+        "clipped = largest > self.threshold",
+        "tests/pieces/test_attention.py::test_nothing_is_rescaled[inf]",
+    ),
+    Fault(
+        "a condition counts the runs of what it decides about",
+        "wrappers/every.py",
+        "self.condition(context.step - 1,",
+        'self.condition(slots["step"],',
+        "tests/wrappers/test_every.py::test_the_inner_schedules_of_apply_if_count_its_runs",
     ),
 ]
 

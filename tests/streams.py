@@ -43,7 +43,7 @@ FUNCTIONS = {"grad_fn": bowl, "hvp": bowl, "value_fn": half_square}
 
 def extra(tx):
     """The extra arguments that an update of `tx` needs."""
-    given = {"value": 1.0, "key": jax.random.key(0), **FUNCTIONS}
+    given = {"value": 1.0, "max_logits": 2.0, "key": jax.random.key(0), **FUNCTIONS}
     needs = {name for piece in walk(tx) for name in piece.needs}
     return {name: x for name, x in given.items() if name in needs}
 

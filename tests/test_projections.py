@@ -104,3 +104,15 @@ def test_many_at_once(tx):
 def test_bad_input(act, words):
     with pytest.raises(ValueError, match=words):
         act()
+
+
+def test_each_layer_keeps_its_norm_and_zeros_stay():
+    rng = np.random.default_rng(0)
+    params = {"kernel": jnp.asarray(rng.standard_normal((2, 3, 4)) * [[[1.0]], [[50.0]]]), "bias": jnp.zeros(4)}
+    tx = gx.layout(gx.hyperball(gx.adam(), 0.5), {"kernel": "batch in out"})
+    state, norms = tx.init(params), np.linalg.norm(params["kernel"], axis=(1, 2))
+    for _ in range(3):
+        g = {"kernel": jnp.asarray(rng.standard_normal((2, 3, 4)), "float32"), "bias": jnp.ones(4)}
+        params, state = tx.apply(params, state, g)
+        np.testing.assert_allclose(np.linalg.norm(params["kernel"], axis=(1, 2)), norms, rtol=1e-6)
+    assert not np.any(params["bias"])

@@ -14,11 +14,12 @@ from gradtx.combinators.leafwise import leafwise, rowwise
 from gradtx.combinators.momo import momo_step
 from gradtx.combinators.monitor import measurements, monitor, monitor_layers
 from gradtx.combinators.partition import freeze, masked, partition
-from gradtx.combinators.precondition import clipped_precondition, precondition
+from gradtx.combinators.precondition import atan2_precondition, clipped_precondition, precondition
 from gradtx.combinators.reduced import factored, reduced
 
 __all__ = [
     "add",
+    "atan2_precondition",
     "blend",
     "cautious",
     "chain",

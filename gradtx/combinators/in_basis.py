@@ -49,14 +49,15 @@ class in_basis(Transformation):
 
     Args:
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes a of
-        the coordinates, and sees the coordinates of the parameters. With `residual` or `emit="scaled"`, put the
-        learning rate behind `in_basis`: they keep the sign of g.
+        the coordinates, and sees the coordinates of the parameters. With `residual`, or an `emit` that scales g,
+        put the learning rate behind `in_basis`: they keep the sign of g.
       basis: `eigenbasis()`, `singular_vectors()` or `random_vectors()`.
       of: The transformation of the updates that the basis is made of, such as `scale_by_ema(0.9)` (Conda). None for the
         updates themselves.
       residual: For a basis of fewer vectors, the transformation of the part of g outside its span, scaled column by
         column as `inner` scaled the part inside, whose output is added (Fira). None to drop this part (GaLore).
-      emit: `"update"`, or `"scaled"`, g itself, scaled column by column as `inner` scaled its coordinates (APOLLO).
+      emit: `"update"`; `"scaled"`, g itself, scaled column by column as `inner` scaled its coordinates (APOLLO); or
+        `"scaled_whole"`, g scaled by one factor, as `inner` scaled the norm of all coordinates (APOLLO-Mini).
       carry: If True, averages turn with the basis. If False, they stay as they are (GaLore).
       skip_first: If False, the first update with an `eigenbasis` is not 0: the inner transformation starts in the
         original coordinates (SPlus).
@@ -81,7 +82,7 @@ class in_basis(Transformation):
     basis: Basis = eigenbasis()
     of: PartOrNone = None
     residual: PartOrNone = None
-    emit: Literal["update", "scaled"] = "update"
+    emit: Literal["update", "scaled", "scaled_whole"] = "update"
     carry: bool = True
     skip_first: bool = True
 
@@ -181,13 +182,14 @@ class in_basis(Transformation):
         whole, u, x = view.of(gathered(g)), gathered(u), gathered(x)
         if self.emit == "update" and self.residual is None:
             return placed(view.back(_back(u, row), g.shape), g), None
-        along = tuple(axis for side, axis in zip(SIDES, (-2, -1)) if row[side] is not None)
+        every = self.emit == "scaled_whole"
+        along = tuple(axis for side, axis in zip(SIDES, (-2, -1)) if every or row[side] is not None)
         size, of_x = norm(u, along), norm(x, along)
 
         def as_inner(y: Array) -> Array:  # the quotient of the norms may overflow
             return jnp.where(of_x == 0, 0, y / jnp.where(of_x == 0, 1, of_x) * size)
 
-        if self.emit == "scaled":
+        if self.emit != "update":
             return placed(view.back(as_inner(whole), g.shape), g), None
         rest = placed(view.back(as_inner(whole - _back(x, row)), g.shape), g)
         return placed(view.back(_back(u, row), g.shape), g), rest

@@ -1,11 +1,11 @@
-"""Preconditioning: a direction divided by a denominator."""
+"""Preconditioning: a direction divided by a denominator, or their angle."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import Context, NonNegative, Part, Slots, Transformation
+from gradtx.core import Context, NonNegative, Part, Positive, Slots, Transformation
 from gradtx.core.layers import map_layers
 from gradtx.core.root import separable
 from gradtx.pieces.elementwise import identity
@@ -101,3 +101,49 @@ class clipped_precondition(Transformation):
             return u / jnp.maximum(1, safe_sqrt(jnp.mean(surprise * surprise))) if g.size else u
 
         return map_layers(shorten, made, updates, size), new
+
+
+class atan2_precondition(Transformation):
+    r"""Take the angle of a direction and a denominator in place of their quotient (Adam-atan2; Everett et al., 2024).
+
+    $$u = a\,\mathrm{atan2}(d, b\,s)$$
+
+    The angle is about a·d/(b·s) for small quotients, and at most a·π/2, where s is 0. It needs no ε, and multiplying
+    the updates by any factor leaves it as it is. Where d and s are both 0, the update is 0.
+
+    Args:
+      direction: The transformation that makes d of the updates.
+      by: The transformation that makes s of the updates, 0 or more.
+      scale: a, the factor of the angle, above 0. The default makes the update about 1 where d = s: 1.27·π/4.
+      width: b, the factor of s, above 0: larger values make the update closer to proportional to d/s.
+
+    Source: Everett et al. 2024, arXiv 2407.05872, the constants a and b of Adam-atan2.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx = gx.atan2_precondition(gx.identity(), by=gx.abs())
+    >>> tx.update(jnp.array([4.0, -1e-30, 0.0]), tx.init(jnp.zeros(3)))[0].round(2)
+    Array([ 1., -1.,  0.], dtype=float32)
+    """
+
+    direction: Part
+    by: Part
+    scale: Positive = 1.27
+    width: Positive = 1.0
+
+    fed = ("direction", "by")
+    formula = "u = scale * atan2(direction(g), width * by(g))"
+
+    @separable
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        direction = self.part("direction", updates, slots, context, new := {})
+        size = self.part("by", updates, slots, context, new)
+
+        def angle(d, s):
+            s = self.width * s
+            largest = jax.lax.stop_gradient(jnp.maximum(jnp.abs(d), jnp.abs(s)))
+            unit = jnp.where(
+                (largest > 0) & jnp.isfinite(largest), largest, 1
+            )  # d² + s², of the derivative, underflows
+            return self.scale * jnp.where(largest == 0, 0, jnp.arctan2(d / unit, jnp.where(largest == 0, 1, s / unit)))
+
+        return jax.tree.map(angle, direction, size), new

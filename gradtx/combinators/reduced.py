@@ -18,13 +18,17 @@ from gradtx.pieces.formulas import safe_divide
 HOW = {"mean": jnp.mean, "sum": jnp.sum, "max": jnp.max}
 
 
+WORDS = ("leaf", "rows", "columns", "inputs", "outputs")
+
+
 def _over(place: str, value: Any) -> Any:
-    if value in ("leaf", "rows", "columns", "inputs"):
+    if value in WORDS:
         return value
     axes = (value,) if isinstance(value, int) else value
     if isinstance(axes, (tuple, list)) and all(isinstance(a, int) and not isinstance(a, bool) for a in axes):
         return tuple(axes)
-    raise ValueError(f"{place} must be 'leaf', 'rows', 'columns', 'inputs', or the axes to reduce, got {said(value)}")
+    words = ", ".join(map(repr, WORDS))
+    raise ValueError(f"{place} must be {words}, or the axes to reduce, got {said(value)}")
 
 
 class OnFewer(Transformation):
@@ -53,16 +57,18 @@ class reduced(OnFewer):
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It makes a of
         the numbers.
       over: The coordinates that are reduced to one number: `"leaf"`, all of a leaf; `"rows"`, each x[i]; `"columns"`,
-        each x[..., j]; `"inputs"`, the weights into each output, or each row of a table of embeddings; or the axes to
-        reduce, such as `(0, 2)`. A vector is one row, one column, and the weights into one output. Layers that `layout`
-        declares to be stacked are reduced one at a time, and real and imaginary parts together.
-      blocks: The number of blocks of equal size into which neighbouring rows, columns or outputs are gathered; None for
-        one block for each. With as many blocks as heads, the weights of a head have one number.
+        each x[..., j]; `"inputs"`, the weights into each output, or each row of a table of embeddings; `"outputs"`, the
+        weights out of each input, or each column of a table; or the axes to reduce, such as `(0, 2)`. A vector is one
+        row, one column, and the weights into one output. Layers that `layout` declares to be stacked are reduced one at
+        a time, and real and imaginary parts together.
+      blocks: The number of blocks of equal size into which neighbouring rows, columns, outputs (over their inputs) or
+        inputs (over their outputs) are gathered; None for one block for each. With as many blocks as heads, the weights
+        of a head have one number.
       how: The reduction of a block: `"mean"`, `"sum"` or `"max"`.
 
     Raises:
       ValueError: A leaf does not have an axis of `over`, `blocks` does not divide its rows or columns, or, with
-        `"inputs"`, the axes of a leaf are in doubt: declare them with `layout`.
+        `"inputs"` or `"outputs"`, the axes of a leaf are in doubt: declare them with `layout`.
 
     Source: Ginsburg et al. 2019, arXiv 1905.11286 (the leaf); Zhang et al. 2024, arXiv 2406.16793 (blocks).
 
@@ -85,11 +91,12 @@ class reduced(OnFewer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.blocks is not None and self.over not in ("rows", "columns", "inputs"):
-            raise ValueError(f"reduced: blocks needs over='rows', 'columns' or 'inputs', got over={self.over!r}")
+        if self.blocks is not None and self.over not in WORDS[1:]:
+            words = "'rows', 'columns', 'inputs' or 'outputs'"
+            raise ValueError(f"reduced: blocks needs over={words}, got over={self.over!r}")
 
     def init_tree(self, params: Any) -> Slots:
-        if self.over == "inputs":
+        if self.over in ("inputs", "outputs"):
             refuse_doubt(self, params)
         return super().init_tree(self._numbers(params, "mean"))
 
@@ -115,7 +122,7 @@ class reduced(OnFewer):
     def _cut(self, path: str, x: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the shape with the blocks on a separate axis, and the axes to reduce."""
         own = axes_of(path, x)
-        shape, own_axes = own.sizes(x.shape), range(len(own.roles))
+        shape = own.sizes(x.shape)
         every = range(len(shape))
         if isinstance(self.over, tuple):
             if out := [a for a in self.over if a not in range(-x.ndim, x.ndim)]:
@@ -123,18 +130,12 @@ class reduced(OnFewer):
                     f"reduced: over={self.over}, but the leaf {path!r} of shape {x.shape} has no axis {out[0]}"
                 )
             return x.shape, tuple(sorted({a % x.ndim for a in self.over}))
-        one = [a for a in own_axes if own.roles[a] != "batch"]  # the axes of one layer
-        kept = [a for a in own_axes if a not in one]
-        if self.over == "inputs":
-            of_block = list(own.of("out") if own.is_linear else own.of("row"))
-        else:
-            ends = {"rows": one[:1], "columns": one[-1:], "leaf": []}
-            of_block = ends[self.over] if len(one) >= 2 else []
+        kept, of_block = list(own.of("batch")), own.kept(self.over)
         if self.blocks is not None and of_block:
             chosen, *others = of_block
             size, left = divmod(shape[chosen], self.blocks)
             if left or others:
-                what = "outputs" if self.over == "inputs" else self.over
+                what = {"inputs": "outputs", "outputs": "inputs"}.get(self.over, self.over)
                 raise ValueError(
                     f"reduced: blocks={self.blocks} must divide the number of {what}, but the leaf {path!r} "
                     f"of shape {x.shape} has {' by '.join(str(shape[a]) for a in of_block)}"

@@ -47,6 +47,15 @@ class Axes(NamedTuple):
         """The axes of one layer of the batch."""
         return Axes(tuple(role for role in self.roles if role != "batch"), doubt=self.doubt)
 
+    def kept(self, over: str) -> tuple[int, ...]:
+        """The axes of one layer that a reduction keeps: over the leaf, its rows, columns, inputs or outputs."""
+        if over == "inputs":
+            return self.of("out") if self.is_linear else self.of("row")
+        if over == "outputs":
+            return self.of("in") if self.is_linear else self.of("out") if self.of("row") else ()
+        one = tuple(axis for axis, role in enumerate(self.roles) if role != "batch")
+        return {"rows": one[:1], "columns": one[-1:], "leaf": ()}[over] if len(one) >= 2 else ()
+
     def refuse_doubt(self, place: str, path: str) -> None:
         """Raise unless the roles of all axes are known."""
         if self.doubt:

@@ -30,6 +30,7 @@ NAMES = {
     "adaptive_clip": "adaptivegradclip",
     "add_momentum": "trace",
     "add_weight_decay": "adddecayedweights",
+    "apply_if": "conditionallytransform conditionallymask",
     "average_params": "averagedmodel",
     "backtracking": "scalebybacktrackinglinesearch",
     "clip_by_global_norm": "clipgradnorm",

@@ -62,6 +62,7 @@ TABLE = [
 # Numbers of a wrapper: the slot, Optax's name.
 NUMBERS = {
     "accumulate": {"step": "gradient_step", "count": "mini_step"},
+    "apply_if": {},  # conditionally_transform's step is that of the run
     "skip_nonfinite": {"measured/skipped": "total_notfinite", "measured/skipped in a row": "notfinite_count"},
 }
 
@@ -221,7 +222,7 @@ class Matching:
         if found:
             return max(found, key=lambda one: one[:3])[-1]
         for c, w in self.theirs.items():  # without one, from that of the wrapper inside
-            if self.inside(w.around) == place and c != clock and (leaf := self.count(c)):
+            if self.inside(w.around) == place and c != clock and w.numbers and (leaf := self.count(c)):
                 done, piece = int(leaf.value), self.clocks[c]
                 before = piece.updates(done) if w.kind == "accumulate" else done
                 more = w.numbers["mini_step" if w.kind == "accumulate" else "total_notfinite"]

@@ -59,9 +59,9 @@ def from_optax(tx: Any, params: Any, optax_state: Any, *, strict: bool = True) -
     The next updates of `tx` are those that the Optax optimizer would have made. It converts the states of `adam`,
     `adamw`, `amsgrad`, `nadam`, `radam`, `adamax`, `adabelief`, `yogi`, `lamb`, `sgd`, `lion`, `adafactor`, `rmsprop`,
     `adagrad`, `adadelta` and `contrib.muon`, in chains, named chains, masks and partitions of any depth, with
-    schedules, `inject_hyperparams`, `MultiSteps` and `apply_if_finite`. `tx` may have another structure, such as a clip
-    in front: arrays are matched for each parameter by their meaning, several of one meaning in the order of the chain.
-    Optax need not be installed.
+    schedules, `inject_hyperparams`, `MultiSteps`, `apply_if_finite` and `conditionally_transform`. `tx` may have
+    another structure, such as a clip in front: arrays are matched for each parameter by their meaning, several of one
+    meaning in the order of the chain. Optax need not be installed.
 
     Hyperparameters are not converted: those of `tx` count. Nor does a state say which optimizer with these fields it is
     of, such as Adam or AdaMax. `optax.rmsprop` and `optax.adagrad` are `rmsprop` and `adagrad` with `eps_in_sqrt=True`,
@@ -150,6 +150,7 @@ FIELDS = [
 HYPERPARAMETERS = {"count", "hyperparams", "inner_state"}
 MULTI_STEPS = {"mini_step", "gradient_step", "inner_opt_state", "acc_grads"}
 IF_FINITE = {"notfinite_count", "last_finite", "total_notfinite", "inner_state"}
+CONDITIONAL = {"inner_state", "step"}
 
 
 class _Reader:
@@ -181,6 +182,10 @@ class _Reader:
             numbers = ("notfinite_count", "total_notfinite")
             self.wrapper("skip_nonfinite", fields, place, around, "inner_state", numbers)
             self.source.stateless.append(f"{place}last_finite")
+        elif set(fields) == CONDITIONAL:
+            of_run: dict[str | None, Leaf] = {None: count(self.function, f"{place}step", fields["step"])}
+            self.source.saved.append(Saved({}, of_run, around))
+            self.wrapper("apply_if", fields, place, around, "inner_state", ())
         elif set(fields) >= HYPERPARAMETERS:
             self.source.saved.append(Saved({}, self.counts(fields, place), around))
             self.stateless(fields["hyperparams"], f"{place}hyperparams/")

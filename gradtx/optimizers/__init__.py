@@ -26,6 +26,7 @@ from gradtx.optimizers.adam import (
     adabelief,
     adabound,
     adam,
+    adam_atan2,
     adamax,
     adamaxw,
     adamc,
@@ -46,14 +47,14 @@ from gradtx.optimizers.adam import (
     stable_adamw,
     yogi,
 )
-from gradtx.optimizers.averaging import asgd, ranger, schedule_free_adamw, swa
+from gradtx.optimizers.averaging import asgd, gpa, ranger, schedule_free_adamw, snoo, swa
 from gradtx.optimizers.decay import independent_decay
 from gradtx.optimizers.dual_averaging import ftrl, madgrad
 from gradtx.optimizers.gradient_filters import grokfast, mars, orthograd, pid
-from gradtx.optimizers.large_batch import adamp, fromage, lamb, lars, sgdp
+from gradtx.optimizers.large_batch import adamp, fromage, hyperball, lamb, lars, sgdp
 from gradtx.optimizers.low_memory import adafactor, adam_mini, came, novograd, sm3
-from gradtx.optimizers.low_rank import apollo, conda, fira, galore
-from gradtx.optimizers.matrix import adamuon, dion, muon, normuon, scion
+from gradtx.optimizers.low_rank import apollo, apollo_mini, conda, fira, galore, lora_plus
+from gradtx.optimizers.matrix import adamuon, dion, muon, normuon, scale_sgd, scion, sinkgd
 from gradtx.optimizers.parameter_free import cocob, dadapt_adam, dog, dowg, momo, momo_adam, polyak_sgd, prodigy
 from gradtx.optimizers.second_order import adahessian, lbfgs, sophia
 from gradtx.optimizers.sgd import (
@@ -82,6 +83,7 @@ __all__ = [
     "adagrad",
     "adahessian",
     "adam",
+    "adam_atan2",
     "adam_mini",
     "adamax",
     "adamaxw",
@@ -95,6 +97,7 @@ __all__ = [
     "aggmo",
     "amsgrad",
     "apollo",
+    "apollo_mini",
     "asgd",
     "averaged_momentum",
     "came",
@@ -109,8 +112,10 @@ __all__ = [
     "fromage",
     "ftrl",
     "galore",
+    "gpa",
     "grokfast",
     "heavy_ball",
+    "hyperball",
     "independent_decay",
     "kl_shampoo",
     "kl_soap",
@@ -119,6 +124,7 @@ __all__ = [
     "lars",
     "lbfgs",
     "lion",
+    "lora_plus",
     "madgrad",
     "mars",
     "momo",
@@ -147,6 +153,7 @@ __all__ = [
     "rolling_ball",
     "rprop",
     "schedule_free_adamw",
+    "scale_sgd",
     "scion",
     "sgd",
     "sgdp",
@@ -155,7 +162,9 @@ __all__ = [
     "sign_sgd",
     "signum",
     "simplified_ademamix",
+    "sinkgd",
     "sm3",
+    "snoo",
     "soap",
     "sophia",
     "splus",

@@ -2,6 +2,7 @@
 
 from gradtx.combinators import (
     add,
+    atan2_precondition,
     blend,
     chain,
     clipped_precondition,
@@ -109,6 +110,42 @@ def adamw(
     """
     divided = precondition(momentum(b1), by=rms(b2), eps=eps)
     return chain(divided, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
+
+
+@checked
+def adam_atan2(
+    learning_rate: ScalarOrSchedule = 1e-3,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    weight_decay: ScalarOrSchedule = 0.0,
+    where: Where = None,
+    scale: ScalarOrSchedule = 1.27,
+    width: ScalarOrSchedule = 1.0,
+) -> Transformation:
+    """Adam-atan2: Adam without ε, with an angle in place of the quotient (Everett et al., 2024).
+
+    w ← w − η·(a·atan2(m̂, b·√ŝ) + λ·w), with m̂ = ema(g)/(1 − β₁ᵗ), ŝ = ema(g²)/(1 − β₂ᵗ)
+
+    Multiplying all gradients by any factor leaves the steps as they are. A coordinate of a step is at most η·a·π/2.
+
+    Args:
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
+      b1: β₁, the decay of the average of gradients, in [0, 1).
+      b2: β₂, the decay of the average of squared gradients, in [0, 1).
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.
+      where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
+      scale: a, the factor of the angle, above 0. With the default, the first step is about η in every coordinate.
+      width: b, the factor of √ŝ, above 0.
+
+    Source: Everett et al. 2024, arXiv 2407.05872.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.adam_atan2(1.0), jnp.zeros(2)
+    >>> tx.update(jnp.array([4.0, -1e-15]), tx.init(params), params)[0].round(2)
+    Array([-1.,  1.], dtype=float32)
+    """
+    angle = atan2_precondition(momentum(b1), by=rms(b2), scale=scale, width=width)
+    return chain(angle, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
 @checked

@@ -5,7 +5,7 @@ from gradtx.combinators import chain, scale_by_rms
 from gradtx.core import Transformation, scalar
 from gradtx.core.arguments import checked
 from gradtx.optimizers.adam import radam
-from gradtx.pieces import add_weight_decay, centralize, scale_by_learning_rate
+from gradtx.pieces import add_momentum, add_weight_decay, centralize, scale_by_learning_rate
 from gradtx.typing import ScalarOrSchedule, TransformationLike, Where
 from gradtx.wrappers import average_params, lookahead, schedule_free
 
@@ -155,3 +155,66 @@ def swa(inner: TransformationLike, start: int = 1, every_k: int = 1) -> Transfor
     (Array([4.], dtype=float32), Array([3.], dtype=float32))
     """
     return average_params(inner, 1.0, start, every_k)
+
+
+@checked
+def gpa(inner: TransformationLike, b1: ScalarOrSchedule = 0.7, decay: ScalarOrSchedule = 0.9967) -> Transformation:
+    """GPA: generalized primal averaging of any optimizer's iterates (Defazio et al., 2025).
+
+    z ← z + inner(g), x ← μ·x + (1 − μ)·z, w = z + β·(x − z)
+
+    The gradient is taken at w, between the last iterate z and its exponential average x. Evaluate at x, which
+    `eval_params` returns; every update needs `params`. It is `schedule_free` with a constant weight of each iterate. The
+    learning rate falls as without it.
+
+    Args:
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      b1: β, the weight of the average x in the point w where the gradient is taken, above 0 and at most 1: μ_y of the
+        paper.
+      decay: μ, the decay of the average x, at least 0 and below 1: μ_x of the paper. The effective window is the last
+        1/(1 − μ) iterates.
+
+    Source: Defazio et al. 2025, arXiv 2512.17131; the defaults are those of the authors' code.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.gpa(gx.sgd(1.0), b1=0.5, decay=0.5), jnp.array([0.0])
+    >>> state = tx.init(params)
+    >>> for _ in range(2):
+    ...     updates, state = tx.update(jnp.array([-1.0]), state, params)
+    ...     params = gx.apply_updates(params, updates)
+    >>> params, gx.eval_params(tx, state, params)  # z is 1, then 2
+    (Array([1.625], dtype=float32), Array([1.25], dtype=float32))
+    """
+    return schedule_free(inner, b1, decay=decay)
+
+
+@checked
+def snoo(
+    inner: TransformationLike,
+    learning_rate: ScalarOrSchedule = 0.68,
+    momentum: ScalarOrSchedule = 0.37,
+    every_k: int = 28,
+) -> Transformation:
+    """SNOO: Nesterov momentum for the steps of Lookahead's slow weights (Kallusky et al., 2025).
+
+    w' = w + inner(g), and every k updates v ← β·v + (s − w'), s ← s − η·(s − w' + β·v), w' = s
+
+    The displacement of k updates stands for a gradient: this is the outer step of DiLoCo, on one worker. The slow
+    weights s are for evaluation, and `eval_params` returns them; every update needs `params`. The code of modded-nanogpt
+    synchronises at the updates 1, k + 1, 2k + 1, …; here, as in the paper, at k, 2k, …
+
+    Args:
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. It is of the slow
+        weights: 1 takes the whole displacement, and momentum makes it longer.
+      momentum: β, the decay of the momentum, in [0, 1). It counts synchronisations.
+      every_k: k, an integer, 1 or more. The slow weights move every k updates.
+
+    Source: Kallusky et al. 2025, arXiv 2510.15830; the defaults are those of modded-nanogpt.
+
+    >>> import gradtx as gx
+    >>> gx.snoo(gx.adam(), 0.5, 0.9, 10) == gx.lookahead(gx.adam(), 10, outer=gx.sgd(0.5, momentum=0.9, nesterov=True))
+    True
+    """
+    outer = chain(add_momentum(momentum, nesterov=True), scale_by_learning_rate(learning_rate))
+    return lookahead(inner, every_k, outer=outer)

@@ -1,4 +1,4 @@
-"""Optimizers for large batches: the step of each layer depends on its norm."""
+"""Optimizers whose step of each layer depends on the norm of its weights, as those for large batches."""
 
 from gradtx.combinators import chain, momentum, precondition, project_if_orthogonal, rms
 from gradtx.core import Transformation
@@ -7,10 +7,13 @@ from gradtx.pieces import (
     add_momentum,
     add_weight_decay,
     fromage_rescale,
+    scale,
     scale_by_learning_rate,
     trust_ratio,
 )
-from gradtx.typing import ScalarOrSchedule, Where
+from gradtx.projections import initial_norm
+from gradtx.typing import ScalarOrSchedule, TransformationLike, Where
+from gradtx.wrappers import projected
 
 
 @checked
@@ -189,3 +192,33 @@ def adamp(
     """
     adam = precondition(momentum(b1), by=rms(b2), eps=eps)
     return chain(project_if_orthogonal(adam, threshold), scale_by_learning_rate(learning_rate))
+
+
+@checked
+def hyperball(inner: TransformationLike, learning_rate: ScalarOrSchedule = 1e-2) -> Transformation:
+    """Hyperball: steps and weights of fixed norms, for any optimizer (Wen et al., 2026).
+
+    w ← r·p/‖p‖, with p = w + η·r·a(g)/‖a(g)‖, r = ‖w₀‖ of each leaf
+
+    a(g) is the update of the inner optimizer, and r the norm of the parameter at the start. So η alone is the norm of a
+    step as a fraction of the norm of the weights, and weight decay has nothing to do. Every update needs `params`.
+
+    The authors apply it to the linear maps of a network, and Adam to all other parameters. A parameter that is 0 at the
+    start stays 0: `partition({is_linear: hyperball(adam())}, default=adam(1e-3))`.
+
+    Args:
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. A constant
+        learning rate inside has no effect.
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. It is a fraction of the
+        norm of the parameter.
+
+    Source: Wen et al. 2026, arXiv 2606.16899.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.hyperball(gx.adam(), 0.75), jnp.array([4.0, 0.0])
+    >>> u, state = tx.update(jnp.array([0.0, -5.0]), tx.init(params), params)
+    >>> params + u  # (4, 3), at the norm 4 of the start
+    Array([3.2, 2.4], dtype=float32)
+    """
+    step = chain(inner, scale(-1.0), initial_norm(), scale_by_learning_rate(learning_rate))
+    return projected(step, initial_norm())

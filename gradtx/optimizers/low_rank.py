@@ -1,4 +1,4 @@
-"""Optimizers that keep their state in few coordinates of each matrix."""
+"""Optimizers that keep their state in few coordinates of each matrix, and those of adapters of low rank."""
 
 from gradtx.combinators import chain, in_basis, masked, momentum, precondition, rms
 from gradtx.core import Transformation
@@ -13,7 +13,7 @@ from gradtx.pieces import (
     scale_by_learning_rate,
     singular_vectors,
 )
-from gradtx.typing import ScalarOrSchedule, Where
+from gradtx.typing import ScalarOrSchedule, TransformationLike, Where
 
 
 @checked
@@ -161,6 +161,58 @@ def apollo(
 
 
 @checked
+def apollo_mini(
+    learning_rate: ScalarOrSchedule = 1e-2,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    alpha: ScalarOrSchedule = 128**0.5,
+    growth: ScalarOrSchedule = 1.01,
+    weight_decay: ScalarOrSchedule = 0.0,
+    where: Where = None,
+    rank: int = 1,
+    every_k: int = 200,
+    seed: int = 0,
+) -> Transformation:
+    """APOLLO-Mini: gradients scaled, matrix by matrix, as Adam scales one random projection (Zhu et al., 2024).
+
+    w ← w − η·(α·c·φ·g + λ·w), with φ = ‖m̂/(√ŝ + ε)‖/‖x‖ of the whole matrix, m̂ and ŝ of x = Pᵀ·g
+
+    P is one random vector of N(0, 1), drawn anew at every k-th update, on the smaller side of the matrix: the state has
+    two numbers for each weight of the larger side. c ≤ 1 limits the growth of the norm of c·φ·g from one update to the
+    next. α makes up for what the projection loses of Adam's factors. The vectors depend on the seed and their shape
+    alone, and no random `key` is needed.
+
+    A leaf that is not a linear map takes Adam's steps. The authors' code applies the bias corrections after the limit.
+
+    Args:
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
+      b1: β₁, the decay of the average of gradients, in [0, 1).
+      b2: β₂, the decay of the average of squared gradients, in [0, 1).
+      eps: ε, added to the denominator, 0 or more. The authors' code has 1e-6.
+      alpha: α, the factor of the updates of matrices, the root of the code's `scale`, 128.
+      growth: The largest ratio of the norm of an update to the norm before it, above 0.
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.
+      where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
+      rank: The number of vectors, an integer; at most the smaller side. For r vectors they are of N(0, 1/r).
+      every_k: k, an integer, 1 or more. The vectors are drawn anew at every k-th update.
+      seed: The seed of the vectors, an integer.
+
+    Source: Zhu et al. 2024, arXiv 2412.05270, section 4.2.
+
+    >>> import gradtx as gx, jax, jax.numpy as jnp
+    >>> state = gx.apollo_mini().init(jnp.ones((100, 200)))  # two averages of 200, and a vector of 100
+    >>> sum(x.size for x in jax.tree.leaves(state.slots) if x.ndim == 2)
+    500
+    """
+    adam = precondition(momentum(b1), by=rms(b2), eps=eps)
+    basis = random_vectors(every_k, rank=rank, orthonormal=False, seed=seed)
+    limited = masked(chain(limit_growth(growth), scale(alpha)), is_linear, otherwise="identity")
+    scaled = chain(in_basis(adam, basis, emit="scaled_whole", carry=False), limited)
+    return chain(scaled, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
+
+
+@checked
 def conda(
     learning_rate: ScalarOrSchedule = 1e-3,
     b1: ScalarOrSchedule = 0.9,
@@ -197,3 +249,35 @@ def conda(
     adam = precondition(momentum(b1), by=rms(b2), eps=eps)
     inside = in_basis(adam, singular_vectors(every_k), of=scale_by_ema(b1))
     return chain(inside, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
+
+
+@checked
+def lora_plus(inner: TransformationLike, ratio: ScalarOrSchedule = 16.0, where: Where = "**/*lora_b") -> Transformation:
+    """LoRA+: a larger learning rate for the second factors of adapters of low rank (Hayou et al., 2024).
+
+    B ← B + r·a(g) for the second factors B of adapters x·A·B, w ← w + a(g) for all other parameters
+
+    a(g) is the update of the inner optimizer. The second factor is the one that starts at 0. As its learning rate is r
+    times the others', so is its decoupled weight decay.
+
+    Args:
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's. It has the
+        learning rate of the first factors.
+      ratio: r, the ratio of the learning rates, 0 or more: above 1, for most models and tasks.
+      where: The second factors: a path pattern, a function of (path, leaf), a tree of booleans, or None for all. The
+        default is by the names of Flax NNX, `lora_b`, and Qwix, `kernel_lora_b`; in PEFT they are `"**/lora_B/**"`.
+
+    Raises:
+      ValueError: A pattern chooses no parameter.
+
+    Source: Hayou, Ghosh and Yu 2024, arXiv 2402.12354.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> params = {"dense": {"lora_a": jnp.ones((3, 1)), "lora_b": jnp.zeros((1, 2))}}
+    >>> tx = gx.lora_plus(gx.adam(0.5), ratio=4.0)
+    >>> tx.update(params, tx.init(params))[0]["dense"]["lora_a"].ravel()
+    Array([-0.5, -0.5, -0.5], dtype=float32)
+    >>> tx.update({"dense": {"lora_a": None, "lora_b": jnp.ones((1, 2))}}, tx.init(params))[0]["dense"]["lora_b"]
+    Array([[-2., -2.]], dtype=float32)
+    """
+    return chain(inner, masked(scale(ratio), where, otherwise="identity"))

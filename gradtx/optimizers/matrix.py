@@ -3,9 +3,10 @@
 from typing import Any, Literal
 
 from gradtx.combinators import chain, graft, partition, precondition, reduced, rms
+from gradtx.combinators.averages import average
 from gradtx.core import NonNegative, Transformation, scalar
 from gradtx.core.arguments import checked, sequence
-from gradtx.core.where import is_linear
+from gradtx.core.where import is_linear, is_matrix
 from gradtx.optimizers.adam import adam
 from gradtx.pieces import (
     add_momentum,
@@ -13,6 +14,7 @@ from gradtx.pieces import (
     identity,
     low_rank_momentum,
     nesterov_ema,
+    normalize,
     orthogonalize,
     scale,
     scale_by_ema,
@@ -58,6 +60,7 @@ def muon(
     rule: Literal["original", "spectral", "adam", "sign"] = "original",
     method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz",
     dtype: DTypeLike | None = None,
+    balanced: Literal["inputs", "outputs"] | None = None,
 ) -> Transformation:
     """Muon: orthogonalized momentum for matrices, another optimizer for the rest (Jordan et al., 2024).
 
@@ -98,12 +101,16 @@ def muon(
         iterations that come closer to orthogonal; or `"svd"`, exact but slow on accelerators.
       dtype: The dtype to which the factors of the iterations' products are rounded: `"bfloat16"`, as in Muon's own
         code, `"float32"`, or None for the dtype that they have.
+      balanced: MuonEq: divide the weights into each output (`"inputs"`, its form R and the authors' default) or out of
+        each input (`"outputs"`, C) by their norm before U·S·Vᵀ is taken, so that few iterations come closer to
+        orthogonal. None for no division.
 
     Raises:
       ValueError: A pattern chooses no parameter, or a chosen leaf is not a linear map with known axes.
       TypeError: A chosen leaf is complex.
 
-    Source: Jordan et al. 2024, Muon: an optimizer for hidden layers; weight decay, Liu et al. 2025, arXiv 2502.16982.
+    Source: Jordan et al. 2024, Muon: an optimizer for hidden layers; weight decay, Liu et al. 2025, arXiv 2502.16982;
+    `balanced`, Chang et al. 2026, arXiv 2603.28254.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx, params = gx.muon(0.5, method="svd"), jnp.zeros((2, 2))
@@ -112,7 +119,8 @@ def muon(
            [-0. , -0.5]], dtype=float32)
     """
     direction = nesterov_ema(momentum) if corrected and nesterov else add_momentum(momentum, nesterov)
-    shaped = chain(direction, orthogonalize(method, dtype=dtype), scale_by_shape(rule))
+    even = (normalize(balanced),) if balanced else ()
+    shaped = chain(direction, *even, orthogonalize(method, dtype=dtype), scale_by_shape(rule))
     return _for_matrices("muon", shaped, learning_rate, weight_decay, default, where, exclude)
 
 
@@ -326,3 +334,96 @@ def scion(
     oracle = partition(rules, default=chain(unit_rms(), scale(radius)), optional=is_linear)
     inward = (add_weight_decay(1.0),) if constrained else ()
     return chain(scale_by_ema(decay), oracle, *inward, scale_by_learning_rate(learning_rate))
+
+
+@checked
+def sinkgd(
+    learning_rate: ScalarOrSchedule = 1e-3,
+    weight_decay: ScalarOrSchedule = 0.0,
+    default: TransformationLike | None = None,
+    where: Where = is_linear,
+    exclude: Patterns = (),
+    steps: int = 5,
+) -> Transformation:
+    """SinkGD: stateless descent along gradients with even rows and columns (Scetbon et al., 2025).
+
+    w ← w − η·(u + λ·w), with u ← u/rms(u) of the weights into each output, then out of each input, k times from u = g
+
+    The norms of rows and columns approach √n and √m together, as those of a matrix of signs. Matrices have no state.
+
+    Args:
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule. The default uses it too.
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate. It applies to the
+        matrices only.
+      default: The optimizer of all other parameters, with a learning rate of its own. The default is Adam with the
+        learning rate η.
+      where: The parameters that SinkGD optimizes: a path pattern or a function of (path, leaf). The default is every
+        linear map: not vectors, nor tables of embeddings, nor leaves whose axes are in doubt.
+      exclude: The parameters that `default` optimizes although `where` chooses them: a path pattern or a function of
+        (path, leaf), or a sequence of them. Each must choose at least one parameter.
+      steps: k, the number of times that both norms are evened out, an integer.
+
+    Raises:
+      ValueError: A pattern chooses no parameter, or the axes of a chosen leaf are in doubt.
+
+    Source: Scetbon et al. 2025, arXiv 2502.06742, algorithms 3 (SR-Sinkhorn) and 4, without its ε.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.sinkgd(0.5), jnp.zeros((2, 2))
+    >>> tx.update(jnp.array([[300.0, 0.0], [0.0, -5.0]]), tx.init(params), params)[0].round(3) + 0.0
+    Array([[-0.707,  0.   ],
+           [ 0.   ,  0.707]], dtype=float32)
+    """
+    even = chain(*[unit_rms("inputs"), unit_rms("outputs")] * steps)
+    rest = adam(learning_rate) if default is None else default
+    return _for_matrices("sinkgd", even, learning_rate, weight_decay, rest, where, exclude)
+
+
+@checked
+def scale_sgd(
+    learning_rate: ScalarOrSchedule = 1e-3,
+    momentum: ScalarOrSchedule = 0.9,
+    b1: ScalarOrSchedule = 0.9,
+    b2: ScalarOrSchedule = 0.999,
+    eps: ScalarOrSchedule = 1e-8,
+    weight_decay: ScalarOrSchedule = 0.0,
+    where: Where = None,
+    heads: Patterns = (),
+) -> Transformation:
+    """SCALE: descent with column-normalized gradients, and momentum for the last layer alone (Glentis et al., 2025).
+
+    w ← w − η·(m/rms(m) + λ·w), with m = ema(g) of the parameters of `heads` and m = g of all other matrices
+
+    The root mean square is of the weights into each output; in a table of embeddings, whose rows are the inputs, of
+    each column. Only the heads have a state. Vectors take Adam's steps. As in the authors' code, the vectors of weights
+    get a root mean square of 1; in the paper, a norm of 1.
+
+    Args:
+      learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
+      momentum: β, the decay of the momentum, in [0, 1). The momentum is the average m of the gradients of the heads.
+      b1: β₁, the decay of the average of gradients, in [0, 1). It applies to vectors, as β₂ and ε.
+      b2: β₂, the decay of the average of squared gradients, in [0, 1).
+      eps: ε, added to the denominator, 0 or more.
+      weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.
+      where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
+      heads: The output layers: a path pattern or a function of (path, leaf), or a sequence of them. Each must choose at
+        least one parameter.
+
+    Raises:
+      ValueError: A pattern chooses no parameter, or the axes of a matrix are in doubt: declare them with `layout`.
+
+    Source: Glentis et al. 2025, arXiv 2506.16659, algorithm 1.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.scale_sgd(0.5), jnp.zeros((2, 2))
+    >>> tx.update(jnp.array([[3.0, 0.1], [3.0, -0.1]]), tx.init(params), params)[0].round(3)
+    Array([[-0.5, -0.5],
+           [-0.5,  0.5]], dtype=float32)
+    """
+    columns = unit_rms("inputs")
+    rules = _each(heads, chain(scale_by_ema(momentum), columns))
+    for of_kind, tx in {is_linear: columns, is_matrix: unit_rms("outputs")}.items():
+        rules.setdefault(of_kind, tx)
+    vectors = precondition(average(b1), by=rms(b2), eps=eps)
+    direction = partition(rules, vectors, optional=(is_linear, is_matrix))
+    return chain(direction, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))

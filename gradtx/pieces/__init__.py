@@ -1,6 +1,7 @@
 """Transformations that do one thing each."""
 
 from gradtx.pieces.accumulators import decayed_max, running_max, running_sum, scale_by_own_rms, sm3_sum
+from gradtx.pieces.attention import qk_clip
 from gradtx.pieces.averages import (
     add_momentum,
     bias_correction,
@@ -107,6 +108,7 @@ __all__ = [
     "polyak_step",
     "power",
     "project_out",
+    "qk_clip",
     "random_vectors",
     "rectify",
     "reduce_on_plateau",

@@ -1,16 +1,16 @@
 """Transformations by the norm or the root mean square of a leaf, or of the whole tree."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, Kind, NonNegative, PerLeaf, Positive, Slots, Transformation, working_dtype
+from gradtx.core.axes import refuse_doubt
 from gradtx.core.errors import said
 from gradtx.core.where import Where, choose
-from gradtx.pieces.elementwise import Map
 from gradtx.pieces.formulas import norm, safe_divide, safe_sqrt, unit
 from gradtx.pieces.measures import global_norm
 
@@ -30,13 +30,42 @@ def _bounds(place: str, value: Any) -> Any:
 Bounds = Annotated[Any, Kind(_bounds)]
 
 
-class normalize(Map):
-    """Divide the updates of each leaf, as one vector, by their norm.
+Over = Literal["leaf", "rows", "columns", "inputs", "outputs"]
+
+
+class _PerVector(PerLeaf):
+    """Base of pieces that treat each leaf, or each of its rows, columns, inputs or outputs, as one vector."""
+
+    over: Over = "leaf"
+
+    def init_tree(self, params: Any) -> Slots:
+        if self.over in ("inputs", "outputs"):
+            refuse_doubt(self, params)
+        return {}
+
+    def axes_of(self, g: Array, context: Context) -> tuple[int, ...] | None:
+        """The axes of the vectors; None for all."""
+        kept = () if self.over == "leaf" else context.axes.kept(self.over)
+        return tuple(axis for axis in range(g.ndim) if axis not in kept) if kept else None
+
+
+class normalize(_PerVector):
+    """Divide the updates of each leaf, or of each of its vectors, by their norm.
 
     u = g / ‖g‖;  0 stays 0
 
     The result is accurate for coordinates of any magnitude. `clip_by_global_norm` instead scales all leaves by one
-    factor.
+    factor. Before `orthogonalize`, `over="inputs"` is the row normalization of MuonEq (Chang et al., 2026).
+
+    Args:
+      over: The vectors: `"leaf"`, all of a leaf; `"rows"`, each x[i]; `"columns"`, each x[..., j]; `"inputs"`, the
+        weights into each output, or each row of a table of embeddings; or `"outputs"`, the weights out of each input,
+        or each column of a table. A parameter with one axis is one vector.
+
+    Raises:
+      ValueError: With `"inputs"` or `"outputs"`, the axes of a leaf are in doubt: declare them with `layout`.
+
+    Source: Chang et al. 2026, arXiv 2603.28254 (inputs and outputs).
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.normalize()
@@ -44,10 +73,12 @@ class normalize(Map):
     {'b': Array([0.], dtype=float32), 'w': Array([0.6, 0.8], dtype=float32)}
     """
 
-    formula = "u = g / norm(g)"
+    @property
+    def formula(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "u = g / norm(g)" if self.over == "leaf" else f"u = g / {self.over[:-1]}_norm(g)"
 
-    def map(self, g: Array) -> Array:
-        return unit(g)
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        return unit(g, self.axes_of(g, context)), slots
 
 
 class trust_ratio(PerLeaf):
@@ -151,12 +182,21 @@ def root_mean_square(x: Array) -> Array:
     return norm(x) / math.sqrt(max(x.size, 1))
 
 
-class unit_rms(Map):
-    """Divide the updates of each leaf by their root mean square (Pethick et al., 2025).
+class unit_rms(_PerVector):
+    """Divide the updates of each leaf, or of each of its vectors, by their root mean square (Pethick et al., 2025).
 
     u = g / rms(g), and 0 for 0
 
-    Source: Pethick et al. 2025, arXiv 2502.07529 (biases).
+    Args:
+      over: The vectors: `"leaf"`, all of a leaf; `"rows"`, each x[i]; `"columns"`, each x[..., j]; `"inputs"`, the
+        weights into each output, or each row of a table of embeddings; or `"outputs"`, the weights out of each input,
+        or each column of a table. A parameter with one axis is one vector.
+
+    Raises:
+      ValueError: With `"inputs"` or `"outputs"`, the axes of a leaf are in doubt: declare them with `layout`.
+
+    Source: Pethick et al. 2025, arXiv 2502.07529 (biases); Glentis et al. 2025, arXiv 2506.16659 (inputs); Scetbon et
+    al. 2025, arXiv 2502.06742 (inputs and outputs).
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.unit_rms()
@@ -164,10 +204,14 @@ class unit_rms(Map):
     Array([ 0.2, -1.4], dtype=float32)
     """
 
-    formula = "u = g / rms(g)"
+    @property
+    def formula(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "u = g / rms(g)" if self.over == "leaf" else f"u = g / {self.over[:-1]}_rms(g)"
 
-    def map(self, g: Array) -> Array:
-        return math.sqrt(g.size) * unit(g)
+    def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
+        axes = self.axes_of(g, context)
+        size = g.size if axes is None else math.prod(g.shape[axis] for axis in axes)
+        return math.sqrt(size) * unit(g, axes), slots
 
 
 class scale_by_param_rms(PerLeaf):

@@ -39,7 +39,8 @@ OTHERS = (
     *("sgdw", "diffgrad", "pid", "cocob", "adabound", "adamc", "adamaxw", "random_search"),
     *("noisy_sgd", "grokfast", "fromage", "orthograd", "optimistic_sgd", "optimistic_adam", "rmsprop_centered", "sam"),
     *("independent_decay", "lbfgs", "kl_soap", "kl_shampoo", "splus", "psgd_kron", "galore", "fira"),
-    *("apollo", "conda", "dion", "normuon", "adamuon"),
+    *("apollo", "conda", "dion", "normuon", "adamuon", "hyperball", "adam_atan2", "sinkgd"),
+    *("scale_sgd", "gpa", "snoo", "lora_plus", "apollo_mini"),
 )
 ALIASES = {"momentum": "heavy_ball", "gradient_descent": "sgd"}
 

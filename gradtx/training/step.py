@@ -62,9 +62,9 @@ class train_step(Record):
 
     The pieces of the optimizer receive the extra arguments that they need: the loss as `value`, the gradient as `grad`,
     the `key`, and, of the same batch, the loss `value_fn` and its gradient `grad_fn` as functions of the parameters,
-    and the Hessian-vector product `hvp`. So do Optax's transformations that read them. Clipping is a piece of the
-    optimizer: `gx.chain(gx.clip_by_global_norm(1.0), tx)`. Evaluate the model at
-    `gx.eval_params(step.tx, state, params)`.
+    and the Hessian-vector product `hvp`. So do Optax's transformations that read them. `qk_clip` receives
+    `aux["max_logits"]`, the largest of micro-batches. Clipping is a piece of the optimizer:
+    `gx.chain(gx.clip_by_global_norm(1.0), tx)`. Evaluate the model at `gx.eval_params(step.tx, state, params)`.
 
     Args:
       loss: `loss(params, batch)`, which returns one real number. It also takes `model_state` and a key, in this order,
@@ -355,6 +355,8 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
             "grad_fn": grad_fn,
             "hvp": lambda v: jax.jvp(grad_fn, (params,), (v,))[1],
         }
+        if "max_logits" in step._reads:
+            given["max_logits"] = _max_logits(aux, step.micro_batches)
         extra = {name: x for name, x in given.items() if name in step._reads}
         return step.tx.apply(params, state, gradient, **extra)
 
@@ -367,6 +369,15 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
         new = go(params, state, gradient)
     measured = _measured(step.tx, (params, state), new, gradient, finite) if step.measure else {}
     return *new, Metrics(value, finite, aux, after, weight, **measured)
+
+
+def _max_logits(aux: Any, micro_batches: int) -> Any:
+    """The largest logits of the batch, which the loss returns beside its value."""
+    if not (isinstance(aux, dict) and "max_logits" in aux):
+        how = "set has_aux=True, with a loss that returns (value, {'max_logits': …})"
+        raise ValueError(f"train_step: max_logits is missing: the optimizer takes it; {how}")
+    largest = aux["max_logits"]
+    return jax.tree.map(lambda x: jnp.max(x, 0), largest) if micro_batches > 1 else largest
 
 
 def _measured(tx: Any, before: Any, after: Any, gradient: Any, finite: Any) -> dict[str, Any]:

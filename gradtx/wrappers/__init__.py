@@ -2,7 +2,7 @@
 
 from gradtx.wrappers.accumulate import accumulate, flush
 from gradtx.wrappers.evaluation import eval_params
-from gradtx.wrappers.every import every
+from gradtx.wrappers.every import apply_if, every
 from gradtx.wrappers.guard import skip_if, skip_nonfinite
 from gradtx.wrappers.iterates import average_params, lookahead, schedule_free
 from gradtx.wrappers.line_search import backtracking, value_and_grad_from_state, zoom
@@ -13,6 +13,7 @@ from gradtx.wrappers.sharpness import asam, sam
 
 __all__ = [
     "accumulate",
+    "apply_if",
     "asam",
     "average_params",
     "backtracking",

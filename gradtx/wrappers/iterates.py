@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from gradtx.core import Context, Fraction, NonNegative, Part, Slots, Transformation, trees, working_dtype
+from gradtx.combinators.in_basis import PartOrNone
+from gradtx.core import Context, Decay, Fraction, NonNegative, Part, Slots, Transformation, trees, working_dtype
 from gradtx.core.kinds import Count
 from gradtx.core.trees import sharded
 from gradtx.pieces.formulas import lerp, safe_divide, two_sum
@@ -125,13 +127,20 @@ class lookahead(Transformation):
     optimizer's state is not reset at synchronisation. Ranger is Lookahead with `radam` inside. Put this wrapper last in
     a chain: it tracks θ + u for the update it emits.
 
+    With `outer`, an optimizer of the slow weights takes the place of c: at synchronisation s ← s + outer(s − θ'), where
+    s − θ' stands for a gradient. Lookahead's is `sgd(c)`; with Nesterov momentum it is SNOO, or DiLoCo on one worker.
+
     Args:
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
         It runs at every update, and its schedules count all updates.
       every_k: k, an integer, 1 or more. The fast weights are synchronised every k updates.
-      weight: c, above 0 and at most 1: the fraction of the displacement θ' − s by which s moves.
+      weight: c, above 0 and at most 1: the fraction of the displacement θ' − s by which s moves. It has no effect with
+        `outer`.
+      outer: The optimizer of the slow weights, which receives s − θ' as their gradient and s as the parameters, every k
+        updates; its averages count these, and its schedules count all updates. None for `sgd(weight)`.
 
-    Source: Zhang et al. 2019, arXiv 1907.08610, algorithm 1.
+    Source: Zhang et al. 2019, arXiv 1907.08610, algorithm 1; `outer`, Douillard et al. 2023, arXiv 2311.08105, and
+    Kallusky et al. 2025, arXiv 2510.15830.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx, params = gx.lookahead(gx.sgd(1.0), every_k=2), jnp.array([4.0])
@@ -148,13 +157,15 @@ class lookahead(Transformation):
     inner: Part
     every_k: Count = 6
     weight: Fraction = 0.5
+    outer: PartOrNone = None
 
-    formula = (
-        "φ = (mod(t, every_k) <= 0); s0 = θ; s = s + φ * weight * (θ + inner(g) - s); "
-        "u = (1 - φ) * inner(g) + φ * (s - θ)"
-    )
     needs = ("params",)
     counts = True
+
+    @property
+    def formula(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        pull = "weight * (θ + inner(g) - s)" if self.outer is None else "outer(s - θ - inner(g))"
+        return f"φ = (mod(t, every_k) <= 0); s0 = θ; s = s + φ * {pull}; u = (1 - φ) * inner(g) + φ * (s - θ)"
 
     def init_tree(self, params: Any) -> Slots:
         return super().init_tree(params) | {"slow": _copy(params)}
@@ -164,6 +175,8 @@ class lookahead(Transformation):
         pull = context.age % self.every_k == 0
 
         slow = _among(made, slots["slow"])
+        if self.outer is not None:
+            return self._outer_step(made, slow, slots, new, context, pull)
 
         def pulled(u, p, s):
             return jnp.where(pull, lerp(u, s - p, self.weight), u)
@@ -173,6 +186,24 @@ class lookahead(Transformation):
 
         out = jax.tree.map(pulled, made, context.params, slow)
         return out, new | {"slow": _kept(jax.tree.map(moved, made, context.params, slow), slots["slow"])}
+
+    def _outer_step(
+        self, made: Any, slow: Any, slots: Slots, new: Slots, context: Context, pull: Array
+    ) -> tuple[Any, Slots]:
+        """Synchronise by a step of `outer` where `pull` holds."""
+
+        def synchronised() -> tuple[Any, Any, Slots]:
+            displaced = jax.tree.map(lambda u, p, s: s - p - u, made, context.params, slow)
+            own = context._replace(params=slow)
+            step = self.part("outer", displaced, slots, own, kept := {})
+            out = jax.tree.map(lambda p, s, d: s - p + d, context.params, slow, step)
+            return out, jax.tree.map(jnp.add, slow, step), kept
+
+        def waiting() -> tuple[Any, Any, Slots]:
+            return made, slow, {"outer": slots["outer"]} if "outer" in slots else {}
+
+        out, slow, kept = jax.lax.cond(pull, synchronised, waiting)
+        return out, new | kept | {"slow": _kept(slow, slots["slow"])}
 
     def evaluate(self, params: Any, slots: Slots) -> Any:
         return slots["slow"]
@@ -195,8 +226,11 @@ class schedule_free(Transformation):
         up, the authors use its square: `schedule_free(sgd(rate), weight=rate * rate)`. Their code uses the square of
         the largest rate so far, and Optax the square of the next step's rate. With a constant rate, every constant
         weight gives the same result.
+      decay: μ, at least 0 and below 1: x is then the exponential average of the iterates from the start on, c = 1 − μ,
+        and `weight` has no effect (generalized primal averaging). None for c by the weights.
 
     Source: Defazio et al. 2024, arXiv 2405.15682, equations 2 to 4; the weights are those of its published code.
+    `decay`, Defazio et al. 2025, arXiv 2512.17131.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx, params = gx.schedule_free(gx.sgd(1.0), b1=0.5), jnp.array([0.0])
@@ -211,11 +245,15 @@ class schedule_free(Transformation):
     inner: Part
     b1: Fraction = 0.9
     weight: NonNegative = 1.0
+    decay: Decay | None = None
 
-    formula = (  # for a constant b1
-        "w = w + weight; z0 = θ; z = z + inner(g); x = (θ - (1 - b1) * (z - inner(g))) / b1; "
-        "u = z + b1 * (1 - weight / w) * (x - z) - θ"
-    )
+    @property
+    def formula(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        rest = "z0 = θ; z = z + inner(g); x = (θ - (1 - b1) * (z - inner(g))) / b1; u = z + b1 * "  # for a constant b1
+        if self.decay is None:
+            return f"w = w + weight; {rest}(1 - weight / w) * (x - z) - θ"
+        return f"{rest}decay * (x - z) - θ"
+
     needs = ("params",)
     counts = True
 
@@ -228,7 +266,7 @@ class schedule_free(Transformation):
         made = self.part("inner", updates, slots, context, new := {})
         t = context.age.astype(self.weight.dtype)
         mean = slots["mean_weight"] + (self.weight - slots["mean_weight"]) / t
-        share = safe_divide(self.weight, t * mean)
+        share = safe_divide(self.weight, t * mean) if self.decay is None else 1 - self.decay
         same = self.b1 / slots["last_b1"]  # 1 unless b1 is a schedule
         base = _among(made, slots["base"])
         after = jax.tree.map(jnp.add, base, made)

@@ -20,8 +20,8 @@ class projected(Transformation):
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
         Its update a(g) is added to the parameters before the projection.
       onto: P, of each leaf or of all leaves together: `gx.lower_bound(0.0)` for parameters of 0 or more,
-        `gx.projections.box`, `gx.projections.simplex`, `gx.projections.l1_ball`, `gx.clip_by_norm`,
-        `gx.clip_by_global_norm`, or any other transformation.
+        `gx.projections.box`, `gx.projections.simplex`, `gx.projections.l1_ball`,
+        `gx.projections.initial_norm`, `gx.clip_by_norm`, `gx.clip_by_global_norm`, or any other transformation.
 
     Source: Goldstein 1964; Levitin and Polyak 1966.
 

@@ -155,7 +155,7 @@ params = {"w": jnp.ones((3, 4)), "b": jnp.ones(4)}
     [
         (
             lambda: gx.reduced(gx.identity(), "row"),
-            "reduced: over must be 'leaf', 'rows', 'columns', 'inputs', or the axes to red",
+            "reduced: over must be 'leaf', 'rows', 'columns', 'inputs', 'outputs', or the axes to red",
         ),
         (lambda: gx.reduced(gx.identity(), (0.5,)), "or the axes to reduce, got (0.5,)"),
         (lambda: gx.reduced(gx.identity(), how="min"), "reduced: how must be 'mean', 'sum' or 'max', got 'min'"),
@@ -167,7 +167,7 @@ params = {"w": jnp.ones((3, 4)), "b": jnp.ones(4)}
         ),
         (
             lambda: gx.reduced(gx.identity(), blocks=2),
-            "reduced: blocks needs over='rows', 'columns' or 'inputs', got over='leaf'",
+            "reduced: blocks needs over='rows', 'columns', 'inputs' or 'outputs', got over='leaf'",
         ),
         (lambda: gx.factored(gx.identity(), 2.5), "factored: min_size must be an integer, 1 or more, got 2.5"),
         (lambda: gx.factored(gx.identity(), None), "factored: min_size must be an integer, 1 or more, got None"),

@@ -144,6 +144,34 @@ def apollo(
     return within(gradients, w, step, basis, learning_rate, b1, b2, eps, weight_decay, where, rank, every_k)
 
 
+def apollo_mini(
+    gradients: Gradients,
+    w: ndarray,
+    learning_rate=1e-2,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    alpha=128**0.5,
+    growth=1.01,
+    weight_decay=0.0,
+    where: Any = True,
+    rank=1,
+    every_k=200,
+    seed=0,
+) -> Steps:
+    """One factor for the kernel; the random numbers are JAX's."""
+    limit = limiter(growth)
+
+    def step(t, g, p, x, a):
+        return alpha * limit(g * (np.linalg.norm(a) / np.linalg.norm(x)))
+
+    def basis(t, g, old):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), (t - 1) // every_k), 0)
+        return np.asarray(jax.random.normal(key, old.shape, "float64")) / sqrt(old.shape[1])
+
+    return within(gradients, w, step, basis, learning_rate, b1, b2, eps, weight_decay, where, rank, every_k)
+
+
 def conda(
     gradients: Gradients,
     w: ndarray,
@@ -292,6 +320,11 @@ CONFIGURATIONS: dict[str, list[dict[str, Any]]] = {
     "apollo": [
         {},
         {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "alpha": 2.0, "growth": 1.5, "rank": 1, "every_k": 7},
+        {"rank": 2, "every_k": 50, "seed": 3} | DECAY,
+    ],
+    "apollo_mini": [
+        {},
+        {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "eps": 1e-3, "alpha": 2.0, "growth": 1.5, "every_k": 7},
         {"rank": 2, "every_k": 50, "seed": 3} | DECAY,
     ],
     "conda": [

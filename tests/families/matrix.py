@@ -52,6 +52,7 @@ def muon(
     corrected=False,
     rule="original",
     method="newton_schulz",
+    balanced=None,
 ) -> Steps:
     """With PyTorch's average; `default`, if given, is plain descent, whose rate is read."""
     inputs, outputs = 3, 4
@@ -68,6 +69,8 @@ def muon(
         m = momentum * m + (1 - momentum) * g
         early, now = (1 - momentum ** (t + 1), 1 - momentum**t) if corrected else (1.0, 1.0)
         direction = momentum * m / early + (1 - momentum) * g / now if nesterov else m
+        if balanced:
+            direction = direction / np.linalg.norm(direction, axis=0 if balanced == "inputs" else 1, keepdims=True)
         u = factors[rule] * orthogonal(direction, method)
         if exclude != "kernel":
             step = np.concatenate([step[BIAS], -learning_rate * (u.ravel() + weight_decay * w[KERNEL])])
@@ -109,6 +112,8 @@ CONFIGURATIONS = {
         {"method": "polar_express", "momentum": 0.5},
         {"method": "svd", "momentum": 0.99, "weight_decay": 1.0},
         {"exclude": "kernel"},
+        {"balanced": "inputs", "rule": "adam", "momentum": 0.5},
+        {"balanced": "outputs", "nesterov": False, "method": "svd"},
     ],
     "scion": [
         {},

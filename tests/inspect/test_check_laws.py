@@ -173,7 +173,11 @@ def test_derivatives_are_checked_away_from_zero_too():
         gx.check_laws(splits())
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon", "polyak_sgd", "noisy_sgd", "skip_nonfinite", "partition"])
+LAWFUL = ["adamw", "muon", "polyak_sgd", "noisy_sgd", "skip_nonfinite", "partition"]
+LAWFUL += ["atan2_precondition", "hyperball", "sinkgd", "snoo", "gpa", "qk_clip", "apply_if", "apollo_mini"]
+
+
+@pytest.mark.parametrize("name", LAWFUL)
 def test_the_pieces_of_gradtx_satisfy_the_laws(name):
     tx = CASES[name][0].tx
     gx.check_laws(tx, **extra(tx))

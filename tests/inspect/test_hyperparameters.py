@@ -44,6 +44,7 @@ COMPUTED = {
     "adamuon": {"learning_rate"},
     "dion": {"learning_rate"},
     "normuon": {"learning_rate"},
+    "sinkgd": {"learning_rate"},
     "schedule_free_adamw": {"learning_rate"},
 }
 INNER = {"inner": gx.sign_sgd(0.125)}
@@ -73,6 +74,8 @@ def test_hyperparameters_have_the_words_of_the_recipe(name, around):
     recipe, (arguments, inner) = getattr(gx, name), arguments_of(name)
     if name == "scion":
         inner = {"heads": "*b", "embeddings": "w"}  # without which `outer_radius` is nowhere
+    if name == "scale_sgd":
+        inner = {"heads": "w"}  # without which `momentum` is nowhere
     if name in ("sgd", "rmsprop"):
         arguments["momentum"] = 0.5  # without which there is none
     made = recipe(**arguments, **inner)

@@ -40,6 +40,10 @@ def muon(**arguments):
     return optax.contrib.muon(0.02, eps=0.0, adam_learning_rate=0.003, **arguments)
 
 
+def at_odd_steps(step: Any, **extra: Any) -> Any:
+    return step % 2 == 1
+
+
 PAIRS: dict[str, tuple[Any, Any]] = {
     "adam": (gx.adam(0.01), optax.adam(0.01)),
     "adam, scheduled": (gx.adam(RATE), optax.adam(rate)),
@@ -106,6 +110,17 @@ PAIRS: dict[str, tuple[Any, Any]] = {
     "MultiSteps of a number that grows": (
         gx.accumulate(gx.adam(RATE), gx.schedules.piecewise_constant((1, 2), (2,))),
         optax.MultiSteps(optax.adam(rate), lambda step: jnp.where(jnp.asarray(step) < 2, 1, 2)),
+    ),
+    "conditionally_transform": (
+        gx.chain(gx.apply_if(gx.adam(RATE), at_odd_steps), gx.scale(gx.schedules.linear(1.0, 0.5, 200))),
+        optax.chain(
+            optax.conditionally_transform(optax.adam(rate), at_odd_steps),
+            optax.scale_by_schedule(optax.linear_schedule(1.0, 0.5, 200)),
+        ),
+    ),
+    "conditionally_mask": (
+        gx.apply_if(gx.sgd(RATE, 0.9), at_odd_steps, otherwise="zero"),
+        optax.conditionally_mask(optax.sgd(rate, 0.9), at_odd_steps),
     ),
     "apply_if_finite": (gx.skip_nonfinite(gx.adam(RATE)), optax.apply_if_finite(optax.adam(rate), 5)),
     "both": (

@@ -61,6 +61,8 @@ ARGUMENTS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "acprop": lambda factor: {"eps": 1e-2},  # its last denominator is small
     "asgd": lambda factor: {"start": 900},
     "average_params": lambda factor: {"decay": 0.9},
+    "hyperball": lambda factor: {"learning_rate": 1e-3 * factor},
+    "lora_plus": lambda factor: {"where": None},
     "mechanic": lambda factor: {"initial_value": 1e-2},
     "muon": lambda factor: {"default": gx.adam(1e-3 * factor)},
     "ranger": lambda factor: {"weight": 0.8},
@@ -110,8 +112,8 @@ def train(tx, start):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_it_trains(name):
-    # OrthoGrad never shortens the parameters: it is for losses that do not see their length.
-    problems = ["angle"] if name == "orthograd" else ["quadratic", "rosenbrock", "logistic"]
+    # OrthoGrad and Hyperball never shorten the parameters: they are for losses that do not see their norm.
+    problems = ["angle"] if name in ("orthograd", "hyperball") else ["quadratic", "rosenbrock", "logistic"]
     groups = [[problem] for problem in problems] if name in MEASURES_ALL else [problems]
     for group in groups:
         start = {problem: START[problem] for problem in group}

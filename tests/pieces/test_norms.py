@@ -9,6 +9,7 @@ import pytest
 from families.layers import project_where_orthogonal
 
 import gradtx as gx
+from gradtx.core import leaves_by_path
 
 
 def once(tx, g, params=None):
@@ -157,3 +158,65 @@ matrix = jnp.ones((3, 4))
 def test_bad_input(act, error, words):
     with pytest.raises(error, match=words):
         act()
+
+
+VECTORS = {  # (path, shape, layout, over): the axes of each vector
+    ("dense/kernel", (3, 4), None, "inputs"): (0,),
+    ("dense/weight", (3, 4), None, "inputs"): (1,),
+    ("dense/kernel", (3, 4), None, "outputs"): (1,),
+    ("dense/kernel", (3, 4), None, "rows"): (1,),
+    ("dense/weight", (3, 4), None, "columns"): (0,),
+    ("embed/embedding", (5, 4), None, "inputs"): (1,),
+    ("embed/embedding", (5, 4), None, "outputs"): (0,),
+    ("dense/bias", (4,), None, "inputs"): (0,),
+    ("dense/bias", (4,), None, "outputs"): (0,),
+    ("dense/bias", (4,), None, "columns"): (0,),
+    ("conv/kernel", (2, 3, 4, 5), None, "inputs"): (0, 1, 2),
+    ("conv/kernel", (2, 3, 4, 5), None, "outputs"): (3,),
+    ("layers/kernel", (2, 3, 4), "batch in out", "inputs"): (1,),
+    ("layers/kernel", (2, 3, 4), "batch in out", "rows"): (2,),
+    ("layers/kernel", (2, 3, 4), "batch in out", "leaf"): (1, 2),
+}
+
+
+@pytest.mark.parametrize("chosen", VECTORS, ids=lambda chosen: f"{chosen[0]}-{chosen[3]}")
+def test_the_vectors_of_a_leaf(chosen):
+    path, shape, axes, over = chosen
+    g = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    size = np.sqrt(np.mean(g.astype(np.float64) ** 2, VECTORS[chosen], keepdims=True))
+    count = np.prod([shape[axis] for axis in VECTORS[chosen]])
+    reduced = gx.chain(gx.square(), gx.reduced(gx.identity(), over), gx.sqrt())
+    for tx, expected in {
+        gx.unit_rms(over): g / size,
+        gx.normalize(over): g / size / np.sqrt(count),
+        reduced: np.broadcast_to(size, shape),
+    }.items():
+        tx = gx.layout(tx, {path: axes} if axes else {})
+        u, _ = tx.update({path: jnp.asarray(g)}, tx.init({path: jnp.asarray(g)}))
+        np.testing.assert_allclose(u[path], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("piece", [gx.normalize, gx.unit_rms])
+def test_vectors_of_a_leaf_in_doubt(piece):
+    params = {"kernel": jnp.ones((2, 3, 4))}
+    piece("rows").init(params)
+    with pytest.raises(ValueError, match=f"^{piece.__name__}: the axes of 'kernel' are in doubt"):
+        piece("outputs").init(params)
+
+
+def test_scale_sgd_of_a_network():
+    rng = np.random.default_rng(0)
+    shapes = {"embed/embedding": (5, 4), "dense/kernel": (4, 3), "head/kernel": (4, 5), "head/bias": (5,)}
+    params = {path: jnp.zeros(shape) for path, shape in shapes.items()}
+    gradients = [{path: rng.standard_normal(shape) for path, shape in shapes.items()} for _ in range(3)]
+    tx = gx.scale_sgd(1.0, momentum=0.5, heads="head/kernel")
+    state = tx.init(params)
+    assert {path for path in leaves_by_path(state.slots) if "head/kernel" in path}
+    assert not any("embed" in path or "dense" in path for path in leaves_by_path(state.slots))
+    m = np.zeros((4, 5))
+    for g in gradients:
+        u, state = tx.update(jax.tree.map(lambda x: jnp.asarray(x, "float32"), g), state, params)
+        m = 0.5 * m + 0.5 * g["head/kernel"]
+        for path, x in {**g, "head/kernel": m}.items():
+            if path != "head/bias":
+                np.testing.assert_allclose(u[path], -x / np.sqrt(np.mean(x**2, 0)), rtol=2e-6)

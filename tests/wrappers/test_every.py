@@ -1,9 +1,11 @@
-"""`every`: when the inner transformation runs, on which updates, and by which clock."""
+"""`every` and `apply_if`: when the inner transformation runs, on which updates, and by which clock."""
+# pyright: reportArgumentType=false
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from streams import assert_near, follow, params_of, stream
 
@@ -108,3 +110,60 @@ def test_a_bad_transformation():
     swapped: Any = (10, gx.sgd())
     with pytest.raises(TypeError, match=r"^every: inner must be a transformation"):
         gx.every(*swapped)
+
+
+# ---------------------------------------------------------------- apply_if
+def late(step):
+    return step >= 2
+
+
+def large(step, value):
+    return (value > 1.0) & (step > 0)
+
+
+@pytest.mark.promotes("Optax's arithmetic")
+@pytest.mark.parametrize("otherwise", ["identity", "zero"])
+def test_apply_if_is_optaxs(x64, otherwise):
+    make = optax.conditionally_mask if otherwise == "zero" else optax.conditionally_transform
+    params = params_of("float64")
+    for condition, forward in ((late, False), (large, True)):
+        theirs = make(optax.adam(0.1, eps=1e-6), condition, forward)
+        tx = gx.apply_if(gx.adam(0.1, eps=1e-6), condition, otherwise)
+        state, optax_state = tx.init(params), theirs.init(params)
+        for value, g in zip((2.0, 0.5, 3.0, 2.0, 0.1), stream(params)):
+            extra = {"value": value} if forward else {}
+            u, state = tx.update(g, state, params, **extra)
+            v, optax_state = theirs.update(g, optax_state, params, **extra)
+            assert_near(u, v, 1e-12)
+
+
+def test_apply_if_reads_what_its_condition_names():
+    tx, params = gx.apply_if(gx.sgd(0.5), large), jnp.ones(2)
+    with pytest.raises(ValueError, match=r"^apply_if needs the argument 'value': call update\(.*, value=…\)"):
+        tx.update(params, tx.init(params))
+    state = tx.init(params)
+    for expected in (params, -0.5 * params):
+        u, state = tx.update(params, state, value=2.0)
+        assert_near(u, expected)
+    assert int(state.step) == 2 and int(state.slots["apply_if"]["step"]) == 1
+
+
+def test_the_inner_schedules_of_apply_if_count_its_runs():
+    tx, params = gx.apply_if(gx.sgd(gx.schedules.linear(1.0, 0.0, 4)), late), jnp.ones(())
+    made, _ = follow(tx, params, [jnp.ones(())] * 5)
+    assert_near(jnp.stack(made), jnp.array([1.0, 1.0, -1.0, -0.75, -0.5]))
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (3, "^apply_if: condition must be a function"),
+        (lambda: True, "^apply_if: condition must be a function of step and extra arguments"),
+        (lambda step: step, "^apply_if: condition must return True or False, got"),
+        (lambda step: jnp.ones(2, bool), r"^apply_if: condition must return True or False, got bool\[2\]"),
+    ],
+)
+def test_conditions_that_are_not(condition, message):
+    with pytest.raises(TypeError, match=message):
+        tx = gx.apply_if(gx.sgd(0.1), condition)
+        tx.update(jnp.ones(1), tx.init(jnp.ones(1)))
