@@ -1,6 +1,7 @@
 """Combinators that run a transformation on each leaf, or on each row of each leaf, separately."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 from zlib import crc32
 
@@ -12,6 +13,7 @@ from jax.sharding import PartitionSpec
 from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Part, Slots, Transformation, init_slots, path_of, run
 from gradtx.core.arguments import one_key
+from gradtx.core.axes import Layout, Leaf, given, leaf_of, scope, within
 from gradtx.core.kinds import CountOrZero
 from gradtx.core.trees import Owned, differentiable, flatten_with_path, is_leaf, is_none, map_with_path, sharded
 
@@ -22,6 +24,15 @@ class Separate(Transformation):
     inner: Part
 
     formula = "u = inner(g)"
+
+    def seen(self, leaf: Leaf) -> Leaf:
+        """What the inner transformation sees of a leaf."""
+        return leaf
+
+    def alone(self, path: str, leaf: Any) -> AbstractContextManager[None]:
+        """The scope in which a leaf, as the user has it, is the only parameter, without a path."""
+        seen = self.seen(leaf_of(given(path, leaf)))
+        return within(layout=Layout((), scope().layout.library), leaves={"": seen})
 
     def init_one(self, path: str, param: Any) -> Slots:
         """Return the initial slots of one leaf."""
@@ -35,8 +46,11 @@ class Separate(Transformation):
         slots = {}
         for keys, p in flatten_with_path(params, is_leaf)[0]:
             path, param = path_of(keys), p.content if isinstance(p, Owned) else p
-            if param is not None and differentiable("params", param) and (kept := self.init_one(path, param)):
-                slots[_name(path)] = Owned(kept, p.owner) if isinstance(p, Owned) else kept
+            if param is not None and differentiable("params", param):
+                with self.alone(path, param):
+                    kept = self.init_one(path, param)
+                if kept:
+                    slots[_name(path)] = Owned(kept, p.owner) if isinstance(p, Owned) else kept
         return slots
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
@@ -47,7 +61,8 @@ class Separate(Transformation):
             if g is not None:
                 path = path_of(keys)
                 name, own = _name(path), _with_key(self, context, crc32(path.encode()))
-                g, kept = self.update_one(g, slots.get(name, {}), own._replace(params=p))
+                with self.alone(path, g):
+                    g, kept = self.update_one(g, slots.get(name, {}), own._replace(params=p))
                 new |= {name: kept} if kept else {}
             out.append(g)
         return jax.tree.unflatten(tree, out), new
@@ -60,8 +75,9 @@ class Separate(Transformation):
         """Return the evaluation parameters, of each leaf by its own slots."""
 
         def one(keys, p):
-            own = slots.get(_name(path_of(keys)), {})
-            return self.evaluate_one(p, own, evaluate) if own else p
+            own = slots.get(_name(path := path_of(keys)), {})
+            with self.alone(path, p):
+                return self.evaluate_one(p, own, evaluate) if own else p
 
         return map_with_path(one, params)
 
@@ -143,6 +159,10 @@ class rowwise(Separate):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_functions(self, self.inner, "one row at a time")
+
+    def seen(self, leaf: Leaf) -> Leaf:
+        """What the inner transformation sees of a leaf: a row."""
+        return Leaf((*leaf.shape[: self.axis], *leaf.shape[self.axis + 1 :]), leaf.dtype)
 
     def init_one(self, path: str, param: Any) -> Slots:
         if jnp.ndim(param) <= self.axis:

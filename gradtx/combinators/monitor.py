@@ -142,7 +142,7 @@ class monitor_layers(Transformation, init=False):
 
     def layers(self, tree: Any) -> dict[str, dict[str, Any]]:
         """The leaves of each layer by path, without those that are None."""
-        leaves = {path: x for path, x in leaves_by_path(tree, is_leaf).items() if x is not None}
+        leaves = {path: x for path, x in leaves_by_path(tree, is_leaf).items() if getattr(x, "content", x) is not None}
         if not self.patterns:  # a tree that is one leaf has no path
             return {path or "params": {path: x} for path, x in leaves.items()}
         chosen = {pattern: choose("monitor_layers: patterns", pattern, tree) for pattern in self.patterns}

@@ -9,7 +9,7 @@ from jax import Array
 
 from gradtx.combinators.combinator import refuse_functions
 from gradtx.core import Context, Kind, Part, Slots, Transformation, init_slots, path_of, run
-from gradtx.core.axes import axes_of, refuse_doubt
+from gradtx.core.axes import axes_of, refuse_doubt, within
 from gradtx.core.errors import said
 from gradtx.core.kinds import Count
 from gradtx.core.trees import differentiable, flatten_with_path, map_with_path, widen
@@ -98,11 +98,15 @@ class reduced(OnFewer):
     def init_tree(self, params: Any) -> Slots:
         if self.over in ("inputs", "outputs"):
             refuse_doubt(self, params)
-        return super().init_tree(self._numbers(params, "mean"))
+        numbers = self._numbers(params, "mean")
+        with within(fewer=True):
+            return super().init_tree(numbers)
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         own = context._replace(params=self._numbers(context.params, "mean"))
-        made = self.part("inner", self._numbers(updates, self.how), slots, own, new := {})
+        numbers = self._numbers(updates, self.how)
+        with within(fewer=True):
+            made = self.part("inner", numbers, slots, own, new := {})
 
         def expand(path, g, a):
             shape, axes = self._cut(path_of(path), g)
@@ -180,13 +184,17 @@ class factored(OnFewer):
     formula = "r = inner(row_mean(g)); c = inner(column_mean(g)); u = r * c / mean(r)"
 
     def init_tree(self, params: Any) -> Slots:
-        slots = {name: init_slots(self.inner, part) for name, part in self._parts(params).items()}
+        slots = {}
+        for name, part in self._parts(params).items():
+            with within(fewer=name != "whole"):
+                slots[name] = init_slots(self.inner, part)
         return {name: kept for name, kept in slots.items() if kept}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         made, new, params = [], {}, self._parts(context.params)
         for name, part in self._parts(updates).items():
-            out, kept = run(self.inner, part, slots.get(name, {}), context._replace(params=params[name]))
+            with within(fewer=name != "whole"):
+                out, kept = run(self.inner, part, slots.get(name, {}), context._replace(params=params[name]))
             new |= {name: kept} if kept else {}
             made.append(out)
 

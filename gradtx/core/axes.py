@@ -157,6 +157,7 @@ class Scope(NamedTuple):
     layout: Layout = Layout()
     leaves: Mapping[str, Any] = MappingProxyType({})  # the parameters as the user has them, by path: shapes and dtypes
     one: bool = False  # whether it runs on one layer at a time
+    fewer: bool = False  # whether leaves are reductions of the parameters, without their inputs and outputs
 
 
 _START = Scope()
@@ -170,7 +171,7 @@ def scope() -> Scope:
 
 @contextmanager
 def within(**changes: Any) -> Iterator[None]:
-    """Change the scope: `layout`, `leaves`, `one`."""
+    """Change the scope: `layout`, `leaves`, `one`, `fewer`."""
     outer = _SCOPE.set(_SCOPE.get()._replace(**changes))
     try:
         yield
@@ -225,6 +226,11 @@ def given(path: str, leaf: Any) -> Any:
 
 
 def axes_of(path: str, leaf: Any) -> Axes:
+    """The axes of a leaf: the parameter's, unless it is a reduction of the parameter."""
+    return Axes(("out",) * len(getattr(leaf, "shape", ()))) if scope().fewer else declared(path, leaf)
+
+
+def declared(path: str, leaf: Any) -> Axes:
     """The axes of a parameter; of one layer, where layers are run one at a time."""
     now = scope()
     if path not in now.leaves:  # not a parameter, but a number that a piece keeps beside them

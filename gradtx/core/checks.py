@@ -35,13 +35,13 @@ KINDS = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating, jax.dtypes.p
 INEXACT, NUMBERS = (2, 3), 4  # the floating and the complex ones; all but keys are before NUMBERS
 
 
-def check_params(params: Any) -> None:
-    """Raise for parameters with leaves that are not arrays."""
-    refuse_sparse("params", params)
+def check_params(params: Any, name: str = "params") -> None:
+    """Raise for parameters (called `name`) with leaves that are not arrays."""
+    refuse_sparse(name, params)
     if _plainly_alike(params, params) and all(_rank(p.dtype) < NUMBERS for p in jax.tree.leaves(params)):
         return
     for path, p in leaves_by_path(params).items():
-        _inexact(place("params", path), p)
+        _inexact(place(name, path), p)
 
 
 def refuse_sparse(name: str, tree: Any) -> None:
@@ -234,12 +234,16 @@ def check_run(place: str, made: Any, given: Any, new: Any, old: Any) -> None:
     check_made(place, new, old, "slots")
 
 
+def check_fits(name: str, new: Any, old: Any, fix: str) -> None:
+    """Raise for a tree (called `name`) that differs from another in structure or shapes, or that its dtypes exclude."""
+    if (form := _form(new)) != _form(old) or (None, None) in form[1]:
+        _compare(name, leaves_by_path(new, is_none), leaves_by_path(old, is_none), _holds, fix)
+        _same_containers(name, new, old, fix)
+
+
 def check_made(place: str, made: Any, given: Any, what: str = "updates") -> None:
     """Raise for updates or slots that a piece returned with another structure or other shapes than it received."""
-    if _form(made) != _form(given):
-        name, fix = f"{place}: {what}", f"; return {what} like those received"
-        _compare(name, leaves_by_path(made, is_none), leaves_by_path(given, is_none), _holds, fix)
-        _same_containers(name, made, given, fix)
+    check_fits(f"{place}: {what}", made, given, f"; return {what} like those received")
 
 
 def _form(tree: Any) -> Any:

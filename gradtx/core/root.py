@@ -82,6 +82,7 @@ class Context(NamedTuple):
     seen: Array | None = None  # read `age`
     unasked_path: str = ""  # read `path`, which notes that it was read
     asked: list[Any] | None = None  # the questions about the leaf, with the answers: see `leaf_by_leaf`
+    leaf: Any = None  # in `update_leaf`, the leaf of the updates
 
     @property
     def age(self) -> Array:
@@ -121,14 +122,14 @@ class Context(NamedTuple):
         return bool(self.answer(lambda path, leaf: chosen(path, axes.given(path, leaf))))
 
     def answer(self, question: Callable[[str, Any], Any]) -> Any:
-        """In `update_leaf`, the answer to `question(path, params)`; leaves with other answers are traced separately."""
-        answer = question(self.unasked_path, self.params)
+        """In `update_leaf`, the answer to `question(path, g)`; leaves with other answers are traced separately."""
+        answer = question(self.unasked_path, self.leaf)
         if self.asked is not None:
             self.asked.append((question, answer))
         return answer
 
 
-def _path(path: str, params: Any) -> str:
+def _path(path: str, leaf: Any) -> str:
     return path
 
 
@@ -250,7 +251,7 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
         alike = programs.setdefault((*map(jax.typeof, jax.tree.leaves((g, p, row))), layers), [])
         with axes.within(one=True):
             for asked, program in alike:
-                if all(question(path_of(keys), p) == answer for question, answer in asked):
+                if all(question(path_of(keys), g) == answer for question, answer in asked):
                     return program
         path, asked = path_of(keys), []
 

@@ -18,7 +18,7 @@ from gradtx.core.kinds import Kind, kind_of
 from gradtx.core.record import Record, _show
 
 
-def _interval(low: float, high: float, closed: bool = True, text: str = "a finite number") -> Kind:
+def interval(low: float, high: float, closed: bool = True, text: str = "a finite number") -> Kind:
     """A finite number from `low` to `high`; not `closed`: the ends themselves are excluded."""
 
     def convert(place: str, value: Any) -> Any:
@@ -58,15 +58,15 @@ def _interval(low: float, high: float, closed: bool = True, text: str = "a finit
     return Kind(convert, data=True)
 
 
-Scalar = Annotated[Any, _interval(-math.inf, math.inf)]
+Scalar = Annotated[Any, interval(-math.inf, math.inf)]
 """Annotates a hyperparameter: a number, an array of shape (), a `Schedule`, or a function of the step."""
-NonNegative = Annotated[Any, _interval(0, math.inf, text="a finite number, 0 or more")]
+NonNegative = Annotated[Any, interval(0, math.inf, text="a finite number, 0 or more")]
 """A `Scalar` that is 0 or more."""
-Positive = Annotated[Any, _interval(0, math.inf, closed=False, text="a finite number above 0")]
+Positive = Annotated[Any, interval(0, math.inf, closed=False, text="a finite number above 0")]
 """A `Scalar` above 0."""
-Decay = Annotated[Any, _interval(0, math.nextafter(1, 0), text="at least 0 and below 1")]
+Decay = Annotated[Any, interval(0, math.nextafter(1, 0), text="at least 0 and below 1")]
 """A `Scalar` in [0, 1): the weight of the old value in an average."""
-Fraction = Annotated[Any, _interval(math.nextafter(0, 1), 1, text="above 0 and at most 1")]
+Fraction = Annotated[Any, interval(math.nextafter(0, 1), 1, text="above 0 and at most 1")]
 """A `Scalar` in (0, 1]."""
 
 

@@ -390,7 +390,8 @@ class PerLeaf(Transformation):
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         if not isinstance(updates, Array):
             return leaf_by_leaf(self, updates, slots, context)
-        return checks.check_leaf(self, context.unasked_path, updates, slots, self.update_leaf(updates, slots, context))
+        made = self.update_leaf(updates, slots, context._replace(leaf=updates))
+        return checks.check_leaf(self, context.unasked_path, updates, slots, made)
 
 
 class pair(Transformation):

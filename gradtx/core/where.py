@@ -128,7 +128,7 @@ def is_matrix(path: str, leaf: Any) -> bool:
     >>> gx.adamw(0.001, where=gx.is_matrix).links[1]
     add_weight_decay(0.01, where=is_matrix)
     """
-    roles = [role for role in axes.axes_of(path, leaf).roles if role != "batch"]
+    roles = [role for role in axes.declared(path, leaf).roles if role != "batch"]
     return len(roles) >= 2 and roles != ["out"] * len(roles)
 
 
@@ -150,4 +150,4 @@ def is_linear(path: str, leaf: Any) -> bool:
     >>> gx.is_linear("dense/kernel", jnp.zeros((3, 4))), gx.is_linear("embed/embedding", jnp.zeros((100, 4)))
     (True, False)
     """
-    return axes.axes_of(path, leaf).is_linear
+    return axes.declared(path, leaf).is_linear

@@ -332,7 +332,8 @@ def _set_clocks(tx: Transformation, origin: dict[str, str], need: Mapping[str, A
         inside = (c for c in clocks if c != "step" and path.startswith(f"{c.removesuffix('step')}inner/"))
         return max(inside, key=len, default="step")
 
-    now = ["step", *("/".join(("slots", *names, "step")) for names, piece in pieces(tx) if piece.clock)]
+    clocks = ("/".join(("slots", *names, "step")) for names, piece in pieces(tx) if piece.clock)
+    now = ["step", *(path for path in clocks if path in need)]  # those inside `leafwise` are one for each leaf
     before = [path for path, x in have.items() if re.fullmatch("slots/.*/step", path) and describe(x) == "int32[]"]
     gone = [path for path in before if origin.get(path) == path and path not in need]
     for clock in now:

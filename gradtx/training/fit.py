@@ -330,6 +330,9 @@ def _batches(data: Any, used: int) -> Iterator[Any]:
 def _stacked(batches: list[Any], most: int) -> Any:
     """Stack the batches of a call as one tree of arrays, padded to `most` batches so that calls share a program."""
     batches = [jax.tree.map(lambda x: x if isinstance(x, jax.Array) else np.asarray(x), batch) for batch in batches]
+    for path, x in leaves_by_path(batches[0]).items():
+        if not is_array(x):
+            raise TypeError(f"fit: {place('data', path)} must be an array in each batch, got {said(x)}")
     first = {path: (x.shape, x.dtype) for path, x in leaves_by_path(batches[0]).items()}
     for batch in batches[1:]:
         other = {path: (x.shape, x.dtype) for path, x in leaves_by_path(batch).items()}
@@ -391,6 +394,10 @@ def _numbers(metrics: Any, micro_batches: int) -> dict[str, Any]:
     measured = {name: getattr(metrics, name) for name in ("learning_rate", "gradient_norm", "update_norm", "skipped")}
     leaves = leaves_by_path(measured | {"monitor": metrics.measurements})
     return numbers | {path: x for path, x in leaves.items() if not jnp.shape(x)}  # not those of each row in `rowwise`
+
+
+def _is_real_number(x: Any) -> bool:
+    return (isinstance(x, (bool, int, float)) or is_array(x)) and not jnp.shape(x) and jnp.isrealobj(x)
 
 
 def _copy(x: Any) -> Any:
@@ -489,7 +496,7 @@ class _Run:
         at = eval_params(self.tx, state, params)
         found = self._evaluate(at) if model_state is None else self._evaluate(at, model_state)
         named = {f"eval/{name}": x for name, x in found.items()} if isinstance(found, dict) else {"eval": found}
-        if not named or any(isinstance(x, str) or x is None or jnp.shape(x) for x in named.values()):
+        if not named or not all(map(_is_real_number, named.values())):
             raise ValueError(f"fit: evaluate must return a number or a dict of numbers, returned {said(found)}")
         first, lowest = next(iter(named)), math.inf
         if (before := self._history.get(first)) is not None and not np.isnan(before).all():

@@ -19,6 +19,7 @@ from jax.core import Tracer
 from gradtx.core import leaves_by_path
 from gradtx.core.arguments import checked, is_array
 from gradtx.core.errors import said
+from gradtx.core.kinds import integer
 from gradtx.training.fit import Fit
 from gradtx.training.step import Metrics
 
@@ -44,7 +45,7 @@ class Logger:
     @checked
     def __init__(self, write: Callable[[int, dict[str, float]], Any], last: int = 0) -> None:
         self._write = write
-        self._last = last
+        self._last = integer(0).convert("logger: last", last)
 
     @checked
     def __call__(self, run: Any, numbers: Any = None) -> None:
@@ -56,12 +57,15 @@ class Logger:
 
         Raises:
           TypeError: `run` is neither a `Fit` nor an integer, or one comes without what it needs.
+          ValueError: The number of the step is below 0.
         """
+        of_step = jnp.issubdtype(getattr(run, "dtype", type(run)), jnp.integer) and not isinstance(run, Tracer)
         if isinstance(run, Fit) and numbers is None:
             self._write_rows(run.history)
-        elif isinstance(run, (int, np.integer)) and not isinstance(run, bool) and numbers is not None:
-            self._write(int(run), _numbers(numbers))
-            self._last = int(run)
+        elif of_step and numbers is not None:
+            step = integer(0).convert("logger: the step", run)
+            self._write(step, _numbers(numbers))
+            self._last = step
         else:
             raise TypeError(
                 f"expected logger(run) with a Fit, or logger(step, numbers), got {said(run)}, {said(numbers)}"
@@ -106,7 +110,9 @@ def log_jsonl(path: Any) -> Logger:
       A `Logger`, for the callbacks of `fit` or for a loop.
 
     Raises:
-      ValueError: The file exists, and is not a log of steps or, in a call of the logger, is the log of another run.
+      ValueError: The file exists, and is not a log of steps or, in a call of the logger, is the log of another run; it
+        is a directory; or numbers with the name "step" differ from the step.
+      TypeError: `path` is not a path.
 
     >>> import gradtx as gx, jax.numpy as jnp, pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "run.jsonl"
@@ -115,7 +121,11 @@ def log_jsonl(path: Any) -> Logger:
     >>> path.read_text()
     '{"step": 1, "loss": "Infinity"}\\n'
     """
-    return _JsonLines(Path(path))
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"log_jsonl: path must be a file, got {said(path)}")
+    if (path := Path(path)).is_dir():
+        raise ValueError(f"log_jsonl: path must be a file, got the directory {path}")
+    return _JsonLines(path)
 
 
 class _JsonLines(Logger):
@@ -128,7 +138,10 @@ class _JsonLines(Logger):
         super().__init__(self._append, last["step"])
 
     def _append(self, step: int, numbers: dict[str, float]) -> None:
-        row = {"step": step} | {name: _json(x) for name, x in numbers.items()}
+        if numbers.get("step", step) != step:
+            why = f"the number 'step' is {numbers['step']}, of step {step}"
+            raise ValueError(f"log_jsonl: {why}: give it another name")
+        row = {"step": step} | {name: _json(x) for name, x in numbers.items() if name != "step"}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n")
 

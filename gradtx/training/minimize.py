@@ -11,6 +11,7 @@ from jax import Array
 from gradtx.combinators import chain
 from gradtx.core import Transformation, walk
 from gradtx.core.arguments import checked, trace_state, traced
+from gradtx.core.checks import check_params, check_values
 from gradtx.core.errors import said
 from gradtx.core.programs import program_of
 from gradtx.core.trees import is_float0, widen
@@ -112,6 +113,8 @@ def minimize(
     tx = lbfgs() if tx is None else Transformation.coerce("minimize: tx", tx)
     if "key" in {name for piece in walk(tx) for name in piece.needs}:
         raise ValueError(f"minimize: tx must be deterministic, got {said(tx)}, which needs a random key: use gx.fit")
+    check_values(tx)
+    check_params(params, "minimize: params")
     params = jax.tree.map(jnp.asarray, params)
     arguments = params, tx, tolerance, value_tolerance, max_steps
     if current_trace() != NO_TRACE:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core.arguments import checked, one_key
+from gradtx.core.arguments import checked, function_of, is_array, one_key
 from gradtx.core.errors import said
 from gradtx.pieces.formulas import norm
 from gradtx.training.gradient_check import _floating, _number, _value_of
@@ -61,9 +61,11 @@ def private_gradient(
         raise ValueError(f"private_gradient: noise_multiplier must be 0 or more, got {said(noise_multiplier)}")
     _floating("private_gradient", params)
     key = one_key("private_gradient", key)
-    sizes = {jnp.shape(x)[:1] for x in jax.tree.leaves(batch)}
+    function_of("private_gradient: loss", loss, "params", "example")
+    sizes = {jnp.shape(x)[:1] for x in jax.tree.leaves(batch) if is_array(x)}
     if len(sizes) != 1 or not (size := sum(next(iter(sizes)))):
-        raise ValueError(f"private_gradient: the arrays of batch must have one first axis, got {sorted(sizes)}")
+        how = "with 1 example or more"
+        raise ValueError(f"private_gradient: batch must be arrays of one first axis, {how}, got {said(batch)}")
 
     def clipped(example: Any) -> tuple[Array, Any]:
         value, g = jax.value_and_grad(lambda params: _value_of(lambda p: loss(p, example), params))(params)

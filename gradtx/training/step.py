@@ -13,6 +13,7 @@ from jax import Array
 from gradtx.combinators import measurements
 from gradtx.core import Part, Record, State, leaves_by_path, walk
 from gradtx.core.arguments import checked, function_of, is_array, live, one_key, trace_state, traced
+from gradtx.core.checks import check_values, passed
 from gradtx.core.errors import place, said
 from gradtx.core.kinds import Count
 from gradtx.core.programs import program_of
@@ -135,7 +136,8 @@ class train_step(Record):
         step = self if tx is None else dataclasses.replace(self, tx=tx)
         if current_trace() == NO_TRACE:
             try:
-                return step._program(params, state, batch, key, model_state)
+                check_values(step.tx, state)
+                return passed(step._program(params, state, batch, key, model_state))
             except (TypeError, ValueError, RuntimeError) as error:
                 if isinstance(params, State):
                     raise TypeError("train_step: call step(params, state, batch): params is a state") from error
@@ -219,9 +221,13 @@ class train_step(Record):
             how = "set weighted=True, with a loss that returns (value, weight)"
             raise ValueError(f"train_step: weight is missing: the optimizer takes one; {how}")
         if self.micro_batches > 1:
-            for path, leaf in (rows := leaves_by_path(batch)).items():
+            if not (rows := leaves_by_path(batch)):
+                raise ValueError(
+                    f"train_step: {self.micro_batches} micro-batches need an array in batch, got {said(batch)}"
+                )
+            for path, leaf in rows.items():
                 if not jnp.ndim(leaf) or jnp.shape(leaf)[0] % self.micro_batches:
-                    of = f"a batch of shape {jnp.shape(leaf)}"
+                    of = f"{place('batch', path)} of shape {jnp.shape(leaf)}"
                     raise ValueError(f"train_step: {self.micro_batches} micro-batches do not divide {of}")
                 if jnp.shape(leaf)[0] != len(first := next(iter(rows.values()))):
                     of = f"{place('batch', path)} has {jnp.shape(leaf)[0]} rows, another array of it {len(first)}"

@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from gradtx.core import Record, Transformation, leaves_by_path
 from gradtx.core.arguments import checked, function_of, misfit, sequence, traced
+from gradtx.core.checks import check_values
 from gradtx.core.errors import describe, said
 from gradtx.core.programs import program_of
 from gradtx.inspect.hyperparameters import labels, plain
@@ -223,6 +224,8 @@ def sweep(train: Callable[[Any], Any], txs: Any, *, at_once: int | None = None) 
         raise ValueError(f"sweep: txs must be a batch of optimizers, as gx.stack and gx.grid make, got {said(txs)}")
     if any(isinstance(x, Tracer) for x in leaves.values()):
         raise TypeError("sweep: txs are traced, but its table needs their values: within jit, use jax.vmap(train)(txs)")
+    for extreme in (np.min, np.max):  # a range holds all between; NaN is both
+        check_values(jax.tree.map(extreme, txs))
     # The leaves are the argument: JAX keeps the structure of an argument, and the functions in it, for ever.
     values, form = jax.tree.flatten(txs)
     program = program_of(train, (at_once, form), lambda of: jax.jit(lambda x: _run(of(), at_once, form.unflatten(x))))

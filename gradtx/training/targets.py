@@ -4,12 +4,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
-from gradtx.core import leaves_by_path
-from gradtx.core.arguments import checked
+from gradtx.core.arguments import checked, is_array
+from gradtx.core.checks import check_fits
 from gradtx.core.errors import said
+from gradtx.core.kinds import integer
+from gradtx.core.schedule import interval
 from gradtx.core.trees import narrow, widen
 from gradtx.typing import PyTree
+
+UNIT = interval(0, 1, text="from 0 to 1")
 
 
 @checked
@@ -31,6 +36,7 @@ def incremental_update(new: PyTree, old: PyTree, step_size: Any) -> Any:
 
     Raises:
       ValueError: The trees differ in their paths or shapes, or τ is not in [0, 1].
+      TypeError: A leaf of `old` cannot hold one of `new`, as a real array a complex one; or τ is not a number.
 
     Source: Lillicrap et al. 2016, arXiv 1509.02971, algorithm 1; Polyak and Juditsky 1992.
 
@@ -38,9 +44,11 @@ def incremental_update(new: PyTree, old: PyTree, step_size: Any) -> Any:
     >>> gx.incremental_update(jnp.array([1.0, 2.0]), jnp.zeros(2), step_size=0.25)
     Array([0.25, 0.5 ], dtype=float32)
     """
-    _alike("incremental_update", new, old)
-    if isinstance(step_size, (int, float)) and not 0 <= step_size <= 1:
-        raise ValueError(f"incremental_update: step_size must be from 0 to 1, got {said(step_size)}")
+    check_fits("incremental_update: new", new, old, "; new must be like old")
+    is_number = is_array(step_size) or isinstance(step_size, (int, float))
+    if not is_number or isinstance(step_size, bool) or jnp.shape(step_size):
+        raise TypeError(f"incremental_update: step_size must be one number, got {said(step_size)}")
+    step_size = UNIT.convert("incremental_update: step_size", step_size)
 
     def one(x: Any, y: Any) -> Any:
         if not jnp.issubdtype(jnp.result_type(y), jnp.inexact):
@@ -71,6 +79,7 @@ def periodic_update(new: PyTree, old: PyTree, steps: Any, every_k: Any) -> Any:
 
     Raises:
       ValueError: The trees differ in their paths or shapes, or k is below 1.
+      TypeError: A leaf of `old` cannot hold one of `new`; or `steps` or k is not one integer.
 
     Source: Mnih et al. 2015, algorithm 1.
 
@@ -78,16 +87,11 @@ def periodic_update(new: PyTree, old: PyTree, steps: Any, every_k: Any) -> Any:
     >>> [float(gx.periodic_update(jnp.array(7.0), jnp.array(0.0), step, 3)) for step in (2, 3, 4)]
     [0.0, 7.0, 0.0]
     """
-    _alike("periodic_update", new, old)
-    if isinstance(every_k, (int, float)) and not every_k >= 1:
-        raise ValueError(f"periodic_update: every_k must be an integer, 1 or more, got {said(every_k)}")
-    copies = jnp.asarray(steps) % jnp.asarray(every_k) == 0
+    check_fits("periodic_update: new", new, old, "; new must be like old")
+    for name, n in (("steps", steps), ("every_k", every_k)):
+        if not jnp.issubdtype(getattr(n, "dtype", type(n)), jnp.integer) or jnp.shape(n):
+            raise TypeError(f"periodic_update: {name} must be an integer, got {said(n)}")
+    if not isinstance(every_k, Tracer):
+        every_k = integer(1).convert("periodic_update: every_k", every_k)
+    copies = jnp.asarray(steps) % every_k == 0
     return jax.tree.map(lambda x, y: jnp.where(copies, jnp.asarray(x, jnp.result_type(y)), y), new, old)
-
-
-def _alike(name: str, new: Any, old: Any) -> None:
-    have, need = ({path: jnp.shape(x) for path, x in leaves_by_path(tree).items()} for tree in (new, old))
-    if different := [path for path in have.keys() | need.keys() if have.get(path) != need.get(path)]:
-        path = min(different)
-        shapes = ["nothing" if x is None else f"shape {x}" for x in (need.get(path), have.get(path))]
-        raise ValueError(f"{name}: new must be like old: expected {shapes[0]} at {path!r}, got {shapes[1]}")

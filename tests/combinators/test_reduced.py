@@ -54,6 +54,33 @@ def test_the_inner_transformation_sees_the_mean_parameters():
     assert_near(u[0]["b"], params["b"])
 
 
+SEEN = {
+    "factored": (gx.factored(gx.running_sum()), gx.running_sum()),  # a vector is not factored
+    "centralize": (gx.centralize(), gx.identity()),  # nor centralized
+    "sm3": (gx.sm3_sum(), gx.running_sum()),
+    "linear maps": (gx.partition({gx.is_linear: gx.scale(2.0)}, default=gx.scale(3.0)), gx.scale(2.0)),
+}
+
+
+@pytest.mark.parametrize("over", ["rows", "columns", "leaf", (1,)])
+@pytest.mark.parametrize("inner, same", SEEN.values(), ids=SEEN)
+def test_numbers_have_no_inputs_and_outputs_but_the_path_of_their_leaf(inner, same, over):
+    gradients = [{"w": jnp.arange(1.0, 13).reshape(3, 4)}] * 2
+    for params in (None, gradients[0]):
+        made, expected = (
+            [tx.update(gradients[0], tx.init(gradients[0]), params)[0] for tx in (gx.reduced(one, over) for one in two)]
+            for two in ((inner, inner), (same, same))
+        )
+        assert_near(made, expected)
+
+
+@pytest.mark.parametrize("inner", [gx.orthogonalize(), gx.scale_by_shape(), gx.low_rank_momentum(2)])
+def test_numbers_are_no_linear_map(inner):
+    tx, w = gx.reduced(inner, "rows"), {"w": jnp.ones((3, 4))}
+    with pytest.raises(ValueError, match=rf"^{type(inner).__name__}: 'w' must be a linear map, .* got shape \(3,\)"):
+        tx.update(w, tx.init(w))
+
+
 @pytest.mark.parametrize("size", [1e-35, 1e-20, 1.0, 1e20, 1e35])
 def test_a_matrix_of_rank_one_is_factored_exactly(size):
     rank_one = jnp.stack([size * jnp.outer(jnp.array([1.0, 2.0, 0.0]), jnp.array([3.0, 0.5]))] * 2)

@@ -125,3 +125,12 @@ def test_what_rowwise_refuses():
     with pytest.raises(TypeError, match=r"^add_noise: key must be one random key"):
         tx.update(params, tx.init(params), key=1)
     assert extra(tx).keys() == {"key"}
+
+
+@pytest.mark.parametrize("separate", [gx.leafwise, gx.rowwise])
+def test_a_complex_vector_is_no_matrix(separate):
+    shape = (2,) if separate is gx.leafwise else (3, 2)
+    params = {"z": jnp.full(shape, 1 + 2j), "r": jnp.ones(shape)}
+    tx = separate(gx.masked(gx.scale_by_ema(0.5), gx.is_matrix, otherwise="identity"))
+    updates, _ = tx.update(params, tx.init(params), params)
+    chex.assert_trees_all_equal(updates, params)

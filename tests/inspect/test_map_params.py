@@ -257,3 +257,12 @@ def test_what_map_params_refuses():
         gx.map_params(axes, tx, state, {"w": "x"})
     with pytest.raises(TypeError, match=r"^map_params: other must be a function"):
         gx.map_params(axes, tx, state, params, other=1)  # pyright: ignore[reportArgumentType]
+
+
+def test_leaves_without_an_update_have_no_slots():
+    params = {"w": jnp.ones((3, 2)), "n": jnp.arange(2), "none": None}
+    tx = gx.chain(gx.monitor_layers(), gx.leafwise(gx.adam()), gx.adam())
+    state = tx.init(params)
+    owners = gx.map_params(lambda slot, param, axes: param is params["w"], tx, state, params, other=lambda x: None)
+    assert owners.slots["monitor_layers"]["measured"]["layers"].value == {"norm": {"w": True}, "ratio": {"w": True}}
+    assert jax.tree.all(owners)

@@ -658,3 +658,18 @@ def test_slots_beside_a_wrapper_keep_the_clock_of_the_run():
     assert state.step == 1000
     state, _ = gx.restore(rarely, params, ran(plain, params, 1000), strict=False)
     assert state.step == 1000
+
+
+@pytest.mark.parametrize("separate", [gx.leafwise, gx.rowwise])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda tx: gx.accumulate(tx, 2), lambda tx: gx.every(tx, 2), gx.skip_nonfinite, lambda tx: gx.lookahead(tx, 2)],
+    ids=["accumulate", "every", "skip_nonfinite", "lookahead"],
+)
+def test_a_clock_of_each_leaf_or_row_comes_back(wrap, separate):
+    params = {"w": jnp.ones((3, 2)), "v": jnp.ones(2)}
+    tx = gx.chain(separate(wrap(gx.adam())), gx.scale_by_ema(0.9))
+    _, state = follow(tx, params, [params] * 3)
+    restored, report = gx.restore(tx, params, state)
+    chex.assert_trees_all_equal(restored, state)
+    assert not report.fresh and not report.dropped

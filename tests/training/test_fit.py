@@ -598,6 +598,9 @@ ERRORS = {
         "model state whose",
     ),
     "the evaluation": ({"evaluate": lambda p: p["w"]}, ValueError, "evaluate must return a number or a dict"),
+    "a complex evaluation": ({"evaluate": lambda p: 1j}, ValueError, "evaluate must return a number .*, returned 1j"),
+    "a nested evaluation": ({"evaluate": lambda p: {"a": {"b": 1.0}}}, ValueError, "evaluate must return a number"),
+    "batches of strings": ({"data": ["a", "b"]}, TypeError, "data must be an array in each batch, got .*'a'"),
     "the parameters": ({"params": {"w": "no"}}, TypeError, "keep arrays and None only"),
 }
 

@@ -179,6 +179,20 @@ BAD = {
         TypeError,
         r"expected logger\(run\) with a Fit, or logger\(step",
     ),
+    "a step below 0": (
+        lambda path: gx.log_jsonl(path)(-1, {"loss": 1.0}),
+        ValueError,
+        "logger: the step must be an in",
+    ),
+    "a step that is no integer": (lambda path: gx.log_jsonl(path)(1.5, {"loss": 1.0}), TypeError, "expected logger"),
+    "another step": (
+        lambda path: gx.log_jsonl(path)(2, {"step": 3}),
+        ValueError,
+        "log_jsonl: the number 'step' is 3.0, of step 2: give it another name",
+    ),
+    "no file": (lambda path: gx.log_jsonl(None), TypeError, "log_jsonl: path must be a file, got None"),
+    "a directory": (lambda path: gx.log_jsonl(path.parent), ValueError, "log_jsonl: path must be a file, got the dir"),
+    "last": (lambda path: gx.log_wandb(Run(), last=-1), ValueError, "logger: last must be an integer, 0 or more"),
     "no step": (lambda path: gx.log_jsonl(path)({"loss": 1.0}), TypeError, "expected logger"),
     "a traced number": (
         lambda path: jax.jit(lambda x: gx.log_jsonl(path)(1, {"loss": x}))(1.0),
@@ -192,6 +206,13 @@ BAD = {
 def test_bad_arguments(call, kind, message, tmp_path):
     with pytest.raises(kind, match=message):
         call(tmp_path / "run.jsonl")
+
+
+@pytest.mark.parametrize("step", [3, np.int64(3), jnp.array(3)])
+def test_the_step_may_be_an_array(step, tmp_path):
+    log = gx.log_jsonl(path := tmp_path / "run.jsonl")
+    log(step, {"loss": 1.0, "step": step})
+    assert rows(path) == [{"step": 3, "loss": 1.0}]
 
 
 @pytest.mark.parametrize("text", ["notes", "notes\n", '{"loss": 1}\n', "[1]\n", '{"step": "one"}\n'])

@@ -208,6 +208,7 @@ BAD: dict[str, tuple[Any, Any, str]] = {
     ),
     "not a function": (lambda: gx.minimize(3.0, jnp.ones(2)), TypeError, "fun must be a function of one argument"),  # pyright: ignore[reportArgumentType]
     "not an optimizer": (lambda: gx.minimize(bowl, jnp.ones(100), 0.1), TypeError, "tx must be a transformation"),  # pyright: ignore[reportArgumentType]
+    "no array": (lambda: gx.minimize(lambda x: 1.0, "x"), TypeError, "params is 'x': keep arrays"),
     "noise": (lambda: gx.minimize(bowl, jnp.ones(100), gx.noisy_sgd()), ValueError, "tx must be deterministic, got"),
 }
 

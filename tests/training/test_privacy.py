@@ -53,7 +53,10 @@ BAD = {
     "noise_multiplier must be 0 or more, got -1.0": (ValueError, {"noise_multiplier": -1.0}),
     "max_norm must be a number, got '1'": (TypeError, {"max_norm": "1"}),
     "key must be one random key": (TypeError, {"key": jax.random.split(key)}),
-    "the arrays of batch must have one first axis": (ValueError, {"batch": (BATCH[0], BATCH[1][:3])}),
+    "batch must be arrays of one first axis": (ValueError, {"batch": (BATCH[0], BATCH[1][:3])}),
+    "batch must be arrays .* with 1 example or more, got \\[\\]": (ValueError, {"batch": []}),
+    "batch must be arrays .* got 'text'": (ValueError, {"batch": "text"}),
+    "loss must be a function of \\(params, example\\), got": (TypeError, {"loss": lambda params: 1.0}),
     "params\\['w'\\] must be float32 or float64": (TypeError, {"params": {"w": jnp.bfloat16(1)}}),
 }
 

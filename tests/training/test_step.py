@@ -353,7 +353,8 @@ ERRORS = {
     "no function": (lambda: gx.train_step(3, gx.sgd()), TypeError, "loss must be a function, got 3"),  # pyright: ignore[reportArgumentType]
     "no optimizer": (lambda: gx.train_step(loss, 3), TypeError, "tx must be a transformation"),  # pyright: ignore[reportArgumentType]
     "micro_batches": (lambda: gx.train_step(loss, gx.sgd(), micro_batches=0), ValueError, "1 or more, got 0"),
-    "indivisible": ({"micro_batches": 3}, ValueError, r"3 micro-batches do not divide a batch of shape \(8, 3\)"),
+    "indivisible": ({"micro_batches": 3}, ValueError, r"3 micro-batches do not divide batch\['0'\] of shape \(8, 3\)"),
+    "no rows": ({"micro_batches": 2, "batch": ()}, ValueError, r"2 micro-batches need an array in batch, got \(\)"),
     "vector": ({"loss": lambda p, b: p["w"]}, ValueError, r"one real number, got .*3"),
     "complex": ({"loss": lambda p, b: loss(p, b) + 1j}, ValueError, "one real number, got .*complex64"),
     "integer": ({"loss": lambda p, b: 1}, ValueError, r"one real number, got 1"),
@@ -382,12 +383,44 @@ ERRORS = {
 def test_errors(name):
     call, kind, message = ERRORS[name]
 
-    def run(loss=loss, tx=SEVERAL["sgd"], key=None, model_state=None, **options):
+    def run(loss=loss, tx=SEVERAL["sgd"], key=None, model_state=None, batch=BATCH, **options):
         step, params = gx.train_step(loss, tx, **options), copy(PARAMS)
-        step(params, tx.init(params), BATCH, key=key, model_state=model_state)
+        step(params, tx.init(params), batch, key=key, model_state=model_state)
 
     with pytest.raises(kind, match=message):
         call() if callable(call) else run(**call)
+
+
+# What `jax.tree.map` makes of an optimizer is checked where its values are known, also with a state of the old one.
+OLD_TX = gx.skip_nonfinite(gx.adam(0.1))
+REBUILT = {
+    "negative": (ValueError, "scale_by_learning_rate: learning_rate must be a finite number, 0 or more, got -1.0"),
+    "nan": (ValueError, "scale_by_ema: decay must be at least 0 and below 1, got nan"),
+    "text": (TypeError, "scale_by_ema: decay must be a number, .* got 'text'"),
+}
+BY = {
+    "its own": lambda tx: gx.train_step(loss, tx)(copy(PARAMS), OLD_TX.init(PARAMS), BATCH),
+    "given": lambda tx: gx.train_step(loss, OLD_TX)(copy(PARAMS), OLD_TX.init(PARAMS), BATCH, tx=tx),
+    "minimize": lambda tx: gx.minimize(lambda p: loss(p, BATCH), PARAMS, tx),
+}
+
+
+@pytest.mark.parametrize("by", BY)
+@pytest.mark.parametrize("how", REBUILT)
+@pytest.mark.promotes("its models, as users write them")
+def test_an_optimizer_that_was_made_invalid(how, by):
+    value = {"negative": -1.0, "nan": float("nan")}.get(how, how)
+    tx = jax.tree.map(lambda h: value if how != "negative" or h == 0.1 else h, OLD_TX)
+    kind, text = REBUILT[how]
+    with pytest.raises(kind, match=text):
+        BY[by](tx)
+
+
+@pytest.mark.promotes("its models, as users write them")
+def test_a_state_of_a_negative_step():
+    state = OLD_TX.init(PARAMS)._replace(step=jnp.int32(-1))
+    with pytest.raises(ValueError, match=r"^state.step must be the number of updates, from 0"):
+        gx.train_step(loss, OLD_TX)(copy(PARAMS), state, BATCH)
 
 
 # ---------------------------------------------------------------- parts of different weight

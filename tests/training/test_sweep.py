@@ -202,6 +202,16 @@ BAD = {
         TypeError,
         r"txs are traced, .* within jit, use jax.vmap\(train\)\(txs\)",
     ),
+    "a rate below 0": (
+        lambda: gx.sweep(train, jax.vmap(gx.adam)(jnp.array([0.1, -0.1, 0.2]))),
+        ValueError,
+        "learning_rate must be a finite number, 0 or more, got -0.1",
+    ),
+    "a decay above 1": (
+        lambda: gx.sweep(train, jax.tree.map(lambda h: jnp.array([h, 1.5, 0.2]), gx.sgd(0.1, momentum=0.9))),
+        ValueError,
+        "add_momentum: decay must be at least 0 and .*, got 1.5",
+    ),
     "no array": (lambda: gx.sweep(lambda tx: {"name": "adam"}, [gx.adam()]), TypeError, "returned 'adam' at 'name'"),
 }
 

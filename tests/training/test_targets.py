@@ -40,17 +40,36 @@ def test_dtypes_and_leaves_of_other_kinds():
     assert jnp.allclose(slow, 1 - 0.99**2000)
 
 
-def test_a_bad_argument():
-    for step_size in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match=f"^incremental_update: step_size must be from 0 to 1, got {step_size}"):
-            gx.incremental_update(NEW, OLD, step_size)
-    with pytest.raises(ValueError, match=r"^periodic_update: every_k must be an integer, 1 or more, got 0"):
-        gx.periodic_update(NEW, OLD, 1, 0)
-    with pytest.raises(
-        ValueError, match=r"^incremental_update: new must be like old: expected shape \(4,\) at 'b', got n"
-    ):
-        gx.incremental_update({"w": NEW["w"]}, OLD, 0.1)
-    with pytest.raises(
-        ValueError, match=r"^periodic_update: new .* expected shape \(3, 4\) at 'w', got shape \(4, 3\)"
-    ):
-        gx.periodic_update(NEW | {"w": NEW["w"].T}, OLD, 1, 2)
+MOVES = {"incremental_update": (0.5,), "periodic_update": (1, 2)}
+UNLIKE = {
+    "a leaf missing": ({"w": NEW["w"]}, OLD, ValueError, r"new\['b'\] is missing: expected 'b', 'w', got 'w'"),
+    "a shape": (NEW | {"w": NEW["w"].T}, OLD, ValueError, r"new\['w'\] must have shape \(3, 4\), got \(4, 3\)"),
+    "a container": ([NEW["b"]], (OLD["b"],), ValueError, "new: the containers of the trees .* differ"),
+    "a string": ({"a": "x"}, {"a": "y"}, TypeError, r"new\['a'\] must be an array, got 'x'"),
+    "complex into real": (NEW["b"] + 1j, OLD["b"], TypeError, "new must be float32, got complex64"),
+    "floats into integers": (NEW["b"], jnp.arange(4), TypeError, "new must be int32, got float32"),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("new, old, kind, text", UNLIKE.values(), ids=UNLIKE)
+def test_unlike_trees(move, new, old, kind, text):
+    with pytest.raises(kind, match=f"^{move}: {text}.*; new must be like old"):
+        getattr(gx, move)(new, old, *MOVES[move])
+
+
+BAD = {
+    "step_size must be from 0 to 1, got": [(ValueError, x) for x in (-0.1, 1.5, float("nan"), np.float32(2), jnp.inf)],
+    "step_size must be one number, got": [(TypeError, x) for x in (None, "1", True, jnp.ones(3), lambda step: 0.1)],
+    "every_k must be an integer, 1 or more, got": [(ValueError, x) for x in (0, np.int64(-1), jnp.array(0))],
+    "every_k must be an integer, got": [(TypeError, x) for x in (1.5, True, "2", jnp.ones(3, int))],
+    "steps must be an integer, got": [(TypeError, x) for x in (1.5, None, {"a": 1}, jnp.ones(3, int))],
+}
+
+
+@pytest.mark.parametrize("text, kind, value", [(text, *row) for text, rows in BAD.items() for row in rows])
+def test_a_bad_argument(text, kind, value):
+    name, of_period = text.split(" ")[0], "step_size" not in text
+    function, given = (gx.periodic_update, {"steps": 1, "every_k": 2}) if of_period else (gx.incremental_update, {})
+    with pytest.raises(kind, match=f"^{function.__name__}: {text}"):
+        function(NEW, OLD, **given | {name: value})
