@@ -10,6 +10,7 @@ from gradtx.wrappers.mechanic import mechanic
 from gradtx.wrappers.precision import master_weights
 from gradtx.wrappers.projected import projected
 from gradtx.wrappers.sharpness import asam, sam
+from gradtx.wrappers.storage import store
 
 __all__ = [
     "accumulate",
@@ -27,6 +28,7 @@ __all__ = [
     "schedule_free",
     "skip_if",
     "skip_nonfinite",
+    "store",
     "value_and_grad_from_state",
     "zoom",
 ]
