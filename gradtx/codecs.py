@@ -41,6 +41,19 @@ class Encoded:
     def scale(self) -> Array | None:
         return self[1] if len(self._fields) == 2 else None  # pyright: ignore[reportIndexIssue]
 
+    @property
+    def codec(self) -> str:
+        return self._fields[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.codes.shape
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the decoded array."""
+        return jnp.dtype("float32")
+
 
 class Bfloat16(Encoded, namedtuple("Bfloat16", ["bfloat16"])):
     """An array that `bfloat16` encoded: the bit patterns."""
@@ -200,7 +213,7 @@ class ufloat8(Codec):
     >>> import gradtx as gx, jax.numpy as jnp
     >>> codec = gx.codecs.ufloat8()
     >>> codec.decode(codec.encode(jnp.array([[1.0, 0.3, 1e-4, 0.0]]), None)).round(6)
-    Array([[1.e+00, 3.125e-01, 9.9e-05, 0.e+00]], dtype=float32)
+    Array([[1.000e+00, 3.125e-01, 9.900e-05, 0.000e+00]], dtype=float32)
     """
 
     block: Count = 256
@@ -276,7 +289,7 @@ class float16(Small):
     >>> import gradtx as gx, jax.numpy as jnp
     >>> codec = gx.codecs.float16()
     >>> codec.decode(codec.encode(jnp.array([[1e-12, 1.0002e-15]]), None))
-    Array([[1.0000000e-12, 1.0004342e-15]], dtype=float32)
+    Array([[1.0000000e-12, 1.0004044e-15]], dtype=float32)
     """
 
     block: Count = 256
@@ -300,7 +313,7 @@ class float8_e4m3(Small):
     >>> import gradtx as gx, jax.numpy as jnp
     >>> codec = gx.codecs.float8_e4m3()
     >>> codec.decode(codec.encode(jnp.array([[448.0, -9.9, 0.01]]), None))
-    Array([[ 4.48000e+02, -1.00000e+01,  9.76562e-03]], dtype=float32)
+    Array([[ 4.480000e+02, -1.000000e+01,  9.765625e-03]], dtype=float32)
     """
 
     block: Count = 256
@@ -324,7 +337,7 @@ class float8_e5m2(Small):
     >>> import gradtx as gx, jax.numpy as jnp
     >>> codec = gx.codecs.float8_e5m2()
     >>> codec.decode(codec.encode(jnp.array([[57344.0, -9.9, 0.01]]), None))
-    Array([[ 5.73440e+04, -1.00000e+01,  9.76562e-03]], dtype=float32)
+    Array([[ 5.734400e+04, -1.000000e+01,  9.765625e-03]], dtype=float32)
     """
 
     block: Count = 256
