@@ -36,7 +36,18 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from gradtx import combinators, display, distributed, inspect, optimizers, pieces, projections, schedules, wrappers
+from gradtx import (
+    codecs,
+    combinators,
+    display,
+    distributed,
+    inspect,
+    optimizers,
+    pieces,
+    projections,
+    schedules,
+    wrappers,
+)
 from gradtx.combinators import *  # noqa: F403
 from gradtx.core import (
     Context,

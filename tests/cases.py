@@ -256,6 +256,12 @@ CASES: dict[str, list[Case]] = {
         Case(gx.lookahead(gx.sgd(0.1), every_k=2, outer=gx.adam(0.1))),
     ],
     "master_weights": [Case(gx.master_weights(gx.adamw(0.1, weight_decay=0.5)), moves_at_rest=True)],
+    "split_weights": [Case(gx.split_weights(gx.adamw(0.1, weight_decay=0.5)), moves_at_rest=True)],
+    "store": [
+        Case(gx.store(gx.adamw()), moves_at_rest=True, elementwise=False),
+        Case(gx.store(gx.lamb(), "bfloat16"), moves_at_rest=True, elementwise=False),
+        Case(gx.store(gx.amsgrad(), "float16", stochastic=False), elementwise=False),
+    ],
     "schedule_free": [
         Case(gx.schedule_free(gx.adam(b1=0.0), b1=0.8, weight=0.5)),
         Case(gx.schedule_free(gx.sgd(0.1), b1=0.8, decay=0.5)),

@@ -31,6 +31,7 @@ class blend(Transformation):
     inner: Part
     weight: Scalar
 
+    elementwise = True
     fed = ("inner",)
 
     @property

@@ -59,6 +59,8 @@ class chain(Links, init=False):
     chain(clip(1.0), scale_by_ema(0.9), scale(-0.1))
     """
 
+    elementwise = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         flat = (inner for link in self.links for inner in (link.links if isinstance(link, chain) else (link,)))
@@ -112,6 +114,9 @@ class add(Links, init=False):
     Array([6.], dtype=float32)
     """
 
+    elementwise = True
+    emits = "updates"
+
     @property
     def fed(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         return tuple(self.parts())
@@ -140,6 +145,8 @@ class multiply(Links, init=False):
     >>> cube.update(jnp.array([-3.0]), cube.init(jnp.zeros(1)))[0]
     Array([-27.], dtype=float32)
     """
+
+    elementwise = True
 
     @property
     def fed(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

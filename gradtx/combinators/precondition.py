@@ -40,6 +40,7 @@ class precondition(Transformation):
     eps_in_sqrt: bool = False
     centered: bool = False
 
+    elementwise = True
     fed = ("direction", "by")
     formula = (
         "u = direction(g) / (sqrt(by(g - direction(g) if centered else g) ** 2 + eps) if eps_in_sqrt "

@@ -60,6 +60,11 @@ class Transformation(Record, Pair):
     - `roundoff`: the names of slots that keep what additions to other slots round off. `restore` can do without them.
     - `linear`: True if its updates and its slots, except for single numbers, are linear in the updates that it has
       received, as an average is and an average of squares is not. `turned` then has a meaning for its slots.
+    - `ranges`: the slots that `store` may round, with the range of their numbers: `"signed"`, `"nonnegative"`, or
+      `"updates"` for the range of the updates that come in. All other slots stay exact.
+    - `emits`: the range of its updates, in the same words; by default `"signed"`.
+    - `elementwise`: True if each coordinate of its updates and slots depends on that coordinate alone, of the updates,
+      slots and parameters, and on single numbers. `store` then runs a large leaf part by part.
     - `flat` and `named`: how the slots of parts are named: `flat` leaves out its own name, and `named` says that the
       names of its parts are those of their classes, as in a chain.
 
@@ -125,6 +130,9 @@ class Transformation(Record, Pair):
     roundoff: ClassVar[tuple[str, ...]] = ()  # the slots that keep what additions round off: `restore` can do without
     flat: ClassVar[bool] = False  # its slots are under the names of its parts, without its own name, as in a chain
     named: ClassVar[bool] = False  # the names of its parts are the names of their classes, as in a chain
+    elementwise: ClassVar[bool] = False  # a coordinate of its updates and slots depends on that coordinate alone
+    ranges: ClassVar[dict[str, str]] = {}  # the slots that `store` may round: "signed", "nonnegative" or "updates"
+    emits: ClassVar[str] = "signed"  # the range of its updates: "signed", "nonnegative", or "updates", as they come
     linear: ClassVar[bool] = False  # its updates and its slots are linear in the updates that it has received
     fed: ClassVar[tuple[str, ...]] = ()  # its parts that receive the updates as they come
     outermost: ClassVar[bool] = False  # it may not be a part of another transformation

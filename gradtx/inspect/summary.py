@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gradtx.codecs import is_encoded
 from gradtx.core import Transformation, leaves_by_path
 from gradtx.core.arguments import checked
 from gradtx.core.checks import differentiable
@@ -86,9 +87,22 @@ def summary(tx: TransformationLike, params: Any) -> Summary:
         inner = {other[len(names)] for other in found if other[: len(names)] == names and len(other) > len(names)}
         own = {name: slot for name, slot in slots.items() if name not in inner}
         if not piece.flat:
-            rows.append(Row(".".join(names), ", ".join(values.get(names, [])), ", ".join(own), _bytes(own)))
+            rows.append(
+                Row(
+                    ".".join(names),
+                    ", ".join(values.get(names, [])),
+                    ", ".join(map(_named, own, own.values())),
+                    _bytes(own),
+                )
+            )
     rows.append(Row("step", "", "step", _bytes(state.step)))
     return Summary(rows, sum(math.prod(jnp.shape(x)) for x in jax.tree.leaves(params)), _bytes(state))
+
+
+def _named(name: str, slot: Any) -> str:
+    """The name of a slot, with the codecs of its arrays if they are encoded."""
+    codecs = dict.fromkeys(x.codec for x in jax.tree.leaves(slot, is_encoded) if is_encoded(x))
+    return f"{name} ({', '.join(codecs)})" if codecs else name
 
 
 def _bytes(tree: Any) -> int:

@@ -33,6 +33,9 @@ class running_sum(PerLeaf):
     initial_value: NonNegative = 0.0
 
     linear = True
+    elementwise = True
+    emits = "updates"
+    ranges = {"sum": "updates"}
     formula = "s0 = initial_value; s = s + g; u = s"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -57,6 +60,9 @@ class running_max(PerLeaf):
     Array([1., 3., 3.], dtype=float32)
     """
 
+    elementwise = True
+    emits = "nonnegative"
+    ranges = {"max": "nonnegative"}
     formula = "s = max(s, g); u = s"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -86,6 +92,9 @@ class decayed_max(PerLeaf):
 
     decay: Decay = 0.999
 
+    elementwise = True
+    emits = "nonnegative"
+    ranges = {"max": "nonnegative"}
     formula = "s = max(decay * s, g); u = s"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -117,6 +126,8 @@ class scale_by_own_rms(PerLeaf):
     decay: Decay = 0.9
     eps: NonNegative = 1e-6
 
+    elementwise = True
+    ranges = {"mean_square": "nonnegative"}
     formula = "d = sqrt(x + eps) * g; x = decay * x + (1 - decay) * d**2; u = d"
 
     def init_leaf(self, param: Array) -> Slots:

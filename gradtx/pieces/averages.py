@@ -58,6 +58,9 @@ class scale_by_ema(PerLeaf):
         return self.from_first
 
     linear = True
+    elementwise = True
+    emits = "updates"
+    ranges = {"mean": "updates"}
     formula = (
         "m0 = g if from_first else 0; l = (m * (t > 1) + g * (t <= 1) if from_first else m) if before else 0; "
         "m = decay * m + (1 - decay) * g; u = l if before else m"
@@ -101,6 +104,9 @@ class add_momentum(PerLeaf):
     nesterov: bool = False
 
     linear = True
+    elementwise = True
+    emits = "updates"
+    ranges = {"velocity": "updates"}
     formula = "v = decay * v + g; u = g + decay * v if nesterov else v"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -138,6 +144,8 @@ class bias_correction(Transformation):
     counts = True
 
     linear = True
+    elementwise = True
+    emits = "updates"
     formula = "p0 = 1; p = decay * p if changing else decay**t; hat = g / (1 - p); u = hat"
 
     @property
@@ -193,6 +201,7 @@ class nesterov_ema(Transformation):
     warmup_rate: NonNegative = 0.004
 
     linear = True
+    ranges = {"scale_by_ema": "updates"}
     formula = (
         "m = decay * m + (1 - decay) * g; "
         "μ = decay * (1 - 0.96 ** (warmup_rate * t) / 2) if warmup else decay; "
@@ -246,6 +255,9 @@ class yogi_average(PerLeaf):
     decay: Decay = 0.999
     initial_value: NonNegative = 0.0
 
+    elementwise = True
+    emits = "nonnegative"
+    ranges = {"mean": "nonnegative"}
     formula = "s0 = initial_value; s = s - (1 - decay) * sign(s - g) * g; u = s"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -283,6 +295,8 @@ class rectify(PerLeaf):
     decay: Decay = 0.999
     threshold: Positive = 5.0
 
+    elementwise = True
+    emits = "updates"
     formula = (
         "n = 2 / (1 - decay) - 1; ρ = n - 2 * t * decay**t / (1 - decay**t); "
         "r = sqrt((ρ - 4) * (ρ - 2) * n / ((n - 4) * (n - 2) * ρ)); u = (g / r) ** (ρ > threshold)"
@@ -330,6 +344,9 @@ class running_variance(PerLeaf):
 
     decay: Decay = 0.9
 
+    elementwise = True
+    emits = "nonnegative"
+    ranges = {"mean": "updates", "variance": "nonnegative"}
     formula = "s = decay * (s + (1 - decay) * (g - m) ** 2); m = decay * m + (1 - decay) * g; u = s"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -364,6 +381,9 @@ class running_mean(PerLeaf):
     power: NonNegative = 1.0
 
     linear = True
+    elementwise = True
+    emits = "updates"
+    ranges = {"mean": "updates"}
     formula = "s = (1 - t ** -power) * s + t ** -power * g; u = s"
 
     counts = True

@@ -40,6 +40,7 @@ class clip(PerLeaf):
 
     limit: Limit
 
+    elementwise = True
     formula = "u = g if limit is None else clip(g, -limit, limit)"
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
@@ -67,6 +68,7 @@ class adopt_clip(PerLeaf):
 
     power: Positive = 0.25
 
+    elementwise = True
     formula = "c = (t - 1) ** power; u = clip(g, -c, c)"
     counts = True
 
@@ -99,6 +101,7 @@ class adabound_clip(PerLeaf):
     center: Positive
     speed: Positive = 1e-3
 
+    elementwise = True
     formula = "r = speed * t / (speed * t + 1); u = clip(g, center * r, center / r)"
     counts = True
 

@@ -31,6 +31,7 @@ class coin_betting(PerLeaf):
 
     alpha: Positive = 100.0
 
+    elementwise = True
     formula = (
         "l = max(l, abs(g)); s = s + abs(g); r = max(r - g * b, 0); c = c - g; "
         "p = b; b = c / max(s + l, alpha * l) * (1 + r / l); u = b - p"

@@ -41,6 +41,7 @@ class add_weight_decay(PerLeaf):
     where: Where = None
     cautious: bool = False
 
+    elementwise = True
     formula = (
         "u = g + weight_decay * θ * among(where) * (g * θ >= 0) if cautious else g + weight_decay * θ * among(where)"
     )

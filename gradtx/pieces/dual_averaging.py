@@ -23,6 +23,7 @@ class from_start(PerLeaf):
     Array([-2.5], dtype=float32)
     """
 
+    elementwise = True
     formula = "x0 = θ; x = x; u = x + g - θ"
     needs = ("params",)
 
@@ -68,6 +69,7 @@ class ftrl_proximal(PerLeaf):
     power: NonNegative = 0.5
     initial_value: NonNegative = 0.1
 
+    elementwise = True
     formula = (
         "n0 = initial_value; n = n + g**2; s = n**power / learning_rate; "
         "v0 = initial_value**power / learning_rate * θ; "

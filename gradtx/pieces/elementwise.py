@@ -23,6 +23,8 @@ class identity(Transformation):
     """
 
     linear = True
+    elementwise = True
+    emits = "updates"
     formula = "u = g"
 
     @separable
@@ -56,6 +58,8 @@ class zero_nonfinite(Map):
     Array([4., 0., 0.], dtype=float32)
     """
 
+    elementwise = True
+    emits = "updates"
     formula = "u = finite(g)"
 
     def map(self, g: Array) -> Array:
@@ -79,6 +83,7 @@ class scale(Map):
     factor: Scalar
 
     linear = True
+    elementwise = True
     formula = "u = factor * g"
 
     def map(self, g: Array) -> Array:
@@ -109,6 +114,7 @@ class scale_by_learning_rate(Map):
     learning_rate: NonNegative = 1e-3
 
     linear = True
+    elementwise = True
     formula = "u = -learning_rate * g"
 
     def map(self, g: Array) -> Array:
@@ -133,6 +139,7 @@ class scale_by_step(PerLeaf):
     power: Scalar
 
     linear = True
+    elementwise = True
     formula = "u = t**power * g"
     counts = True
 
@@ -156,6 +163,7 @@ class add_constant(Map):
 
     constant: Scalar
 
+    elementwise = True
     formula = "u = g + constant"
 
     def map(self, g: Array) -> Array:
@@ -178,6 +186,7 @@ class lower_bound(Map):
 
     least: Scalar
 
+    elementwise = True
     formula = "u = max(g, least)"
 
     def map(self, g: Array) -> Array:
@@ -195,6 +204,8 @@ class ones(Map):
     Array([1., 1.], dtype=float32)
     """
 
+    elementwise = True
+    emits = "nonnegative"
     formula = "u = 1"
 
     def map(self, g: Array) -> Array:
@@ -212,6 +223,8 @@ class square(Map):
     Array([16.,  1.], dtype=float32)
     """
 
+    elementwise = True
+    emits = "nonnegative"
     formula = "u = g**2"
 
     def map(self, g: Array) -> Array:
@@ -231,6 +244,8 @@ class sqrt(Map):
     Array([2., 0.], dtype=float32)
     """
 
+    elementwise = True
+    emits = "nonnegative"
     formula = "u = sqrt(g)"
 
     def map(self, g: Array) -> Array:
@@ -255,6 +270,8 @@ class power(Map):
 
     exponent: NonNegative
 
+    elementwise = True
+    emits = "nonnegative"
     formula = "u = max(g, 0) ** exponent"
 
     def map(self, g: Array) -> Array:
@@ -272,6 +289,8 @@ class sigmoid(Map):
     Array([0.5, 1. ], dtype=float32)
     """
 
+    elementwise = True
+    emits = "nonnegative"
     formula = "u = 1 / (1 + exp(-g))"
 
     def map(self, g: Array) -> Array:
@@ -289,6 +308,8 @@ class abs(Map):
     Array([4., 1.], dtype=float32)
     """
 
+    elementwise = True
+    emits = "nonnegative"
     formula = "u = abs(g)"
 
     def map(self, g: Array) -> Array:
@@ -308,6 +329,7 @@ class sign(Map):
     Array([ 1., -1.], dtype=float32)
     """
 
+    elementwise = True
     formula = "u = sign(g)"
 
     def map(self, g: Array) -> Array:

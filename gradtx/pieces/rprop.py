@@ -38,6 +38,7 @@ class rprop_steps(PerLeaf):
     largest: Positive = 50.0
     wait_on_flip: bool = False
 
+    elementwise = True
     formula = (
         "a = σ * sign(g); s0 = initial_value; s = clip(s * grow ** (a > 0) * shrink ** (a < 0), smallest, largest); "
         "σ = sign(g) * (a >= 0) if wait_on_flip else sign(g); u = s * σ"

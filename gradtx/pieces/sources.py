@@ -31,6 +31,9 @@ class delay(PerLeaf):
         return self.from_first
 
     linear = True
+    elementwise = True
+    emits = "updates"
+    ranges = {"last": "updates"}
     formula = "l0 = initial_value; d = l + (g - l) * (t <= 1) if from_first else l; l = g; u = d"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -62,6 +65,8 @@ class difference(PerLeaf):
         return self.from_first
 
     linear = True
+    elementwise = True
+    ranges = {"last": "signed"}
     formula = "d = (g - l) * (t > 1) if from_first else g - l; l = g; u = d"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -85,6 +90,7 @@ class emit_params(PerLeaf):
     Array([3.], dtype=float32)
     """
 
+    elementwise = True
     formula = "u = θ"
     needs = ("params",)
 
@@ -105,6 +111,7 @@ class emit_displacement(PerLeaf):
     Array([0.5], dtype=float32)
     """
 
+    elementwise = True
     formula = "u = θ - θ0"
     needs = ("params",)
 

@@ -13,6 +13,7 @@ from jax.core import Tracer
 from jax.dtypes import prng_key
 from numpy.lib.npyio import NpzFile
 
+from gradtx.codecs import CODECS, decoded, encoded, is_encoded, view_of
 from gradtx.core import State, Transformation
 from gradtx.core.arguments import checked, live
 from gradtx.core.errors import describe, said
@@ -108,10 +109,14 @@ def restore(
     """
     tx = Transformation.coerce("restore: tx", tx)
     state = tx.init(params)
-    need, boxed, structure = _by_path("this optimizer's state", state), boxed_paths(state), jax.tree.structure(state)
+    need, boxed, structure = (
+        _by_path("this optimizer's state", state, is_encoded),
+        boxed_paths(state),
+        jax.tree.structure(state),
+    )
     del state  # frees each fresh array as soon as it is replaced
     within, have = _state_of(_leaves(saved), need, at)
-    have = {boxed.get(path, path): _array(path, leaf) for path, leaf in have.items()}
+    have = _joined({boxed.get(path, path): _array(path, leaf) for path, leaf in have.items()})
     if within and isinstance(renamed, Mapping):
         renamed = {x.removeprefix(f"{within}/") if isinstance(x, str) else x: new for x, new in renamed.items()}
     origin, gone = _moved(list(have), {} if renamed is None else renamed)
@@ -134,13 +139,18 @@ def restore(
         )
     for path, old in report.kept.items():
         place, like = f"restore: {old!r}, which renamed={{{old!r}: None}} would drop,", need[path]
-        x = _viewed(_read(place, have[old], like), like)
-        need[path] = placed(place, x, like, cast, grow)
-        if describe(x) != describe(like):
-            report.converted[path] = f"{describe(x)} → {describe(like)}"
+        if is_encoded(like) or is_encoded(have[old]):
+            need[path] = _recoded(place, have[old], like, cast, grow)
+            was, now = _described(have[old]), _described(like)
+        else:
+            x = _viewed(_read(place, have[old], like), like)
+            need[path] = placed(place, x, like, cast, grow)
+            was, now = describe(x), describe(like)
+        if was != now:
+            report.converted[path] = f"{was} → {now}"
     if not isinstance(step := need["step"], Tracer) and step < 0:
         raise ValueError(f"restore: {origin['step']!r} must be the number of updates, got {step}")
-    return structure.unflatten(need.values()), report._replace(dropped=[*report.dropped, *gone])
+    return structure.unflatten(jax.tree.leaves([*need.values()])), report._replace(dropped=[*report.dropped, *gone])
 
 
 def placed(place: str, x: Any, like: Any, cast: bool = False, grow: bool = False) -> jax.Array:
@@ -208,13 +218,50 @@ def _viewed(x: Any, like: Any) -> Any:
     return x
 
 
+def _joined(have: dict[str, Any]) -> dict[str, Any]:
+    """Encoded arrays in place of their codes and scales, which files hold under the name of the codec."""
+    forms = {form._fields[0]: form for form in CODECS}
+    out = dict(have)
+    for path, codes in have.items():
+        slot, _, name = path.rpartition("/")
+        form = forms.get(name)
+        fields = [f"{slot}/{field}" for field in form._fields] if form else []
+        if form and codes.dtype == CODECS[form].dtype and all(field in have for field in fields):
+            out = {slot if x == path else x: y for x, y in out.items() if x == path or x not in fields}
+            out[slot] = form(*(have[field] for field in fields))
+    return out
+
+
+def _described(x: Any) -> str:
+    return f"{x.codec}{list(x.shape)}".replace(" ", "") if is_encoded(x) else describe(x)
+
+
+def _recoded(place: str, x: Any, like: Any, cast: bool, grow: bool) -> Any:
+    """Copy an array with the codec of `like`: the same codes bit for bit, or others, rounded to the nearest."""
+    if is_encoded(x):
+        x = type(x)(*(_read(place, y, jax.ShapeDtypeStruct(y.shape, y.dtype)) for y in x))
+    same = [(y.shape, y.dtype) for y in x] == [(y.shape, y.dtype) for y in like] if type(x) is type(like) else False
+    if same:
+        return type(like)(*(placed(place, y, z) for y, z in zip(x, like)))
+    if type(x) is not type(like) and not cast:
+        raise ValueError(f"{place} is {_described(x)}, not {_described(like)}: pass cast=True to convert it")
+    if is_encoded(x):
+        x = decoded(type(x)(*map(jnp.asarray, x)))
+    if not is_encoded(like):
+        return placed(place, _viewed(_read(place, x, like), like), like, cast, grow)
+    own = decoded(like)
+    x = placed(place, _read(place, x, own), own, cast, grow)
+    made = encoded(CODECS[type(like)], x, None, view_of(like))
+    return type(like)(*(placed(place, y, z) for y, z in zip(made, like)))
+
+
 def _alike(a: Any, b: Any) -> bool:
     """Whether two dtypes are of one kind: both floating, or both integers."""
     return any(jnp.issubdtype(a, kind) and jnp.issubdtype(b, kind) for kind in (jnp.floating, jnp.integer))
 
 
-def _by_path(place: str, tree: Any) -> dict[str, Any]:
-    flat = flatten_with_path(tree)[0]
+def _by_path(place: str, tree: Any, is_leaf: Any = None) -> dict[str, Any]:
+    flat = flatten_with_path(tree, is_leaf)[0]
     out = {path_of(path): leaf for path, leaf in flat}
     if len(out) < len(flat):
         paths = [path_of(path) for path, _ in flat]

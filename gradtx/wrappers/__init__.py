@@ -7,9 +7,10 @@ from gradtx.wrappers.guard import skip_if, skip_nonfinite
 from gradtx.wrappers.iterates import average_params, lookahead, schedule_free
 from gradtx.wrappers.line_search import backtracking, value_and_grad_from_state, zoom
 from gradtx.wrappers.mechanic import mechanic
-from gradtx.wrappers.precision import master_weights
+from gradtx.wrappers.precision import master_weights, split_weights
 from gradtx.wrappers.projected import projected
 from gradtx.wrappers.sharpness import asam, sam
+from gradtx.wrappers.storage import store
 
 __all__ = [
     "accumulate",
@@ -28,6 +29,8 @@ __all__ = [
     "schedule_free",
     "skip_if",
     "skip_nonfinite",
+    "split_weights",
+    "store",
     "value_and_grad_from_state",
     "zoom",
 ]

@@ -69,7 +69,7 @@ def _evaluated(tx: Transformation, state: Any, params: Any) -> Any:
     leaves, tree = jax.tree.flatten(params)
     wide = tree.unflatten([trees.widen(p, dtype) if floats else None for p, floats in zip(leaves, floating.values())])
     with axes.within(leaves=axes.leaves_of(params)):
-        out = _of(tx, slots if tx.flat else slots.get(type(tx).__name__, {}), wide)
+        out = of_slots(tx, slots, wide)
     return jax.tree.map(
         lambda p, w, o: None if o is w else trees.narrow(o, p), params, wide, out, is_leaf=trees.is_none
     )
@@ -79,12 +79,17 @@ def _has_own(tx: Transformation) -> bool:
     return hasattr(tx, "evaluate")
 
 
+def of_slots(tx: Any, slots: Slots, params: Any) -> Any:
+    """Compute the evaluation parameters of `tx` from slots under its name."""
+    return _of(tx, _within(slots, names_of(tx)), params)
+
+
 def _of(tx: Any, slots: Slots, params: Any) -> Any:
     """Compute the evaluation parameters of `tx` from its own slots; without any, return the same objects."""
     if _has_own(tx):
         return tx.evaluate(params, slots)
     if isinstance(tx, Separate):
-        return tx.evaluate_each(params, slots, lambda own, p: _of(tx.inner, _within(own, names_of(tx.inner)), p))
+        return tx.evaluate_each(params, slots, lambda own, p: of_slots(tx.inner, own, p))
     out = params
     with tx.scope():
         for name, part in tx.parts().items():

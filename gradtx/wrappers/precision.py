@@ -1,11 +1,12 @@
-"""Mixed precision: a wrapper that keeps float32 copies of low-precision parameters."""
+"""Mixed precision: wrappers that keep float32 copies of low-precision parameters, or what their rounding loses."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from gradtx.core import Context, Part, Slots, Transformation, trees
-from gradtx.core.trees import is_none
+from gradtx.core.trees import is_none, sharded
 from gradtx.pieces.rounding import DTYPES, by_dtype, nearest
 
 
@@ -77,5 +78,90 @@ class master_weights(Transformation):
 
 
 def _kept(slots: Slots) -> list[str]:
-    """Return the names of the slots that hold masters."""
+    """Return the names of the slots of low-precision parameters."""
     return [name for name in slots if name in DTYPES]
+
+
+class split_weights(Transformation):
+    r"""Keep what low-precision parameters lose to rounding in 8 or 16 bits, and run an optimizer on the exact weights.
+
+    $$m = θ + c\,\mathrm{ulp}(θ)/2, \qquad m ← m + \mathrm{inner}(g), \qquad u = \mathrm{round}(m) - θ, \qquad
+    c ← \mathrm{round}\!\left(\frac{m - θ - u}{\mathrm{ulp}(θ + u)/2}\right)$$
+
+    Here c, in [−1, 1], is rounded to multiples of 1/127 or 1/32767. A parameter and its c are together a number of 16
+    bits of precision (bfloat16) or 19 bits (float16), and of 24 bits with `bits=16`, in 3 or 4 bytes: `master_weights`
+    needs 6. With `store` inside, AdamW takes 7 bytes for each parameter, of which 2 are the
+    parameter, 2 its gradient, 1 is c and 2.03 are slots: `split_weights(store(adamw(1e-3), "8bit"))`.
+
+    The inner optimizer receives m as its parameters, and so do weight decay and averages within it. c is counted from
+    the parameter to which the emitted update leads, in the gradients' dtype. Parameters that anything else changes are
+    taken as they are. Put this wrapper outermost, with nothing after it except `apply_updates`. For parameters of
+    float32 or wider there is no slot, and u = inner(g). `update` needs `params`.
+
+    Args:
+      inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
+      bits: The bits of c, 8 or 16.
+
+    Source: Gonzalez Ortiz et al. 2026, arXiv 2602.23349, algorithm 1.
+
+    >>> import gradtx as gx, jax.numpy as jnp
+    >>> tx, params = gx.split_weights(gx.sgd(1e-3)), jnp.ones(2, jnp.bfloat16)
+    >>> state = tx.init(params)
+    >>> for _ in range(250):
+    ...     updates, state = tx.update(jnp.ones(2, jnp.bfloat16), state, params)
+    ...     params = gx.apply_updates(params, updates)
+    >>> params, state.slots["split_weights"]["of_bfloat16"].dtype
+    (Array([0.75, 0.75], dtype=bfloat16), dtype('int8'))
+    """
+
+    inner: Part
+    bits: Literal[8, 16] = 8
+
+    formula = "u = inner(g)"
+    needs = ("params",)
+
+    def init_tree(self, params: Any) -> Slots:
+        def zeros(p: Any) -> Any:
+            return sharded(jnp.zeros(p.shape, f"int{self.bits}"), trees.widen(p))
+
+        lost = {name: jax.tree.map(zeros, theirs) for name, theirs in by_dtype(params).items()}
+        return super().init_tree(params) | lost
+
+    def params_of(self, name: str, params: Any, slots: Slots) -> Any:
+        for kind in _kept(slots):
+
+            def whole(p: Any, c: Any, kind: str = kind) -> Any:
+                most = jnp.asarray(2 ** (self.bits - 1) - 1, p.dtype) if p is not None else None
+                return p if p is None or c is None else p + c.astype(p.dtype) / most * half_unit(p, DTYPES[kind])
+
+            params = jax.tree.map(whole, params, slots[kind], is_leaf=is_none)
+        return params
+
+    def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
+        masters = self.params_of("inner", context.params, slots)
+        made = self.part("inner", updates, slots, context._replace(params=masters), new := {})
+        out, most = made, 2 ** (self.bits - 1) - 1
+        for kind in _kept(slots):
+
+            def emitted(u: Any, m: Any, p: Any, c: Any, dtype: str = DTYPES[kind]) -> Any:
+                return u if u is None or c is None else nearest(nearest(m + u, dtype) - p, dtype)
+
+            def lost(u: Any, a: Any, m: Any, p: Any, c: Any, dtype: str = DTYPES[kind]) -> Any:
+                if u is None or c is None:
+                    return c
+                landed = nearest(p + u, dtype)
+                share = jax.lax.stop_gradient((m - landed + a) / half_unit(landed, dtype))
+                return jnp.round(most * jnp.clip(share, -1, 1)).astype(c.dtype)
+
+            out = jax.tree.map(emitted, out, masters, context.params, slots[kind], is_leaf=is_none)
+            each = made, masters, context.params, slots[kind]
+            new[kind] = jax.tree.map(lost, out, *each, is_leaf=is_none)
+        return out, new
+
+
+def half_unit(p: Any, dtype: str) -> Any:
+    """Half the distance from a number of `dtype` to the next larger one in magnitude: the most that rounding loses."""
+    to = jnp.finfo(dtype)
+    exponent = jnp.frexp(jax.lax.stop_gradient(p))[1] - 1  # of 0: −1
+    exponent = jnp.where(p == 0, to.minexp, jnp.maximum(exponent, to.minexp))
+    return jnp.ldexp(jnp.ones_like(p), exponent - to.nmant - 1)
