@@ -4,6 +4,9 @@ import doctest
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -46,3 +49,73 @@ def test_the_blocks_of_a_page_run(name, tmp_path, monkeypatch):
         else:
             exec(compile("\n" * (line - 1) + code, str(PAGES[name]), "exec"), names)
     assert not output, "".join(output)
+
+
+# ---------------------------------------------------------------- migration
+CODE = re.compile(r"`([^`]+)`")
+
+
+def rows(page: str) -> list[list[str]]:
+    """The cells of all tables of a page."""
+    lines = PAGES[page].read_text(encoding="utf-8").splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+
+
+def names_of(text: str, module: str) -> set[str]:
+    return set(re.findall(rf"\b{module}((?:\.\w+)+)", text))
+
+
+def test_no_name_of_optax_is_missing():
+    text = PAGES["from_optax"].read_text(encoding="utf-8")
+    named = names_of(text, "optax")
+    public = {f".{name}" for name in dir(optax) if not name.startswith("_") and not name.endswith("State")}
+    contrib = {f".contrib.{name}" for name in dir(optax.contrib) if not name.startswith("_") and "State" not in name}
+    assert not (public | contrib) - named
+    for name in named:  # and none is wrong
+        thing = optax
+        for part in name.strip(".").split("."):
+            thing = getattr(thing, part)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_name_of_gradtx_exists(page):
+    text = PAGES[page].read_text(encoding="utf-8")
+    for name in names_of(re.sub(r"import gradtx as gx", "", text), "gx"):
+        thing = gx
+        for part in name.strip(".").split("."):
+            if not hasattr(thing, part) and thing is not gx:
+                break  # an attribute of a value
+            thing = getattr(thing, part)
+
+
+SAME = [
+    (theirs[0], ours[0])
+    for row in rows("from_optax")
+    if len(row) == 3 and row[2].strip("| ") == ""
+    for theirs, ours in [(CODE.findall(row[0]), CODE.findall(row[1]))]
+    if len(theirs) == len(ours) == 1 and theirs[0].endswith(")")
+]
+
+
+def test_there_are_rows_that_say_that_both_are_the_same():
+    assert len(SAME) > 40
+
+
+@pytest.mark.parametrize(("theirs", "ours"), SAME, ids=[theirs for theirs, _ in SAME])
+@pytest.mark.promotes("Optax's arithmetic")
+def test_both_are_the_same(theirs, ours):
+    here = {"optax": optax, "gx": gx, "jnp": jnp}
+    one, other = eval(theirs, here), eval(ours, here)
+    if not isinstance(other, gx.Transformation):
+        steps = np.arange(60)
+        np.testing.assert_allclose(jax.vmap(other)(steps), jax.vmap(one)(steps), rtol=1e-5, atol=1e-7)
+        return
+    params = {"w": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.array([0.1, 0.2])}
+    states = one.init(params), other.init(params)
+    with jax.disable_jit():
+        for t in range(4):
+            g = jax.tree.map(lambda p: jnp.cos(3 * p + t), params)
+            expected, first = one.update(g, states[0], params)
+            got, second = other.update(g, states[1], params)
+            states = first, second
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), got, expected)
