@@ -1,7 +1,7 @@
-"""The hook of MkDocs that generates the book's pages: chapters from the notebooks, optimizers and reference from gradtx.
+"""The hook of MkDocs that generates the book's pages: chapters of the notebooks, optimizers, reference.
 
-The reference is written here and not by mkdocstrings: gradtx's docstrings have formulas in plain Unicode, which Markdown
-would take for emphasis, and read statically `gradtx.adam` is the module of this name, not the function.
+The reference is not written by mkdocstrings: gradtx's docstrings have formulas in plain Unicode, which Markdown would
+take for emphasis, and read statically `gradtx.adam` is the module of this name, not the function.
 """
 
 import ast
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import jax
 import jax.numpy as jnp
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
@@ -34,8 +34,11 @@ from mkdocs.utils import get_relative_url
 import gradtx as gx
 from gradtx import inspect as inspection
 from gradtx import lab, optimizers, plots, projections, schedules, training
+from gradtx.core import walk
+from gradtx.lab.surfaces import _EXTRA, _descend
+from gradtx.plots.paths import ground
 
-matplotlib.use("agg")
+plt.switch_backend("agg")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / "out" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -194,7 +197,7 @@ def reference(page: str) -> str:
             continue
         doc, own = Doc(thing), own_names(name, thing)
         if doc.sections.get("Args"):
-            parts.append(f'```{{.python .signature}}\n{signature(f"{prefix}.{name}", thing)}\n```')
+            parts.append(f"```{{.python .signature}}\n{signature(f'{prefix}.{name}', thing)}\n```")
         parts.append(linked(escape(doc.first), path, own))
         parts += body(thing, doc, path, own)
         if inspect.isclass(thing):
@@ -250,7 +253,7 @@ CURVES = {
 def svg(figure: Any) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
-    plots_closed(figure)
+    plt.close(figure)
     return text.getvalue()
 
 
@@ -258,12 +261,6 @@ def png(figure: Any) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=88)
     return data.getvalue()
-
-
-def plots_closed(figure: Any) -> None:
-    import matplotlib.pyplot as plt
-
-    plt.close(figure)
 
 
 # ---------------------------------------------------------------- optimizers
@@ -330,8 +327,8 @@ def best_path(name: str, surface: Any, steps: int) -> tuple[float | None, np.nda
     try:
         if not rated:
             return None, lab.descend(surface, made(name), steps)
-        walk = jax.vmap(lambda rate: program(surface, made(name, rate), steps))
-        paths = np.asarray(walk(jnp.asarray(RATES, jnp.float32)))
+        paths = jax.vmap(lambda rate: program(surface, made(name, rate), steps))(jnp.asarray(RATES, jnp.float32))
+        paths = np.asarray(paths)
     except ValueError as error:
         if "which a surface does not give" in str(error):
             return None
@@ -343,9 +340,6 @@ def best_path(name: str, surface: Any, steps: int) -> tuple[float | None, np.nda
 
 
 def program(surface: Any, tx: Any, steps: int) -> Any:
-    from gradtx.lab.surfaces import _EXTRA, _descend
-    from gradtx.core import walk
-
     for piece in walk(tx):
         if unknown := [n for n in piece.needs if n not in (*_EXTRA, "params", "**")]:
             raise ValueError(f"{unknown[0]}, which a surface does not give")
@@ -357,9 +351,6 @@ def program(surface: Any, tx: Any, steps: int) -> Any:
 @cache
 def canvas() -> tuple[Any, list[Any]]:
     """A figure with the contours of two surfaces, which all optimizers share."""
-    import matplotlib.pyplot as plt
-    from gradtx.plots.paths import ground
-
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
     for ax, surface in zip(axes, SHOWN):
         ground(ax, surface)
@@ -396,7 +387,9 @@ def picture(name: str) -> bytes | None:
 @cache
 def store() -> Path:
     """A folder for the pictures of this version of gradtx, so that editing a guide does not draw them again."""
-    digest = hashlib.sha256(b"".join(p.read_bytes() for p in [*sorted((ROOT / "gradtx").rglob("*.py")), Path(__file__)]))
+    digest = hashlib.sha256(
+        b"".join(p.read_bytes() for p in [*sorted((ROOT / "gradtx").rglob("*.py")), Path(__file__)])
+    )
     folder = ROOT / "out" / "pictures" / digest.hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -477,7 +470,9 @@ def index() -> str:
     ]
     for module, title in FAMILIES.items():
         parts.append(f"## {title}")
-        lines = [f"| [`{n}`]({n}.md) | {escape(Doc(getattr(gx, n)).first)} |" for n in OPTIMIZERS if family(n) == module]
+        lines = [
+            f"| [`{n}`]({n}.md) | {escape(Doc(getattr(gx, n)).first)} |" for n in OPTIMIZERS if family(n) == module
+        ]
         parts.append("\n".join(["| name | optimizer |", "|---|---|", *lines]))
     return "\n\n".join(parts)
 
@@ -541,8 +536,15 @@ def generated() -> Iterator[tuple[str, str | bytes, str]]:
         yield f"reference/{page}.md", reference(page), "gradtx/__init__.py"
     for name, curve in CURVES.items():
         yield f"reference/img/{name}.svg", svg(plots.schedule(curve).figure), ""
-    rows = [f"| [{title}]({page}.md) | {', '.join(f'`{n}`' for n in names)} |" for page, (title, _, _, names) in REFERENCE.items()]
-    yield "reference/index.md", "\n".join(["# Reference", "", "| page | names |", "|---|---|", *rows]), "notebooks/book.py"
+    rows = [
+        f"| [{title}]({page}.md) | {', '.join(f'`{n}`' for n in names)} |"
+        for page, (title, _, _, names) in REFERENCE.items()
+    ]
+    yield (
+        "reference/index.md",
+        "\n".join(["# Reference", "", "| page | names |", "|---|---|", *rows]),
+        "notebooks/book.py",
+    )
     changes = (ROOT / ".github" / "CHANGELOG.md").read_text(encoding="utf-8")
     yield "changelog.md", changes, ".github/CHANGELOG.md"
 
@@ -578,7 +580,7 @@ def on_config(config: Any) -> Any:
     names["Optimizers"] = [{name: f"optimizers/{name}.md"} for name in OPTIMIZERS]
     names["Reference"] = [{title: f"reference/{page}.md"} for page, (title, *_) in REFERENCE.items()]
     for section in config.nav:
-        ((title, pages),) = section.items()
+        (title,) = section
         if title in names:
             section[title] = [f"{title.lower()}/index.md", *names[title]]
     return config
