@@ -1,0 +1,5 @@
+// Only what arithmatex marks is mathematics.
+window.MathJax = {
+  tex: { inlineMath: [["\\(", "\\)"]], displayMath: [["\\[", "\\]"]] },
+  options: { ignoreHtmlClass: ".*", processHtmlClass: "arithmatex" },
+};
