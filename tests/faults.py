@@ -129,7 +129,7 @@ FAULTS = [
     Fault(
         "leaves of the same shape share a rule that reads the path",
         "core/root.py",
-        "if all(question(path_of(keys), p) == answer for question, answer in asked):",
+        "if all(question(path_of(keys), g) == answer for question, answer in asked):",
         "if True:",
         "tests/core/test_leaves.py::test_equal_leaves_with_other_paths_decay_as_their_group_does",
     ),
@@ -348,8 +348,8 @@ FAULTS = [
     Fault(
         "a decay may be 1",
         "core/schedule.py",
-        "_interval(0, math.nextafter(1, 0), ",
-        "_interval(0, 1, ",
+        "interval(0, math.nextafter(1, 0), ",
+        "interval(0, 1, ",
         "tests/core/test_errors.py::test_a_bad_hyperparameter_names_the_piece_and_the_argument",
     ),
     Fault(
@@ -954,7 +954,7 @@ FAULTS = [
     Fault(
         "updates of another shape are accepted",
         "core/checks.py",
-        "if _form(made) != _form(given):",
+        "if (form := _form(new)) != _form(old) or (None, None) in form[1]:",
         "if False:",
         "tests/wrappers/test_apply.py::test_an_error_about_a_pieces_result_names_the_piece",
     ),
@@ -1321,8 +1321,8 @@ FAULTS = [
     Fault(
         "a basis that is not finite replaces the old one",
         "pieces/bases.py",
-        "kept = {name: jnp.where(fine, made[name], old[name]) for name in renews}",
-        "kept = {name: made[name] for name in renews}",
+        "new = {name: jnp.where(fine, made[name], row[name]) for name in names}",
+        "new = {name: made[name] for name in names}",
         "tests/combinators/test_in_basis.py::test_what_is_not_finite_leaves_a_basis_as_it_was",
     ),
     Fault(

@@ -81,6 +81,9 @@ OPERATORS = {
     ast.MatMult: ("@", "*"),
     ast.BitOr: ("|", "&"),
     ast.BitAnd: ("&", "|"),
+    ast.BitXor: ("^", "|"),
+    ast.LShift: ("<<", ">>"),
+    ast.RShift: (">>", "<<"),
 }
 COMPARISONS = {
     ast.Lt: ("<", "<=", ">"),

@@ -15,6 +15,7 @@ PACKAGE = Path(gradtx.__file__).parent
 LAYERS = [
     "core",
     "typing",
+    "codecs",
     "schedules",
     "pieces",
     "projections",

@@ -4,3 +4,7 @@ from gradtx.distributed.offload import offload
 from gradtx.distributed.shard_state import shard_state
 
 __all__ = ["offload", "shard_state"]
+
+
+def __dir__() -> list[str]:
+    return __all__

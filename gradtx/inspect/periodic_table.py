@@ -89,8 +89,8 @@ def periodic_table(
     named cell computes the same as the recipe of that name with these arguments and the recipe's defaults for others,
     but without weight decay.
 
-    With a basis, each cell runs on the coordinates of each matrix in that basis: a third axis of the table. What the
-    cells make of vectors stays the same.
+    With a basis, each cell runs on the coordinates of each matrix in that basis: a third axis of the table. Vectors
+    are updated as without it.
 
     Args:
       learning_rate: η, the step size, 0 or more. A number, an array of shape () or a schedule.
