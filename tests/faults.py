@@ -1,7 +1,8 @@
 """Mutation tests: faults that are planted one at a time, each of which a test must catch.
 
     python tests/faults.py [--only NAME …] [--sample N [--seed S]] [--list]
-    python tests/faults.py --random N [--seed S] [--changed REVISION] [--lines FOLDER] [--workers N] [--list]
+    python tests/faults.py --random N [--seed S] [--since REVISION] [--within FOLDER …] [--lines FOLDER] [--workers N]
+    python tests/faults.py --changed N [--seed S] [--since REVISION] [--within FOLDER …] [--workers N]
 
 The package and its tests are copied, the fault is planted in the copy, and the one test that should fail is run there.
 Before, all these tests are run without a fault. The exit code is 0 if every fault is caught, and applies to the code.
@@ -14,14 +15,22 @@ what they have cached. Each test function comes once before any comes twice, the
 recorded time and at most MOST tests, until one fails. They run in a fork of a process that has imported JAX; a mutant
 that takes more than LIMIT seconds hangs, and is caught. In the end, the tests that failed must pass without a mutant.
 The exit code is 0 if 90 % of the mutants are caught; of a dozen, 9, which a rate of 92 % reaches in 99 % of all runs.
+
+With `--changed`, the mutants are of the lines that differ from the last tag or, without one, the parent commit, and
+nothing is recorded. Of each mutant only the tests near it run, for NEAR seconds of a processor: the doctests of its
+module, the tests that mirror the module, and the rows of the registry for the names that it defines, those first that
+name the function or class of the mutant. What other tests would catch, survives: the rate is a lower bound.
 """
 
 import argparse
+import ast
 import contextlib
 import importlib
+import inspect
 import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -36,12 +45,12 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 import pytest
-from mutants import Mutant, changed, mutants
+from mutants import Mutant, changed, last_revision, mutants
 
 ROOT = Path(__file__).parents[1]
 # Of the checkout, or installed. It is not imported: forks import a mutant.
 PACKAGE = ROOT / "gradtx" if (ROOT / "gradtx").is_dir() else Path(find_spec("gradtx").origin).parent  # pyright: ignore
-SECONDS, MOST, LIMIT = 60, 1000, 300
+SECONDS, MOST, LIMIT, NEAR = 60, 1000, 300, 25
 QUIET = "ignore::pytest.PytestAssertRewriteWarning"  # of plugins that have been imported before
 REFERENCE = "tests/optimizers/test_references.py::test_recipe_is_its_formula"
 CONTRACT = "tests/test_contract.py::test"
@@ -1532,8 +1541,9 @@ def seen_by(mutant: Mutant, tests: Recorded, seed: str) -> list[str]:
 class Only:
     """Runs these tests alone, in this order, and writes which fail."""
 
-    def __init__(self, tests: list[str], failed: Path):
-        self.order, self.failed = {test: i for i, test in enumerate(tests)}, failed
+    def __init__(self, tests: list[str]):
+        self.order = {test: i for i, test in enumerate(tests)}
+        self.files = [*dict.fromkeys(test.partition("::")[0] for test in tests)]
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[Any]):
@@ -1541,13 +1551,70 @@ class Only:
 
     def pytest_runtest_logreport(self, report: Any):
         if report.failed:
-            with self.failed.open("a") as to:
+            with Path("failed").open("a") as to:
                 print(report.nodeid, file=to)
 
 
-def fork(copy: Path, tests: list[str], *options: str) -> int:
+class Near(Only):
+    """Runs tests near a mutant until the time is over, those first that name the function or class around it."""
+
+    def __init__(self, mutant: Mutant, package: Path):
+        self.files, self.names, self.defined = near(mutant, package)
+        self.end, self.rounds = float("inf"), Counter()
+
+    def place(self, item: Any) -> tuple[bool, int, bool]:
+        """Of each test function the first comes before any second, and doctests before others."""
+        code = getattr(item, "function", None)
+        text = item.nodeid + (inspect.getsource(code) if code else "")
+        self.rounds[function := item.nodeid.partition("[")[0]] += 1
+        return not any(name in text for name in self.names), self.rounds[function], file_of(item).startswith("tests/")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[Any]):
+        rows = {f"[{name}-" for name in self.defined}
+        items[:] = [x for x in items if file_of(x) not in REGISTRY or any(row in x.nodeid for row in rows)]
+        random.Random(0).shuffle(items)
+        items.sort(key=self.place)
+        self.end = time.process_time() + NEAR
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: Any) -> bool | None:
+        if time.process_time() > self.end:
+            return True  # it counts as run
+        with Path("ran").open("a") as to:
+            print(item.nodeid, file=to)
+
+
+REGISTRY = ["tests/test_contract.py", "tests/optimizers/test_references.py"]
+
+
+def file_of(item: Any) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+def near(mutant: Mutant, package: Path) -> tuple[list[str], list[str], list[str]]:
+    """The files of the tests near a mutant, the functions and classes around it, and all that its module defines."""
+    tree = ast.parse(source := (package / mutant.file).read_bytes())
+    line = source.count(b"\n", 0, mutant.start) + 1
+    kinds = ast.ClassDef, ast.FunctionDef
+    around = [x for x in ast.walk(tree) if isinstance(x, kinds) and x.lineno <= line <= (x.end_lineno or 0)]
+    folder, _, module = mutant.file.removesuffix(".py").rpartition("/")
+    mirror = f"tests/{folder}/test_{module}.py"
+    own = (
+        [mirror]
+        if (ROOT / mirror).exists()
+        else sorted(f"tests/{folder}/{x.name}" for x in ROOT.glob(f"tests/{folder}/test_*.py"))
+    )
+    registry = REGISTRY if folder in ("combinators", "optimizers", "pieces", "wrappers", "") else []
+    defined = [x.name for x in tree.body if isinstance(x, kinds)]
+    files = [*own, *registry, f"gradtx/{mutant.file}"]  # last: pytest puts a module that it collects into its package
+    return [*dict.fromkeys(files)], [x.name.strip("_") for x in around if x.name.strip("_")], defined
+
+
+def fork(copy: Path, chosen: Only, *options: str) -> int:
     """Run these tests in a fork, which exits with the code of pytest, and return its process."""
     (copy / "failed").write_text("")
+    (copy / "ran").write_text("")
     if process := os.fork():
         return process
     code = 3
@@ -1560,9 +1627,8 @@ def fork(copy: Path, tests: list[str], *options: str) -> int:
         sys.path[:] = [str(copy), *(x for x in sys.path if Path(x) != ROOT / "tests")]
         for name in ("conftest", "mutants"):
             sys.modules.pop(name, None)
-        files = dict.fromkeys(test.partition("::")[0] for test in tests)
         options = *options, "--whole", "-n", "0", "-p", "no:cacheprovider", "-W", QUIET
-        code = pytest.main([*options, *files], plugins=[Only(tests, copy / "failed")])
+        code = pytest.main([*options, *chosen.files], plugins=[chosen])
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
@@ -1579,8 +1645,8 @@ def ended(process: int, limit: float) -> int | None:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def check_mutants(chosen: list[Mutant], tests: Recorded, seed: str, workers: int) -> int:
-    """The exit code: 0 if enough mutants are caught."""
+def check_mutants(chosen: list[Mutant], tests: Recorded | None, seed: str, workers: int) -> int:
+    """The exit code: 0 if enough mutants are caught. The tests are those that run its line, or None for those near."""
     for name in ("conftest", "jax", "optax", "flax.nnx", "equinox", "chex"):  # without a backend: forks start theirs
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -1602,7 +1668,8 @@ def check_mutants(chosen: list[Mutant], tests: Recorded, seed: str, workers: int
             words = (copy / "failed").read_text().split("\n")[0]
             if not words and code not in (0, 5):
                 words = "timeout" if code == -signal.SIGKILL else f"pytest ends with {code}"
-            if words:
+            now = now or (copy / "ran").read_text().splitlines()
+            if words and ("::" in words or now):
                 failed.setdefault(words if "::" in words else now[0], []).append(mutant)
             kinds[mutant.kind] += 1
             caught[mutant.kind] += bool(words)
@@ -1623,23 +1690,24 @@ def check_mutants(chosen: list[Mutant], tests: Recorded, seed: str, workers: int
                     if code is None:
                         continue
                     if code == 0 and later:
-                        busy[copy] = mutant, fork(copy, later, "-x"), began, [*now, *later], []
+                        busy[copy] = mutant, fork(copy, Only(later), "-x"), began, [*now, *later], []
                         continue
                     del busy[copy]
                     verdict(copy, mutant, code, began, now)
                 if waiting:
                     mutant, began = waiting.pop(), time.perf_counter()
                     plant(copy, mutant, mutant.of(sources[mutant.file]))
-                    now = seen_by(mutant, tests, seed)
-                    if not now:
+                    if tests is None:
+                        busy[copy] = mutant, fork(copy, Near(mutant, PACKAGE), "-x"), began, [], []
+                    elif not (now := seen_by(mutant, tests, seed)):
                         (copy / "failed").write_text("")
                         verdict(copy, mutant, 5, began, [])
                     else:
-                        busy[copy] = mutant, fork(copy, now[:15], "-x"), began, now[:15], now[15:]
+                        busy[copy] = mutant, fork(copy, Only(now[:15]), "-x"), began, now[:15], now[15:]
             time.sleep(0.05)
 
         if failed:
-            process = fork(copies[0], [*failed])
+            process = fork(copies[0], Only([*failed]))
             while (code := ended(process, time.perf_counter() + 1)) is None:
                 time.sleep(0.05)
             if code not in (0, 1):
@@ -1664,12 +1732,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="only so many")
     parser.add_argument("--random", type=int, metavar="N", help="so many random mutants instead")
     parser.add_argument("--seed", default="0", metavar="S", help="which ones")
-    parser.add_argument("--changed", metavar="REVISION", help="mutants of the lines that differ from it")
+    parser.add_argument("--changed", type=int, metavar="N", help="so many, of changed lines, with the tests near them")
+    parser.add_argument("--since", metavar="REVISION", help="mutants of the lines that differ from it")
+    parser.add_argument("--within", nargs="+", metavar="FOLDER", help="mutants of these folders of gradtx alone")
+    parser.add_argument("--near", action="store_true", help="with --random: the tests near a mutant, without records")
     parser.add_argument("--lines", type=Path, metavar="FOLDER", help="what pytest --lines has recorded")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="so many mutants at a time")
     parser.add_argument("--list", action="store_true", help="print them, and run nothing")
     given = parser.parse_args(arguments)
-    if given.random:
+    if given.random or given.changed:
         return _random(given)
     faults = [fault for fault in FAULTS if not given.only or any(word in fault.name for word in given.only)]
     if not faults:
@@ -1685,16 +1756,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _random(given: argparse.Namespace) -> int:
-    lines = changed(Path.cwd(), given.changed) if given.changed else None
-    chosen = [*mutants(PACKAGE, given.random, given.seed, lines)]
-    if len(chosen) < given.random and lines is not None:
-        print(f"{len(chosen)} mutants of the lines that differ from {given.changed}: of all lines instead")
-        chosen = [*mutants(PACKAGE, given.random, given.seed)]
+    number = given.random or given.changed
+    since = given.since or (last_revision(Path.cwd()) if given.changed else None)
+    lines = changed(Path.cwd(), since) if since else None
+    chosen = [*mutants(PACKAGE, number, given.seed, lines, given.within)]
+    if len(chosen) < number and lines is not None:
+        few = f"{len(chosen)} mutants of the lines that differ from {since}"
+        print(few if given.changed else f"{few}: of all lines instead")
+        chosen = chosen if given.changed else [*mutants(PACKAGE, number, given.seed, None, given.within)]
     if given.list:
         for mutant in chosen:
             line, before, after = mutant.shown((PACKAGE / mutant.file).read_bytes())
             print(f"{mutant.file}:{line}  {mutant.kind}\n    - {before}\n    + {after}")
         return 0
+    if given.changed or given.near:
+        return check_mutants(chosen, None, given.seed, given.workers) if chosen else 0
     code = crc32(b"".join(path.read_bytes() for path in sorted(PACKAGE.rglob("*.py"))))
     tests = recorded(given.lines or ROOT / ".pytest_cache" / "lines" / f"{code:08x}", given.workers)
     return check_mutants(chosen, tests, given.seed, given.workers)

@@ -3,7 +3,7 @@
 A mutant replaces one place of a file: an operator, a comparison, `and` or `or`, a number, a boolean, a call by its
 argument, the branches of a conditional expression, a condition by its negation, or a statement by `pass`. Lines keep
 their numbers. Not mutated: strings, annotations, asserts, what only a type checker reads, the arguments of exceptions
-and warnings, the numbers of plots (their appearance), and `EQUIVALENT`.
+and warnings, the numbers of plots and of the surfaces that they show (their appearance), and `EQUIVALENT`.
 """
 
 import ast
@@ -67,6 +67,18 @@ EQUIVALENT: list[tuple[str, str, str, str]] = [
         "rest, start = jax.lax.stop_gradient((g - (near - p), near))",
         "rest, start = ((g - (near - p), near))",
         "JAX 0.12 differentiates nextafter, to the same derivative; JAX 0.10 does not",
+    ),
+    (
+        "training/seeds.py",
+        'done, per_call, stopped = 0, min(capacity, max(1, -(-steps // 20))), "steps"',
+        'done, per_call, stopped = 0, min(capacity, max(1, (-steps // 20))), "steps"',
+        "how many steps a call runs is speed",
+    ),
+    (
+        "lab/race.py",
+        "run(1)  # compiles the program, which the next run shares",
+        "run(0)  # compiles the program, which the next run shares",
+        "when the program is compiled is speed",
     ),
 ]
 
@@ -275,7 +287,7 @@ class Sites(ast.NodeVisitor):
         name, parts, plain = called.split(".")[-1], called.split("."), not node.keywords
         if name in TYPES:
             return
-        if name == "warn" or name == "assert_never":
+        if name in ("Surface", "assert_never", "warn"):
             return
         if name == "cast":
             return self.visit(node.args[1])
@@ -329,9 +341,16 @@ def compiled(source: bytes) -> Any:
             return None
 
 
-def mutants(package: Path, number: int, seed: str, lines: dict[str, set[int]] | None = None) -> Iterator[Mutant]:
-    """So many mutants of different places, those on these lines of these files first."""
-    files = {path.relative_to(package).as_posix(): path.read_bytes() for path in sorted(package.rglob("*.py"))}
+def mutants(
+    package: Path,
+    number: int,
+    seed: str,
+    lines: dict[str, set[int]] | None = None,
+    within: list[str] | None = None,
+) -> Iterator[Mutant]:
+    """So many mutants of different places, on these lines of these files, or in these folders, if they are given."""
+    paths = [path for path in sorted(package.rglob("*.py")) if within is None or path.parent.name in within]
+    files = {path.relative_to(package).as_posix(): path.read_bytes() for path in paths}
     sites = [site for file, source in files.items() for site in Sites(file, source).sites]
     random = Random(seed)
     random.shuffle(sites)
@@ -351,6 +370,12 @@ def mutants(package: Path, number: int, seed: str, lines: dict[str, set[int]] | 
             yield mutant
             if not number:
                 return
+
+
+def last_revision(root: Path) -> str:
+    """The last tag, or the parent commit if there is none."""
+    command = ["git", "-C", str(root), "describe", "--tags", "--abbrev=0"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "HEAD~1"
 
 
 def changed(root: Path, revision: str) -> dict[str, set[int]]:

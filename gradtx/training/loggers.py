@@ -168,9 +168,8 @@ def _ends(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         rows = [{}]
     if not all(isinstance(row, dict) and type(row.get("step")) is int for row in rows) or whole[:1] not in (b"", b"{"):
         raise ValueError(f"log_jsonl: {path} is not a log of steps: expected lines that are objects with a step")
-    if len(kept) < len(whole):
-        with path.open("r+b") as file:
-            file.truncate(len(kept))
+    with path.open("r+b") as file:
+        file.truncate(len(kept))
     return rows[0], rows[1]
 
 

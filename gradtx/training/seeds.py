@@ -136,7 +136,7 @@ def fit_seeds(
     keys = jnp.stack([jax.random.key(seed) for seed in each])
     capacity = 1 if feed.kind == "batches" else max(1, min(MAX_STEPS_PER_CALL, 2**20 // max(1, feed.batch_size)))
     batches = _batches(data, 0) if feed.kind == "batches" else None
-    program, hyperparameters = _program(step, feed), [jnp.asarray(x, float) for x in jax.tree.leaves(step)]
+    program, hyperparameters = _program(step, feed), jax.tree.leaves(step)
     done, per_call, stopped = 0, min(capacity, max(1, -(-steps // 20))), "steps"
     with _progress_display(runs[0], progress) as show:
         while done < steps:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 import gradtx as gx
 from gradtx import plots
 from gradtx.lab import SURFACES, descend
-from gradtx.plots.paths import STARS
+from gradtx.plots.paths import STARS, ground
 from gradtx.plots.style import styles
 
 # Untyped: matplotlib's annotations leave open much that is known of these pictures.
@@ -110,3 +110,12 @@ def test_frames_grow_from_the_start_to_all_steps():
 def test_errors(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call()
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0, 3.5, 6.0])  # the highest contour is at each fourth of a decade
+def test_the_contours_with_labels_are_the_powers_of_ten(factor):
+    bowl = BOWL._replace(function=lambda w: factor * jnp.sum(w**2), minima=((0, 0),), xlim=(-5, 5), ylim=(-5, 5))
+    ground(axes := Figure().subplots(), bowl)
+    powers = np.log10([float(text.get_text()) for text in axes.texts])
+    np.testing.assert_allclose(powers, powers.round(), atol=1e-3)
+    assert {*powers.round()} >= {0, 1}

@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import types
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -576,9 +577,16 @@ def test_the_history_as_a_frame(monkeypatch):
     assert run.frame() == ("step", run.history)
 
 
+def test_in_another_thread():
+    with ThreadPoolExecutor(1) as elsewhere:  # where Python sets no handlers of signals
+        run = elsewhere.submit(quiet, PARAMS, gx.sgd(0.1), loss, DATA, 3).result()
+    assert_same(run.params, quiet(PARAMS, gx.sgd(0.1), loss, DATA, 3).params)
+
+
 # ---------------------------------------------------------------- errors
 ERRORS = {
     "an option": ({"has_aus": True}, TypeError, "fit has no argument 'has_aus'"),
+    "an argument of its own": ({"eval_evry": 1}, TypeError, "has no argument 'eval_evry': did you mean 'eval_every'"),
     "steps": ({"steps": -1}, ValueError, "steps must be an integer from 0"),
     "seed": ({"seed": 2**32}, ValueError, "seed must be"),
     "eval_every": ({"eval_every": 0}, ValueError, "eval_every must be an integer, 1 or more, got 0"),

@@ -161,6 +161,8 @@ def test_check_gradient_where_there_is_nothing_to_compare():
 
 
 def test_check_gradient_refuses():
+    with pytest.raises(ValueError, match=r"check_gradient: expected a call outside of jax\.jit"):
+        jax.jit(lambda w: gx.check_gradient(jnp.sum, w))(jnp.ones(2))
     shapes = "check_gradient: the gradient must have the structure and shapes of the parameters"
     with pytest.raises(ValueError, match=shapes):
         gx.check_gradient(jnp.sum, jnp.ones(2), jnp.ones(3))

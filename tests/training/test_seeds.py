@@ -108,10 +108,11 @@ def test_curves_draw_a_fit_and_fits():
     assert len(panel.collections) == 1
 
 
-def test_the_end_of_the_data_and_the_printed_form(capsys):
-    run = gx.fit_seeds(init, gx.sgd(0.1), loss, iter(BATCHES), 20, seeds=2, progress=True)
-    assert run.stopped == "data" and run.history["loss"].shape == (2, 8)
-    assert repr(run).startswith("Fits(step=8, loss=") and "medians of 2 seeds, stopped='data')" in repr(run)
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_end_of_the_data_and_the_printed_form(seeds, capsys):
+    run = gx.fit_seeds(init, gx.sgd(0.1), loss, iter(BATCHES), 20, seeds=seeds, progress=True)
+    assert run.stopped == "data" and run.history["loss"].shape == (seeds, 8)
+    assert repr(run).startswith("Fits(step=8, loss=") and f"medians of {seeds} seeds, stopped='data')" in repr(run)
     assert "loss" in capsys.readouterr().err
 
 

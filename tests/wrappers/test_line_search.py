@@ -11,6 +11,7 @@ from smooth import PROBLEMS, bowl, himmelblau
 from streams import assert_near
 
 import gradtx as gx
+from gradtx.wrappers.line_search import Trial, _cubic
 
 EPS = float(np.finfo(float).eps)
 
@@ -89,6 +90,28 @@ def test_backtracking_starts_at_its_bound_and_then_at_a_multiple_of_the_last_ste
 def barrier(x: Any) -> Any:
     """Its minimum is at 1 − 1/40; at 1 and beyond it is not a number."""
     return jnp.sum(-jnp.log(1 - x) - 40 * x)
+
+
+@pytest.mark.parametrize("a, b", [(0.0, 3.0), (3.0, 0.0), (1.0, 1.5), (-2.0, 5.0)])
+def test_the_next_trial_is_the_minimum_of_the_cubic(a, b, x64):
+    def trial(t):  # of a cubic that has its minimum at 2
+        return Trial(*(jnp.asarray(x) for x in (t, t**3 / 3 - 1.5 * t**2 + 2 * t + 7, t**2 - 3 * t + 2)))
+
+    minimum, exists = _cubic(trial(a), trial(b))
+    assert exists and abs(minimum - 2) < 1e-12
+
+
+@pytest.mark.parametrize("slope, found", [(-0.5, True), (0.9, True), (1.1, False)])
+def test_where_rounding_hides_the_decrease_the_slope_decides(slope, found):
+    origin = Trial(*jnp.array([0.0, 1e6, -1.0]))
+    trial = Trial(*jnp.array([1.0, 1e6 + 1, slope]))  # higher by less than the rounding of a sum
+    assert gx.zoom(gx.identity(), c1=0.04).decreases(trial, origin) == found
+    assert not gx.zoom(gx.identity(), c1=0.1).decreases(trial._replace(slope=jnp.array(0.9)), origin)
+
+
+def test_a_fresh_state_has_no_gradient():
+    state = gx.lbfgs().init({"w": jnp.ones(2), "n": jnp.array(1)})
+    assert_near(state.slots["zoom"]["evaluated"].gradient, {"w": jnp.zeros(2), "n": None})
 
 
 @pytest.mark.parametrize("search", [gx.zoom, gx.backtracking])

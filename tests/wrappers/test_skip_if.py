@@ -220,6 +220,13 @@ def test_train_step_gives_the_loss_to_guards():
     assert (theta == w).all() and gx.measurements(state)["skipped"] == 1
 
 
+@pytest.mark.parametrize("answer", [True, False, np.True_, np.False_])
+def test_a_predicate_may_return_a_bool(answer):
+    tx = gx.skip_if(gx.sgd(0.5), lambda gradients, value, state: answer)
+    updates, _ = tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+    assert (updates == (0.0 if answer else -0.5)).all()
+
+
 def test_its_errors_name_the_argument():
     for bad in (3.0, gx.adam(), None, lambda gradients: True, gx.norm_spike):
         with pytest.raises(TypeError, match=r"^skip_if: predicate must be "):
