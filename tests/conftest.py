@@ -32,16 +32,16 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
 # tests, and every test some of the cases. The seed is the commit, so that each commit tests another sample.
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
-    "test_contract": 15,
-    "test_debug_modes": 12,
-    "test_every_cell_of_every_basis_runs": 6,
-    "test_formula": 8,
-    "test_hyperparameters": 12,
-    "test_inside": 12,
-    "test_map_params": 9,
-    "test_states": 12,
-    "test_sweep": 8,
-    "test_training": 10,
+    "test_contract": 25,
+    "test_debug_modes": 20,
+    "test_every_cell_of_every_basis_runs": 10,
+    "test_formula": 12,
+    "test_hyperparameters": 20,
+    "test_inside": 20,
+    "test_map_params": 15,
+    "test_states": 20,
+    "test_sweep": 12,
+    "test_training": 15,
 }
 
 collect_ignore = ["typing"]  # a user's code, right and wrong, for type checkers
