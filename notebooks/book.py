@@ -200,7 +200,7 @@ def reference(page: str) -> str:
             parts.append(f"```{{.python .signature}}\n{signature(f'{prefix}.{name}', thing)}\n```")
         parts.append(linked(escape(doc.first), path, own))
         parts += body(thing, doc, path, own)
-        if inspect.isclass(thing):
+        if inspect.isclass(thing) and page in ("protocol", "training", "results", "lab"):
             parts += fields(thing, path, own)
         if page == "schedules" and (curve := CURVES.get(name)):
             parts.append(f"![{curve}](img/{name}.svg)")

@@ -1454,6 +1454,7 @@ def copied(copy: Path) -> Path:
         shutil.copytree(folder, copy / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, copy)
+    shutil.copytree(ROOT / "notebooks" / "guides", copy / "notebooks" / "guides")  # whose code blocks run
     (copy / ".pytest_cache").mkdir()
     compiled = ROOT / ".pytest_cache" / "jax"  # shared with all other runs: most of the time is compilation
     compiled.mkdir(parents=True, exist_ok=True)

@@ -99,9 +99,12 @@ def test_every_public_transformation_is_registered():
     assert public == set(CASES)
 
 
+GUIDES = Path(__file__).parents[1] / "notebooks" / "guides"
+
+
 def test_every_public_name_is_in_an_example_that_runs():
-    """In its own docstring; for the core's protocol, in the package's or the README; for a recipe, in `gradtx show`."""
-    examples = (gx.__doc__ or "") + (Path(__file__).parents[1] / "README.md").read_text()
+    """In its own docstring; for the core's protocol, in the package's or a guide; for a recipe, in `gradtx show`."""
+    examples = (gx.__doc__ or "") + (GUIDES / "extending.md").read_text(encoding="utf-8")
     for module in (gx, gx.schedules):
         for name, thing in vars(module).items():
             own = inspect.getmodule(thing)

@@ -117,10 +117,10 @@ def prose():
         for i, line in enumerate(text.splitlines(), 1):
             if comment := re.search(r"(?:^|\s)# (.*)$", line):
                 yield f"{path.relative_to(PACKAGE)}:{i}", comment[1]
-    readme = PACKAGE.parent / "README.md"
-    if readme.exists():
-        for i, line in enumerate(readme.read_text(encoding="utf-8").splitlines(), 1):
-            yield f"README.md:{i}", line
+    root = Path(__file__).parents[1]
+    for path in [root / "README.md", *sorted((root / "notebooks" / "guides").glob("*.md"))]:
+        for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            yield f"{path.name}:{i}", line
 
 
 def test_the_prose_is_plain():

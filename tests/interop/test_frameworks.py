@@ -130,7 +130,7 @@ def compiles_of_five(rates, make, step, set_):
 
 
 class TrainStateWithTx(TrainState):
-    """The way that the README documents: an optimizer is a pytree, so that its hyperparameters are arguments."""
+    """The way that the book documents: an optimizer is a pytree, so that its hyperparameters are arguments."""
 
     tx: Any
 

@@ -1,4 +1,4 @@
-"""gradtx on networks of Flax, Equinox and Haiku: the README's examples, and `train_step` and `fit` with batch norm."""
+"""gradtx on networks of Flax, Equinox and Haiku: the book's examples, and `train_step` and `fit` with batch norm."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from streams import assert_near
 import gradtx as gx
 from gradtx.core import leaves_by_path
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "notebooks" / "guides" / "networks.md"
 X = jax.random.normal(jax.random.key(0), (64, 2))
 Y = jnp.sin(X.sum(1, keepdims=True))
 # No bias before batch norm, which takes it away again: its gradient is rounding alone, which Adam magnifies. And few
@@ -99,7 +99,7 @@ def haiku_with_batch_norm():
 
 
 class Library(NamedTuple):
-    """How the tests use an example of the README, whose names are `r`."""
+    """How the tests use an example of the book, whose names are `r`."""
 
     module: str
     weights: str
@@ -110,7 +110,7 @@ class Library(NamedTuple):
     with_batch_norm: Callable[[], Any]  # parameters, model state and loss
 
 
-LIBRARIES = {  # in the README's order
+LIBRARIES = {  # in the order of the guide
     "linen": Library(
         "flax.linen",
         "**/kernel",
@@ -152,10 +152,9 @@ each_library = pytest.mark.parametrize("library", LIBRARIES)
 
 
 def example(library: str, steps: int, tx: Any = None) -> Any:
-    """The names of the README's example after some steps, each its last line, with `tx` in place of its optimizer."""
+    """The names of the guide's example after some steps, each its last line, with `tx` in place of its optimizer."""
     need(LIBRARIES[library].module)
-    section = README.read_text().split("\n## With Flax, Equinox and Haiku\n")[1].split("\n## ")[0]
-    preface, *blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    preface, *blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     *lines, step = dict(zip(LIBRARIES, blocks))[library].splitlines()
     names: dict[str, Any] = {}
     exec(preface, names)
