@@ -196,8 +196,9 @@ def _paper(recipe: Callable[..., Transformation]) -> str:
 
 def _show(options: argparse.Namespace) -> None:
     recipe = _pick(options.recipe, RECIPES)
-    takes_inner = "inner" in signature(recipe).parameters
-    tx = recipe(optimizers.sgd()) if takes_inner else recipe()
+    takes = signature(recipe).parameters
+    named = {"where": "w"} if "where" in takes and isinstance(takes["where"].default, str) else {}  # a pattern
+    tx = recipe(*[optimizers.sgd()] * ("inner" in takes), **named)
     slots = leaves_by_path(tx.init({"w": jnp.zeros((3, 4))}))
     bytes_of = [sum(x.nbytes for x in slots.values() if bool(x.shape) == array) for array in (True, False)]
     print(f"{_formula(recipe)}\n\n{tx!r}\n\nIts state for one parameter, w: float32[3,4]")
