@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.lax import bitcast_convert_type, stop_gradient
 
 from gradtx.core import Record
@@ -96,7 +97,7 @@ def is_encoded(x: Any) -> bool:
     return isinstance(x, Encoded)
 
 
-# ------------------------------------------------------------------------------------------------------------ bit tricks
+# ----------------------------------------------------------------------------------------------------------- bit tricks
 
 
 def bits_of(x: Array) -> Array:
@@ -131,7 +132,7 @@ def on_grid(x: Array, random: Array | None, fraction: int, least: int) -> Array:
     return rounded(x * float_of(np.uint32(254 << 23) - step), random) * float_of(step)
 
 
-# ---------------------------------------------------------------------------------------------------------------- codecs
+# --------------------------------------------------------------------------------------------------------------- codecs
 
 
 class Codec(Record):
@@ -349,7 +350,7 @@ class float8_e5m2(Small):
 
 CODECS: dict[Any, Codec] = {c.form: c() for c in (int8, ufloat8, bfloat16, float16, float8_e4m3, float8_e5m2)}
 
-# ---------------------------------------------------------------------------------------------------------------- blocks
+# --------------------------------------------------------------------------------------------------------------- blocks
 
 
 def blocks_of(shape: tuple[int, ...], most: int) -> tuple[int, ...]:
@@ -403,7 +404,7 @@ def scale_shape(view: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...
     return view[:-1] if view[:-2] == shape[:-1] else (*[1] * (len(shape) - 1), view[0])
 
 
-# ----------------------------------------------------------------------------------------------------------- random bits
+# ---------------------------------------------------------------------------------------------------------- random bits
 
 
 def block_hashes(view: tuple[int, ...], start: Array) -> Array:
@@ -430,7 +431,7 @@ def bits_for(random: Array | None, number: int) -> Array | None:
     return random if turn == 0 else (random << turn) | (random >> (32 - turn))
 
 
-# ---------------------------------------------------------------------------------------------------------- whole arrays
+# --------------------------------------------------------------------------------------------------------- whole arrays
 
 
 def encoded(codec: Codec, x: Array, random: Array | None = None, view: tuple[int, ...] | None = None) -> Any:
@@ -444,6 +445,8 @@ def placed_as(kept: Any, x: Array) -> Any:
     """Encoded blocks in the shape and the sharding of the array."""
     view = kept.codes.shape
     codes = sharded(_placed(of_blocks(kept.codes, x.shape), x), x)
+    if not isinstance(codes, Tracer) and isinstance(getattr(x, "sharding", None), jax.sharding.NamedSharding):
+        codes = jax.device_put(codes, x.sharding)
     if kept.scale is None:
         return type(kept)(codes)
     scale = kept.scale.reshape(shape := scale_shape(view, x.shape))
