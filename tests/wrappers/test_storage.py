@@ -8,15 +8,15 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from cases import ALL, CASES
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from streams import assert_near, extra, follow, params_of, stream
+from streams import assert_near, follow, params_of, stream
 
 import gradtx as gx
 from gradtx import codecs
-from gradtx.core import leaves_by_path, walk
-from gradtx.core.root import run
+from gradtx.core import leaves_by_path
 from gradtx.wrappers import storage
 
 each_codec = pytest.mark.parametrize("codec", codecs.CODECS.values(), ids=lambda codec: type(codec).__name__)
@@ -40,7 +40,8 @@ def grid(codec):
         e, f = np.divmod(np.arange(1, 249), 8)
         return np.concatenate([[0.0], 2.0 ** (e - 31) * (1 + f / 8)])
     if name == "bfloat16":
-        every = np.arange(2**16, dtype=np.uint16).view(jnp.bfloat16).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # NaN among them
+            every = np.arange(2**16, dtype=np.uint16).view(jnp.bfloat16).astype(np.float64)
     else:
         dtype = {"float16": np.float16, "float8_e4m3": jnp.float8_e4m3fn, "float8_e5m2": jnp.float8_e5m2}[name]
         codes = np.arange(2 ** (8 * np.dtype(dtype).itemsize), dtype=f"uint{8 * np.dtype(dtype).itemsize}")
@@ -79,12 +80,16 @@ def test_at_random_it_is_a_neighbour_and_its_mean_is_the_number(codec):
         return codec.decode(codec.encode(jnp.asarray(x), jax.random.bits(key, x.shape, jnp.uint32)))
 
     got = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), several)), np.float64)
-    near = (np.abs(got - low) <= 2e-6 * np.abs(low)) | (np.abs(got - high) <= 2e-6 * np.abs(high))
-    assert near.all()
-    gap, above = high - low, share > (0 if codec.signed else 2.0**-30)
+    assert (np.abs(got - x) <= 1.001 * (high - low) + 2e-6 * np.abs(x)).all()
+    *_, last = (codec.decode(codec.encode(jnp.asarray(y, jnp.float32), None)) for y in got[:3])
+    np.testing.assert_allclose(last, got[2], rtol=3e-6)  # it is a number of the codec
+    above = share > (0 if codec.signed else 2.0**-30)
+    if isinstance(codec, codecs.ufloat8):  # the mean of the fourth root
+        x, low, high, got = (np.abs(y) ** 0.25 for y in (x.astype(np.float64), low, high, got))
+    gap = high - low
     error = (got.mean(0) - x) / np.where(gap > 0, gap, 1)
     assert np.abs(error[above | codec.signed]).max() < 6 * 0.5 / np.sqrt(several)
-    assert np.abs(error.mean()) < 6 * 0.5 / np.sqrt(several * x.size)
+    assert np.abs(error[above | codec.signed].mean()) < 6 * 0.5 / np.sqrt(several * x.size)
 
 
 @each_codec
@@ -104,12 +109,14 @@ def test_the_errors_are_within_their_bounds(codec):
 
 @each_codec
 def test_edges(codec):
-    """Zeros, numbers below float32's, and those that are not finite: nothing becomes finite, and no block of zeros NaN."""
+    """Zeros, numbers below those of float32, large ones, and those that are not finite, which stay so."""
     assert not np.asarray(codec.decode(codec.encode(jnp.zeros((2, 8)), None))).any()
     tiny = np.asarray(codec.decode(codec.encode(jnp.full((1, 8), 1e-39), None)))
     assert np.isfinite(tiny).all()
     large = jnp.full((1, 8), 3e38)
-    np.testing.assert_allclose(codec.decode(codec.encode(large, jnp.full((1, 8), 2**32 - 1, jnp.uint32))), large, rtol=0.01)
+    np.testing.assert_allclose(
+        codec.decode(codec.encode(large, jnp.full((1, 8), 2**32 - 1, jnp.uint32))), large, rtol=0.01
+    )
     for bad in (jnp.nan, jnp.inf):
         got = np.asarray(codec.decode(codec.encode(jnp.ones((1, 8)).at[0, 3].set(bad), None)))
         assert not np.isfinite(got[0, 3])
@@ -164,14 +171,14 @@ def test_adamw_in_8_bits_is_its_formula_with_rounded_averages():
 
 def test_a_slow_average_moves_although_its_steps_are_less_than_a_level():
     tx = gx.store(gx.scale_by_ema(0.999))
-    g = jnp.ones(4096).at[::256].set(100.0)  # of each block, one coordinate sets the scale
+    g = jnp.ones(4096).at[::256].set(300.0)  # of each block, one coordinate sets the scale
     state = tx.init(g)
-    _, state = jax.lax.scan(lambda state, _: (tx.update(g, state)[1], None), state, length=1000)
-    mean = storage.store.decoded(tx, state.slots["store"]["inner"], jnp.float32)["scale_by_ema"]["mean"]
+    state, _ = jax.lax.scan(lambda state, _: (tx.update(g, state)[1], None), state, length=1000)
+    mean = tx.decoded(state.slots["store"]["inner"], jnp.float32)["scale_by_ema"]["mean"]
     expected = 1 - 0.999**1000
-    assert abs(float(jnp.delete(mean, jnp.arange(0, 4096, 256)).mean()) - expected) < 0.05 * expected
+    assert abs(float(jnp.delete(mean, jnp.arange(0, 4096, 256)).mean()) - expected) < 0.1 * expected
     nearest = gx.store(gx.scale_by_ema(0.999), stochastic=False)
-    _, state = jax.lax.scan(lambda state, _: (nearest.update(g, state)[1], None), nearest.init(g), length=1000)
+    state, _ = jax.lax.scan(lambda state, _: (nearest.update(g, state)[1], None), nearest.init(g), length=1000)
     mean = nearest.decoded(state.slots["store"]["inner"], jnp.float32)["scale_by_ema"]["mean"]
     assert float(jnp.abs(mean[1:256]).max()) == 0
 
@@ -204,9 +211,8 @@ def test_every_optimizer_trains_restores_and_takes_its_bytes(codec, name):
     assert bool(encoded) == any(True for _ in storage.ranges(inner))
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion", "muon", "lamb", "amsgrad", "schedule_free_adamw", "adafactor"])
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
-@pytest.mark.parametrize("codec", ["8bit", "bfloat16"])
+@pytest.mark.parametrize("name, codec", [("adamw", "8bit"), ("lion", "bfloat16"), ("muon", "8bit")])
 def test_sharded_is_single_device(name, axis_type, codec, monkeypatch):
     monkeypatch.setattr(storage, "PART", 2**11)  # two parts of a leaf, and of each device's piece
     tx = gx.store(CASES[name][0].tx, codec)
@@ -230,9 +236,11 @@ def test_sharded_is_single_device(name, axis_type, codec, monkeypatch):
     chex.assert_trees_all_equal_shapes_and_dtypes(state, alone)
 
 
+@pytest.mark.usefixtures("eager")
+@pytest.mark.promotes("Optax's arithmetic")
 def test_slots_that_are_declared_to_be_never_negative_never_are():
     for name, case in ALL:
-        if not any(piece.ranges for piece in walk(case.tx)):
+        if not any(kind == "nonnegative" for _, kind in storage.ranges(case.tx)):
             continue
         params = params_of()
         _, state = follow(case.tx, params, stream(params, 3))
@@ -246,9 +254,8 @@ def test_slots_that_are_declared_to_be_never_negative_never_are():
 
 def test_averages_of_squares_are_declared_to_be_never_negative():
     for tx in (gx.adamw(), gx.amsgrad(), gx.rmsprop(), gx.adagrad(), gx.adamax(), gx.adabelief(), gx.soap(), gx.yogi()):
-        kinds = {keys for keys, kind in storage.ranges(tx) if "by" in keys and keys[-1] != "mean" or "by" in keys}
-        signed = {keys for keys, kind in storage.ranges(tx) if kind == "signed"}
-        assert kinds and all("running_variance" in keys for keys in kinds & signed), tx
+        kinds = {kind for keys, kind in storage.ranges(tx) if "by" in keys}
+        assert kinds == {"nonnegative"}, tx
 
 
 def test_what_is_declared_elementwise_is():
@@ -264,7 +271,7 @@ def test_what_must_stay_exact_stays():
         def update_leaf(self, g, slots, context):
             return g, {"mine": slots["mine"] + g}
 
-    for tx in (keeps(), gx.rprop(), gx.cocob(), gx.sm3(), gx.adafactor(), gx.emit_displacement()):
+    for tx in (keeps(), gx.rprop(), gx.cocob(), gx.adafactor(), gx.emit_displacement()):
         params = params_of()
         state = gx.store(tx).init(params)
         assert gx.summary(gx.store(tx), params).bytes == gx.summary(tx, params).bytes
@@ -275,8 +282,9 @@ def test_what_must_stay_exact_stays():
 
 
 # ---------------------------------------------------------------- parts of a leaf
-@pytest.mark.parametrize("codec", ["8bit", "bfloat16", "float16", "float8"])
-@pytest.mark.parametrize("name", ["adamw", "lion", "amsgrad", "ademamix", "adabelief", "acprop"])
+@pytest.mark.parametrize(
+    "name, codec", [("adamw", codec) for codec in storage.NAMED] + [("ademamix", "8bit"), ("acprop", "8bit")]
+)
 def test_part_by_part_is_the_whole_leaf(name, codec, monkeypatch):
     tx = gx.store(CASES[name][0].tx, codec)
     assert storage.is_elementwise(tx.inner)
@@ -293,7 +301,7 @@ def test_part_by_part_is_the_whole_leaf(name, codec, monkeypatch):
     made[0] = follow(tx, params, gradients, jax.jit(tx.update))
     for part in (2**30, 0):  # compiled otherwise, so the last digits differ, and a code now and then
         for a, b in zip(jax.tree.leaves(made[part][0]), jax.tree.leaves(made[2**10][0])):
-            assert np.mean(np.abs(a - b) > 1e-4 * np.abs(b).max()) < 0.002
+            assert np.mean(np.abs(a - b) > 1e-4 * np.abs(b).max()) < 0.01
         for a, b in zip(jax.tree.leaves(made[part][1]), jax.tree.leaves(made[2**10][1])):
             assert np.mean(np.asarray(a) != np.asarray(b)) < (0.01 if a.dtype != jnp.float32 else 1.1)
 
@@ -346,7 +354,7 @@ def test_random_bits_are_of_the_step_the_path_the_seed_and_the_key():
 @pytest.mark.parametrize("codec", ["8bit", "bfloat16", "float16", "float8"])
 def test_laws(codec):
     params = {"w": jnp.linspace(-1, 1, 512).reshape(2, 256), "b": jnp.linspace(0.5, 2, 4)}
-    for tx in (gx.adamw(0.1), gx.lamb(0.1)):
+    for tx in (gx.adamw(0.1), gx.lamb(0.1))[: 2 if codec == "8bit" else 1]:
         gx.check_laws(gx.store(tx, codec), params, bound=0.02)
 
 
@@ -355,7 +363,7 @@ def test_evaluation_parameters_are_those_of_the_inner_wrapper():
     for inner in (gx.schedule_free(gx.adam(b1=0.0)), gx.lookahead(gx.adam(), 2), gx.average_params(gx.adam(), 0.8)):
         tx = gx.store(inner)
         state, plain = tx.init(params), inner.init(params)
-        (u, state), (v, plain) = tx.update(params, state, params), inner.update(params, plain, params)
+        (u, state), (_, plain) = tx.update(params, state, params), inner.update(params, plain, params)
         new = gx.apply_updates(params, u)
         assert_near(gx.eval_params(tx, state, new), gx.eval_params(inner, plain, new))
     assert gx.eval_params(gx.store(gx.adam()), gx.store(gx.adam()).init(params), params) is not None
@@ -377,9 +385,10 @@ def test_a_leaf_without_a_gradient_keeps_its_codes():
     _, state = tx.update(params, tx.init(params), params)
     u, after = tx.update({"w": params["w"], "b": None}, state, params)
     assert u["b"] is None
-    for before, new in zip(*(storage.store.decoded(tx, s.slots, jnp.float32)["store"]["inner"]["precondition"]["by"]
-                             ["scale_by_ema"]["mean"].items() for s in (state, after))):
-        assert (np.asarray(before[1]) == np.asarray(new[1])).all() == (before[0] == "b")
+    means = [s.slots["store"]["inner"]["precondition"]["by"]["scale_by_ema"]["mean"] for s in (state, after)]
+    for name in params:
+        before, new = (np.asarray(mean[name].scale) for mean in means)
+        assert (before == new).all() == (name == "b")
 
 
 @pytest.mark.parametrize("part", [2**10, 2**30])
@@ -393,17 +402,16 @@ def test_the_optimizer_inside_sees_its_own_paths_and_float32(part, monkeypatch):
 
 
 # ---------------------------------------------------------------- choices
+@pytest.mark.promotes("Optax's arithmetic")
 def test_codecs_by_patterns_and_parameters_by_where():
     params = params_of()
     tx = gx.store(gx.adamw(), {"**/by/**": "bfloat16", "**/w": codecs.int8(64), "**": None})
-    state = tx.summary if False else tx.init(params)
+    state = tx.init(params)
     kept = {path.rpartition("/")[2] for path in leaves_by_path(state)}
     assert {"bfloat16", "int8", "scale", "b"} <= kept and "ufloat8" not in kept
     state = gx.store(gx.adamw(), where="w").init(params)
     means = state.slots["store"]["inner"]["precondition"]["by"]["scale_by_ema"]["mean"]
     assert codecs.is_encoded(means["w"]) and means["b"].dtype == jnp.float32
-    import optax
-
     tx = gx.store(optax.adam(1e-3), {"**/mu/**": codecs.int8(), "**/nu/**": codecs.ufloat8()})
     state = tx.init(params)
     assert gx.summary(tx, params).bytes < 80
@@ -412,13 +420,15 @@ def test_codecs_by_patterns_and_parameters_by_where():
 
 def test_errors():
     params = params_of()
-    with pytest.raises(ValueError, match="codec must be '8bit', 'bfloat16', 'float16', 'float8' or a codec, got '4bit'"):
+    with pytest.raises(
+        ValueError, match="codec must be '8bit', 'bfloat16', 'float16', 'float8' or a codec, got '4bit'"
+    ):
         gx.store(gx.adam(), "4bit")
     with pytest.raises(TypeError, match="a name, a codec, or a dict of these by patterns of slots, got 8"):
         gx.store(gx.adam(), 8)
-    with pytest.raises(ValueError, match="numbers of any sign for the slot 'precondition/direction/.*got ufloat8"):
+    with pytest.raises(ValueError, match=r"numbers of any sign for the slot 'precondition/direction/.*got ufloat8"):
         gx.store(gx.adam(), codecs.ufloat8()).init(params)
-    with pytest.raises(ValueError, match="the pattern '\\*\\*/nowhere', which is the first for no slot of"):
+    with pytest.raises(ValueError, match=r"the pattern '\*\*/nowhere', which is the first for no slot of"):
         gx.store(gx.adam(), {"**/nowhere": "8bit"}).init(params)
     with pytest.raises(ValueError, match="where='v' chooses no parameter"):
         gx.store(gx.adam(), where="v").init(params)
@@ -443,7 +453,3 @@ def test_restore_converts_and_reports():
     _, state = follow(txs["8bit"], params, stream(params, 3))
     got, report = gx.restore(txs["8bit"], grown, state, grow=True)
     assert report.converted and not report.fresh
-
-
-def test_run_is_the_root_of_both_paths():
-    assert storage.run is run and extra(gx.store(gx.adam())) == {}
