@@ -1,7 +1,7 @@
 """Accumulators: sums and maxima of the updates over time."""
 
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ class running_sum(PerLeaf):
     linear = True
     elementwise = True
     emits = "updates"
-    ranges = {"sum": "updates"}
+    ranges: ClassVar[dict[str, str]] = {"sum": "updates"}
     formula = "s0 = initial_value; s = s + g; u = s"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -62,7 +62,7 @@ class running_max(PerLeaf):
 
     elementwise = True
     emits = "nonnegative"
-    ranges = {"max": "nonnegative"}
+    ranges: ClassVar[dict[str, str]] = {"max": "nonnegative"}
     formula = "s = max(s, g); u = s"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -94,7 +94,7 @@ class decayed_max(PerLeaf):
 
     elementwise = True
     emits = "nonnegative"
-    ranges = {"max": "nonnegative"}
+    ranges: ClassVar[dict[str, str]] = {"max": "nonnegative"}
     formula = "s = max(decay * s, g); u = s"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -127,7 +127,7 @@ class scale_by_own_rms(PerLeaf):
     eps: NonNegative = 1e-6
 
     elementwise = True
-    ranges = {"mean_square": "nonnegative"}
+    ranges: ClassVar[dict[str, str]] = {"mean_square": "nonnegative"}
     formula = "d = sqrt(x + eps) * g; x = decay * x + (1 - decay) * d**2; u = d"
 
     def init_leaf(self, param: Array) -> Slots:

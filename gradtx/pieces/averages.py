@@ -1,6 +1,6 @@
 """Averages over time, and the correction of their start at 0."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ class scale_by_ema(PerLeaf):
     linear = True
     elementwise = True
     emits = "updates"
-    ranges = {"mean": "updates"}
+    ranges: ClassVar[dict[str, str]] = {"mean": "updates"}
     formula = (
         "m0 = g if from_first else 0; l = (m * (t > 1) + g * (t <= 1) if from_first else m) if before else 0; "
         "m = decay * m + (1 - decay) * g; u = l if before else m"
@@ -106,7 +106,7 @@ class add_momentum(PerLeaf):
     linear = True
     elementwise = True
     emits = "updates"
-    ranges = {"velocity": "updates"}
+    ranges: ClassVar[dict[str, str]] = {"velocity": "updates"}
     formula = "v = decay * v + g; u = g + decay * v if nesterov else v"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -201,7 +201,7 @@ class nesterov_ema(Transformation):
     warmup_rate: NonNegative = 0.004
 
     linear = True
-    ranges = {"scale_by_ema": "updates"}
+    ranges: ClassVar[dict[str, str]] = {"scale_by_ema": "updates"}
     formula = (
         "m = decay * m + (1 - decay) * g; "
         "μ = decay * (1 - 0.96 ** (warmup_rate * t) / 2) if warmup else decay; "
@@ -257,7 +257,7 @@ class yogi_average(PerLeaf):
 
     elementwise = True
     emits = "nonnegative"
-    ranges = {"mean": "nonnegative"}
+    ranges: ClassVar[dict[str, str]] = {"mean": "nonnegative"}
     formula = "s0 = initial_value; s = s - (1 - decay) * sign(s - g) * g; u = s"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -346,7 +346,7 @@ class running_variance(PerLeaf):
 
     elementwise = True
     emits = "nonnegative"
-    ranges = {"mean": "updates", "variance": "nonnegative"}
+    ranges: ClassVar[dict[str, str]] = {"mean": "updates", "variance": "nonnegative"}
     formula = "s = decay * (s + (1 - decay) * (g - m) ** 2); m = decay * m + (1 - decay) * g; u = s"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -383,7 +383,7 @@ class running_mean(PerLeaf):
     linear = True
     elementwise = True
     emits = "updates"
-    ranges = {"mean": "updates"}
+    ranges: ClassVar[dict[str, str]] = {"mean": "updates"}
     formula = "s = (1 - t ** -power) * s + t ** -power * g; u = s"
 
     counts = True

@@ -164,6 +164,7 @@ class add_constant(Map):
     constant: Scalar
 
     elementwise = True
+    emits = "updates"  # the constant is 0 or more where the sign matters: an ε added to squares
     formula = "u = g + constant"
 
     def map(self, g: Array) -> Array:

@@ -1,5 +1,7 @@
 """Transformations that emit parameters, displacements or earlier updates in place of the updates."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -33,7 +35,7 @@ class delay(PerLeaf):
     linear = True
     elementwise = True
     emits = "updates"
-    ranges = {"last": "updates"}
+    ranges: ClassVar[dict[str, str]] = {"last": "updates"}
     formula = "l0 = initial_value; d = l + (g - l) * (t <= 1) if from_first else l; l = g; u = d"
 
     def init_leaf(self, param: Array) -> Slots:
@@ -66,7 +68,7 @@ class difference(PerLeaf):
 
     linear = True
     elementwise = True
-    ranges = {"last": "signed"}
+    ranges: ClassVar[dict[str, str]] = {"last": "signed"}
     formula = "d = (g - l) * (t > 1) if from_first else g - l; l = g; u = d"
 
     def init_leaf(self, param: Array) -> Slots:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradtx.core import Context, Part, Slots, Transformation, trees
 from gradtx.core.trees import is_none, sharded
@@ -161,7 +162,10 @@ class split_weights(Transformation):
 
 def half_unit(p: Any, dtype: str) -> Any:
     """Half the distance from a number of `dtype` to the next larger one in magnitude: the most that rounding loses."""
-    to = jnp.finfo(dtype)
-    exponent = jnp.frexp(jax.lax.stop_gradient(p))[1] - 1  # of 0: −1
-    exponent = jnp.where(p == 0, to.minexp, jnp.maximum(exponent, to.minexp))
-    return jnp.ldexp(jnp.ones_like(p), exponent - to.nmant - 1)
+    to, own = jnp.finfo(dtype), jnp.finfo(p.dtype)
+    integer, bias = jnp.dtype(f"uint{own.bits}"), own.maxexp - 1
+    # By its bits, since `frexp` and `ldexp` are many times slower. Below the least normal half unit: that one.
+    least = max(bias + to.minexp, to.nmant + 2) << own.nmant
+    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(p), integer)
+    exponent = jnp.maximum(bits & np.asarray((2 * bias + 1) << own.nmant, integer), np.asarray(least, integer))
+    return jax.lax.bitcast_convert_type(exponent - np.asarray((to.nmant + 1) << own.nmant, integer), p.dtype)

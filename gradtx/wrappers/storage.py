@@ -173,17 +173,17 @@ class store(Transformation):
         """The slots of the inner optimizer, decoded."""
         return jax.tree.map(lambda x: decoded(x, dtype) if is_encoded(x) else x, slots, is_leaf=is_encoded)
 
-    def encoded_as(self, new: Any, old: Any, random: Any) -> Any:
-        """New slots, each encoded as the old one; `random(path, number, view)` are the random bits of a slot."""
+    def encoded_as(self, new: Any, old: Any, start: Any = None, names: Any = ()) -> Any:
+        """New slots, each encoded as the old one; with the random bits of its parameter, one of `names`."""
         numbers: dict[str, int] = {}
 
         def encode(keys: Any, kept: Any, x: Any) -> Any:
             if not is_encoded(kept):
                 return x
-            path = path_of(keys)
-            number = numbers[path] = numbers.get(path, -1) + 1
-            view = view_of(kept)
-            return encoded(CODECS[type(kept)], x, random(path, number, view), view)
+            name, view = _parameter(path_of(keys), names), view_of(kept)
+            number = numbers[name] = numbers.get(name, -1) + 1
+            random = None if start is None else _random(start, name, number, view)
+            return encoded(CODECS[type(kept)], x, random, view)
 
         return map_with_path(encode, old, new, is_leaf=is_encoded)
 
@@ -196,7 +196,7 @@ class store(Transformation):
             return slots
         names, inner = names_of(self.inner), self.decoded(slots["inner"], working_dtype(slots))
         new = {names[0]: self.inner.turned(inner[names[0]], turn)} if names else self.inner.turned(inner, turn)
-        return slots | {"inner": self.encoded_as(new, slots["inner"], lambda path, number, view: None)}
+        return slots | {"inner": self.encoded_as(new, slots["inner"])}
 
     # ------------------------------------------------------------------------------------------------- update
 
@@ -208,13 +208,8 @@ class store(Transformation):
         if is_elementwise(self.inner):
             out, new = _leaf_by_leaf(self.inner, updates, old, context, start)
             return out, {"inner": new}
-        names = [*leaves_by_path(updates, is_none)]
-
-        def random(path: str, number: int, view: Any) -> Any:
-            return None if start is None else _random(start, _parameter(path, names), number, view)
-
         out, new = run(self.inner, updates, self.decoded(old, working_dtype(updates)), context)
-        return out, {"inner": self.encoded_as(new, old, random)}
+        return out, {"inner": self.encoded_as(new, old, start, [*leaves_by_path(updates, is_none)])}
 
     def _start(self, context: Context) -> Array | None:
         """The random bits of this step; None without stochastic rounding."""
@@ -259,7 +254,7 @@ def is_elementwise(tx: Any) -> bool:
     return is_separable(tx) and tx.elementwise and all(map(is_elementwise, tx.parts().values()))
 
 
-def _parameter(path: str, names: list[str]) -> str:
+def _parameter(path: str, names: Any) -> str:
     """The path of the parameter of a slot: the longest path that ends the slot's."""
     ends = (name for name in names if name == path or path.endswith(f"/{name}") or not name)
     return max(ends, key=len, default=path)
