@@ -164,8 +164,8 @@ def gpa(inner: TransformationLike, b1: ScalarOrSchedule = 0.7, decay: ScalarOrSc
     z ← z + inner(g), x ← μ·x + (1 − μ)·z, w = z + β·(x − z)
 
     The gradient is taken at w, between the last iterate z and its exponential average x. Evaluate at x, which
-    `eval_params` returns; every update needs `params`. It is `schedule_free` with a constant weight of each iterate. The
-    learning rate falls as without it.
+    `eval_params` returns; every update needs `params`. It is `schedule_free` with a constant weight of each iterate.
+    The learning rate falls as without it.
 
     Args:
       inner: The optimizer to wrap: a transformation of gradtx, or a pair (init, update) such as Optax's.
@@ -200,7 +200,7 @@ def snoo(
     w' = w + inner(g), and every k updates v ← β·v + (s − w'), s ← s − η·(s − w' + β·v), w' = s
 
     The displacement of k updates stands for a gradient: this is the outer step of DiLoCo, on one worker. The slow
-    weights s are for evaluation, and `eval_params` returns them; every update needs `params`. The code of modded-nanogpt
+    weights s are for evaluation, and `eval_params` returns them; every update needs `params`. modded-nanogpt's code
     synchronises at the updates 1, k + 1, 2k + 1, …; here, as in the paper, at k, 2k, …
 
     Args:
