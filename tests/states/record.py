@@ -27,6 +27,8 @@ def main() -> None:
         for name, case in ALL:
             if any(isinstance(piece, gx.pair) for piece in walk(case.tx)):
                 continue  # the state of another library is not ours to keep
+            if "at_odd_steps" in repr(case.tx):
+                continue  # a function of the tests, which `read` cannot find
             _, saved = follow(case.tx, params, gradients[:BEFORE])
             updates, state = [], saved
             for g in gradients[BEFORE:]:
