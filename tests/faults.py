@@ -94,6 +94,28 @@ FAULTS = [
         "[accumulate 4-adam]",
     ),
     Fault(
+        "the clock of each leaf is a clock of the run",
+        "serialization/restore.py",
+        "*(path for path in clocks if path in need)]",
+        "*clocks]",
+        "tests/serialization/test_restore.py::test_a_clock_of_each_leaf_or_row_comes_back[every-leafwise]",
+    ),
+    Fault(
+        "the means of rows have the axes of the parameter",
+        "core/axes.py",
+        "if scope().fewer else declared(path, leaf)",
+        "if False else declared(path, leaf)",
+        "tests/combinators/test_reduced.py::test_numbers_have_no_inputs_and_outputs_but_the_path_of_their_leaf"
+        "[factored-rows]",
+    ),
+    Fault(
+        "train_step does not check the optimizer",
+        "training/step.py",
+        "                check_values(step.tx, state)\n",
+        "",
+        f"{STEP}_an_optimizer_that_was_made_invalid[negative-given]",
+    ),
+    Fault(
         "a boxed leaf has the path of the array in its box",
         "core/trees.py",
         "leaves += [((*keys, *more), leaf) for more",
@@ -138,7 +160,7 @@ FAULTS = [
     Fault(
         "leaves of the same shape share a rule that reads the path",
         "core/root.py",
-        "if all(question(path_of(keys), p) == answer for question, answer in asked):",
+        "if all(question(path_of(keys), g) == answer for question, answer in asked):",
         "if True:",
         "tests/core/test_leaves.py::test_equal_leaves_with_other_paths_decay_as_their_group_does",
     ),
@@ -357,8 +379,8 @@ FAULTS = [
     Fault(
         "a decay may be 1",
         "core/schedule.py",
-        "_interval(0, math.nextafter(1, 0), ",
-        "_interval(0, 1, ",
+        "interval(0, math.nextafter(1, 0), ",
+        "interval(0, 1, ",
         "tests/core/test_errors.py::test_a_bad_hyperparameter_names_the_piece_and_the_argument",
     ),
     Fault(
@@ -963,7 +985,7 @@ FAULTS = [
     Fault(
         "updates of another shape are accepted",
         "core/checks.py",
-        "if _form(made) != _form(given):",
+        "if (form := _form(new)) != _form(old) or (None, None) in form[1]:",
         "if False:",
         "tests/wrappers/test_apply.py::test_an_error_about_a_pieces_result_names_the_piece",
     ),

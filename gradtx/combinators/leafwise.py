@@ -26,7 +26,7 @@ class Separate(Transformation):
     formula = "u = inner(g)"
 
     def seen(self, leaf: Leaf) -> Leaf:
-        """What the inner transformation sees of a leaf."""
+        """Return the leaf that the inner transformation sees."""
         return leaf
 
     def alone(self, path: str, leaf: Any) -> AbstractContextManager[None]:
@@ -161,7 +161,7 @@ class rowwise(Separate):
         refuse_functions(self, self.inner, "one row at a time")
 
     def seen(self, leaf: Leaf) -> Leaf:
-        """What the inner transformation sees of a leaf: a row."""
+        """Return a row, which the inner transformation sees."""
         return Leaf((*leaf.shape[: self.axis], *leaf.shape[self.axis + 1 :]), leaf.dtype)
 
     def init_one(self, path: str, param: Any) -> Slots:
