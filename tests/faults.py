@@ -94,6 +94,28 @@ FAULTS = [
         "[accumulate 4-adam]",
     ),
     Fault(
+        "the clock of each leaf is a clock of the run",
+        "serialization/restore.py",
+        "*(path for path in clocks if path in need)]",
+        "*clocks]",
+        "tests/serialization/test_restore.py::test_a_clock_of_each_leaf_or_row_comes_back[every-leafwise]",
+    ),
+    Fault(
+        "the means of rows have the axes of the parameter",
+        "core/axes.py",
+        "if scope().fewer else declared(path, leaf)",
+        "if False else declared(path, leaf)",
+        "tests/combinators/test_reduced.py::test_numbers_have_no_inputs_and_outputs_but_the_path_of_their_leaf"
+        "[factored-rows]",
+    ),
+    Fault(
+        "train_step does not check the optimizer",
+        "training/step.py",
+        "                check_values(step.tx, state)\n",
+        "",
+        f"{STEP}_an_optimizer_that_was_made_invalid[negative-given]",
+    ),
+    Fault(
         "a boxed leaf has the path of the array in its box",
         "core/trees.py",
         "leaves += [((*keys, *more), leaf) for more",

@@ -93,5 +93,5 @@ def periodic_update(new: PyTree, old: PyTree, steps: Any, every_k: Any) -> Any:
             raise TypeError(f"periodic_update: {name} must be an integer, got {said(n)}")
     if not isinstance(every_k, Tracer):
         every_k = integer(1).convert("periodic_update: every_k", every_k)
-    copies = jnp.asarray(steps) % every_k == 0
+    copies = steps % every_k == 0
     return jax.tree.map(lambda x, y: jnp.where(copies, jnp.asarray(x, jnp.result_type(y)), y), new, old)
