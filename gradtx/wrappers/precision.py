@@ -142,6 +142,12 @@ class split_weights(Transformation):
         masters = self.params_of("inner", context.params, slots)
         made = self.part("inner", updates, slots, context._replace(params=masters), new := {})
         out, most = made, 2 ** (self.bits - 1) - 1
+
+        def again(c: Any, u: Any) -> Any:  # c, known after u: m is computed anew, not kept in memory meanwhile
+            return c if c is None or u is None else jnp.where(jnp.isnan(u), jnp.zeros_like(c), c)
+
+        later = {kind: jax.tree.map(again, slots[kind], made, is_leaf=is_none) for kind in _kept(slots)}
+        masters = self.params_of("inner", context.params, later)
         for kind in _kept(slots):
 
             def emitted(u: Any, m: Any, p: Any, c: Any, dtype: str = DTYPES[kind]) -> Any:
