@@ -8,6 +8,7 @@ part of the flattened array.
 import math
 from collections import namedtuple
 from typing import Any, ClassVar
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -421,6 +422,13 @@ def scale_shape(view: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...
 # ---------------------------------------------------------------------------------------------------------- random bits
 
 
+def random_of(start: Array, name: str, shape: tuple[int, ...]) -> Array:
+    """Random bits of the shape of an array with a name, such as its path."""
+    view = blocks_of(shape, 256) if shape else (1, 1)
+    own = mixed(start ^ np.uint32(crc32(name.encode())))
+    return of_blocks(random_bits(block_hashes(view, own), view[-1]), shape)
+
+
 def block_hashes(view: tuple[int, ...], start: Array) -> Array:
     """A hash of each block: of its place, axis by axis, and of `start`."""
     x = start
@@ -476,5 +484,7 @@ def _placed(x: Array, like: Array) -> Array:
 def decoded(kept: Any, dtype: Any = jnp.float32) -> Array:
     """Decode an array."""
     view = view_of(kept)
-    blocks = type(kept)(*(in_blocks(kept.codes, view), *(stop_gradient(x).reshape(view[:-1]) for x in kept[1:])))
+    blocks = type(kept)(
+        *(in_blocks(kept.codes, view), *(stop_gradient(x).astype(jnp.float32).reshape(view[:-1]) for x in kept[1:]))
+    )
     return _placed(of_blocks(CODECS[type(kept)].decode(blocks), kept.codes.shape), kept.codes).astype(dtype)

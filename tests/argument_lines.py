@@ -32,6 +32,7 @@ OTHERWISE = {
     "asgd": ("weight_decay",),
     "dadapt_distance": ("learning_rate",),
     "splus": ("b2",),
+    "store": ("where",),
     "covariance_roots": ("eps",),
     "adamuon": ("b2", "where"),
     "dion": ("where",),

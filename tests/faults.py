@@ -1448,6 +1448,56 @@ FAULTS = [
         'self.condition(slots["step"],',
         "tests/wrappers/test_every.py::test_the_inner_schedules_of_apply_if_count_its_runs",
     ),
+    # ---------------------------------------------------------------- encoded slots
+    Fault(
+        "all slots of a parameter have the same random bits",
+        "codecs.py",
+        "turn = 8 * (number % 4)",
+        "turn = 0 * (number % 4)",
+        "tests/wrappers/test_storage.py::test_random_bits_are_uniform_and_differ_by_place_and_start",
+    ),
+    Fault(
+        "a positive number below the lowest level becomes 0",
+        "codecs.py",
+        "jnp.clip(levels + LEVELS, 1, LEVELS)",
+        "jnp.clip(levels + LEVELS, 0, LEVELS)",
+        "tests/wrappers/test_storage.py::test_to_the_nearest_it_is_the_nearest_number_of_the_codec[ufloat8]",
+    ),
+    Fault(
+        "rounding an average of squares keeps its expectation, and lengthens the steps",
+        "codecs.py",
+        "rest = jnp.minimum((random >> 12) + more, np.uint32((1 << 20) - 1))",
+        "rest = random >> 12",
+        "tests/wrappers/test_storage.py::test_the_mean_inverse_root_of_an_average_of_squares_is_right",
+    ),
+    Fault(
+        "a square is of any sign",
+        "wrappers/storage.py",
+        "        if isinstance(tx, chain):\n            seen = out",
+        "        if isinstance(tx, chain):\n            pass",
+        "tests/wrappers/test_storage.py::test_averages_of_squares_are_declared_to_be_never_negative",
+    ),
+    Fault(
+        "the averages of rows and columns are rounded",
+        "wrappers/storage.py",
+        "    if isinstance(tx, (factored, reduced)):",
+        "    if False:",
+        "tests/wrappers/test_storage.py::test_what_must_stay_exact_stays",
+    ),
+    Fault(
+        "a saved codec is not converted, but read as another",
+        "serialization/restore.py",
+        "    if type(x) is not type(like) and not cast:",
+        "    if False:",
+        "tests/wrappers/test_storage.py::test_restore_converts_and_reports",
+    ),
+    Fault(
+        "a split weight counts what it lost from the old parameter",
+        "wrappers/precision.py",
+        "landed = nearest(p + u, dtype)",
+        "landed = nearest(p, dtype)",
+        "tests/wrappers/test_precision.py::test_split_weights_are_the_sum_in_float64_up_to_their_precision[True-8-bfloat16]",
+    ),
 ]
 
 

@@ -2,6 +2,9 @@
 
 A saved state is read into records, each with arrays for parameters and a count. Arrays are matched with slots for each
 parameter alone, by name and order, so that chains, groups, masks and wrappers of any depth need no rules.
+
+Optax's `mu_dtype=jnp.bfloat16` is `store(tx, {"**/direction/**": "bfloat16", "**": None})`: convert the saved state for
+`tx`, in float32, then `restore(store(tx, …), params, state, cast=True)`.
 """
 
 import re

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import Context, Part, Slots, Transformation, trees
-from gradtx.core.trees import is_none, sharded
+from gradtx.codecs import mixed, random_of, rounded
+from gradtx.core import Context, Part, Slots, Transformation, path_of, trees
+from gradtx.core.trees import is_none, map_with_path, sharded
 from gradtx.pieces.rounding import DTYPES, by_dtype, nearest
 
 
@@ -89,10 +90,11 @@ class split_weights(Transformation):
     $$m = θ + c\,\mathrm{ulp}(θ)/2, \qquad m ← m + \mathrm{inner}(g), \qquad u = \mathrm{round}(m) - θ, \qquad
     c ← \mathrm{round}\!\left(\frac{m - θ - u}{\mathrm{ulp}(θ + u)/2}\right)$$
 
-    Here c, in [−1, 1], is rounded to multiples of 1/127 or 1/32767. A parameter and its c are together a number of 16
+    Here c, in [−1, 1], is rounded stochastically to multiples of 1/127 or 1/32767, by a hash of the step, the path and
+    the coordinate: steps below its resolution add up in expectation. A parameter and its c are together a number of 16
     bits of precision (bfloat16) or 19 bits (float16), and of 24 bits with `bits=16`, in 3 or 4 bytes: `master_weights`
-    needs 6. With `store` inside, AdamW takes 7 bytes for each parameter, of which 2 are the
-    parameter, 2 its gradient, 1 is c and 2.03 are slots: `split_weights(store(adamw(1e-3), "8bit"))`.
+    needs 6. With `store` inside, AdamW takes 7 bytes for each parameter, of which 2 are the parameter, 2 its gradient,
+    1 is c and 2.03 are slots: `split_weights(store(adamw(1e-3), "8bit"))`.
 
     The inner optimizer receives m as its parameters, and so do weight decay and averages within it. c is counted from
     the parameter to which the emitted update leads, in the gradients' dtype. Parameters that anything else changes are
@@ -141,22 +143,29 @@ class split_weights(Transformation):
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         masters = self.params_of("inner", context.params, slots)
         made = self.part("inner", updates, slots, context._replace(params=masters), new := {})
-        out, most = made, 2 ** (self.bits - 1) - 1
+        out, most, start = made, 2 ** (self.bits - 1) - 1, mixed(context.step.astype(jnp.uint32))
+
+        def again(c: Any, u: Any) -> Any:  # c, known after u: m is computed anew, not kept in memory meanwhile
+            return c if c is None or u is None else jnp.where(jnp.isnan(u), jnp.zeros_like(c), c)
+
+        later = {kind: jax.tree.map(again, slots[kind], made, is_leaf=is_none) for kind in _kept(slots)}
+        masters = self.params_of("inner", context.params, later)
         for kind in _kept(slots):
 
             def emitted(u: Any, m: Any, p: Any, c: Any, dtype: str = DTYPES[kind]) -> Any:
                 return u if u is None or c is None else nearest(nearest(m + u, dtype) - p, dtype)
 
-            def lost(u: Any, a: Any, m: Any, p: Any, c: Any, dtype: str = DTYPES[kind]) -> Any:
+            def lost(keys: Any, u: Any, a: Any, m: Any, p: Any, c: Any, dtype: str = DTYPES[kind]) -> Any:
                 if u is None or c is None:
                     return c
                 landed = nearest(p + u, dtype)
                 share = jax.lax.stop_gradient((m - landed + a) / half_unit(landed, dtype))
-                return jnp.round(most * jnp.clip(share, -1, 1)).astype(c.dtype)
+                random = random_of(start, path_of(keys), c.shape)
+                return jnp.clip(rounded(most * share, random), -most, most).astype(c.dtype)
 
             out = jax.tree.map(emitted, out, masters, context.params, slots[kind], is_leaf=is_none)
             each = made, masters, context.params, slots[kind]
-            new[kind] = jax.tree.map(lost, out, *each, is_leaf=is_none)
+            new[kind] = map_with_path(lost, out, *each, is_leaf=is_none)
         return out, new
 
 

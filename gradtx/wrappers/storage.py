@@ -36,7 +36,7 @@ from gradtx.core import Context, Kind, Part, Slots, Transformation, axes, init_s
 from gradtx.core.errors import said
 from gradtx.core.kinds import CountOrZero
 from gradtx.core.root import is_separable, keys_of, names_of, per_leaf
-from gradtx.core.trees import flatten_with_path, is_none, map_with_path, working_dtype
+from gradtx.core.trees import as_dtype, flatten_with_path, is_none, map_with_path, working_dtype
 from gradtx.core.where import Where, choose, chooser
 from gradtx.wrappers.evaluation import of_slots
 
@@ -201,15 +201,20 @@ class store(Transformation):
     # ------------------------------------------------------------------------------------------------- update
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        old = slots.get("inner", {})
-        if not any(map(is_encoded, jax.tree.leaves(old, is_leaf=is_encoded))):
+        given = slots.get("inner", {})
+        if not any(map(is_encoded, jax.tree.leaves(given, is_leaf=is_encoded))):
             return self.part("inner", updates, slots, context, new := {}), new
         start = self._start(context)
+        # Scales are float32, also where the working dtype, to which the root casts them, is wider.
+        old = jax.tree.map(lambda x: jax.tree.map(_scale, x) if is_encoded(x) else x, given, is_leaf=is_encoded)
+        out, new = self._updated(updates, old, context, start)
+        return out, {"inner": jax.tree.map(lambda x, y: as_dtype(y, x.dtype), given, new)}
+
+    def _updated(self, updates: Any, old: Any, context: Context, start: Any) -> tuple[Any, Any]:
         if is_elementwise(self.inner):
-            out, new = _leaf_by_leaf(self.inner, updates, old, context, start)
-            return out, {"inner": new}
+            return _leaf_by_leaf(self.inner, updates, old, context, start)
         out, new = run(self.inner, updates, self.decoded(old, working_dtype(updates)), context)
-        return out, {"inner": self.encoded_as(new, old, start, [*leaves_by_path(updates, is_none)])}
+        return out, self.encoded_as(new, old, start, [*leaves_by_path(updates, is_none)])
 
     def _start(self, context: Context) -> Array | None:
         """The random bits of this step; None without stochastic rounding."""
@@ -252,6 +257,10 @@ def _ranges(tx: Any, keys: tuple[str, ...], incoming: str) -> tuple[list[tuple[t
 def is_elementwise(tx: Any) -> bool:
     """Whether a transformation treats each coordinate alone."""
     return is_separable(tx) and tx.elementwise and all(map(is_elementwise, tx.parts().values()))
+
+
+def _scale(x: Array) -> Array:
+    return as_dtype(x, jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def _parameter(path: str, names: Any) -> str:

@@ -101,3 +101,52 @@ def test_a_state_of_another_precision_is_refused():
     tx = gx.master_weights(gx.sgd())
     with pytest.raises(ValueError, match=r"slots\['master_weights/of_float16/b'\] is missing"):
         tx.update(params_of(), tx.init(params_of("bfloat16")), params_of("float16"))
+
+
+# ---------------------------------------------------------------- split weights
+@low
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("same", [True, False])
+def test_split_weights_are_the_sum_in_float64_up_to_their_precision(dtype, bits, same):
+    """1,000 steps, each of less than the parameter's dtype resolves."""
+    random, size, rate = np.random.default_rng(0), 512, 1e-5
+    tx = gx.split_weights(gx.sgd(rate), bits)
+    params = jnp.asarray(random.uniform(1, 2, size), dtype)
+    exact, state, steps = np.asarray(params, np.float64), tx.init(params), 1000
+
+    def step(carry, g):
+        params, state = carry
+        return tx.apply(params, state, g.astype(dtype if same else "float32")), None
+
+    gradients = jnp.asarray(random.uniform(0.5, 1.5, (steps, size)), dtype if same else "float32")
+    (params, state), _ = jax.lax.scan(step, (params, state), gradients.astype("float32"))
+    exact = exact - rate * np.asarray(gradients, np.float64).sum(0)
+    whole = tx.params_of("inner", params.astype("float32"), state.slots["split_weights"])
+    level = 2.0 ** -(jnp.finfo(dtype).nmant + 1) / (2 ** (bits - 1) - 1)  # between two values of c
+    away = np.asarray(whole, np.float64) - exact
+    assert np.abs(away).max() <= 5 * np.sqrt(steps * rate * level) + 2e-4 * (bits == 16) + level
+    assert np.abs(away.mean()) <= 5 * np.sqrt(steps * rate * level / size) + 1e-4 * (bits == 16)
+    assert np.mean(np.asarray(params) != np.asarray(whole.astype(dtype))) < 0.01  # c = ±1 is a tie
+
+
+@low
+def test_split_weights_take_parameters_that_others_change_as_they_are(dtype):
+    tx, params = gx.split_weights(gx.sgd(1.0)), jnp.ones(3, dtype)
+    _, state = tx.update(jnp.full(3, 1e-3, dtype), tx.init(params), params)
+    other = jnp.full(3, 8.0, dtype)
+    u, _ = tx.update(jnp.ones(3, dtype), state, other)
+    np.testing.assert_array_equal(gx.apply_updates(other, u), jnp.full(3, 7.0, dtype))
+
+
+def test_split_weights_have_no_slot_for_float32():
+    params = jnp.ones(3)
+    state = gx.split_weights(gx.sgd(0.1)).init(params)
+    assert not state.slots
+    u, _ = gx.split_weights(gx.sgd(0.1)).update(params, state, params)
+    np.testing.assert_array_equal(u, jnp.full(3, -0.1))
+
+
+def test_adamw_in_seven_bytes():
+    params = jnp.zeros((256, 256), jnp.bfloat16)
+    state = gx.summary(gx.split_weights(gx.store(gx.adamw())), params).bytes / params.size
+    assert 2 + 2 + state < 7.04 and state < 3.1
