@@ -73,9 +73,10 @@ class normalize(_PerVector):
     {'b': Array([0.], dtype=float32), 'w': Array([0.6, 0.8], dtype=float32)}
     """
 
-    @property
-    def formula(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return "u = g / norm(g)" if self.over == "leaf" else f"u = g / {self.over[:-1]}_norm(g)"
+    formula = (
+        "u = g / norm(g) if over == 'leaf' else g / row_norm(g) if over == 'rows' else "
+        "g / column_norm(g) if over == 'columns' else g / input_norm(g) if over == 'inputs' else g / output_norm(g)"
+    )
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         return unit(g, self.axes_of(g, context)), slots
@@ -204,9 +205,10 @@ class unit_rms(_PerVector):
     Array([ 0.2, -1.4], dtype=float32)
     """
 
-    @property
-    def formula(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return "u = g / rms(g)" if self.over == "leaf" else f"u = g / {self.over[:-1]}_rms(g)"
+    formula = (
+        "u = g / rms(g) if over == 'leaf' else g / row_rms(g) if over == 'rows' else "
+        "g / column_rms(g) if over == 'columns' else g / input_rms(g) if over == 'inputs' else g / output_rms(g)"
+    )
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
         axes = self.axes_of(g, context)

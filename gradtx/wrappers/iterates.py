@@ -159,13 +159,13 @@ class lookahead(Transformation):
     weight: Fraction = 0.5
     outer: PartOrNone = None
 
+    formula = (
+        "φ = (mod(t, every_k) <= 0); s0 = θ; "
+        "s = s + φ * (weight * (θ + inner(g) - s) if outer is None else outer(s - θ - inner(g))); "
+        "u = (1 - φ) * inner(g) + φ * (s - θ)"
+    )
     needs = ("params",)
     counts = True
-
-    @property
-    def formula(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        pull = "weight * (θ + inner(g) - s)" if self.outer is None else "outer(s - θ - inner(g))"
-        return f"φ = (mod(t, every_k) <= 0); s0 = θ; s = s + φ * {pull}; u = (1 - φ) * inner(g) + φ * (s - θ)"
 
     def init_tree(self, params: Any) -> Slots:
         return super().init_tree(params) | {"slow": _copy(params)}
