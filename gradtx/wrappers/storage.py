@@ -285,8 +285,8 @@ def _leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context, start: 
 
     Leaves of the same type are traced once, as in `gradtx.core.root.leaf_by_leaf`.
     """
-    name = () if tx.flat else (type(tx).__name__,)
-    own = slots if tx.flat else slots[name[0]]
+    name = type(tx).__name__
+    own = slots if tx.flat else slots[name]
     leaves, tree = flatten_with_path(updates, is_leaf=is_none)
     params = [None] * len(leaves) if context.params is None else tree.flatten_up_to(context.params)
     whole, form = jax.tree.flatten(per_leaf(tx, own))
@@ -305,8 +305,8 @@ def _leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context, start: 
         def one(g: Any, p: Any, row: Any) -> Any:
             old = form.unflatten(row)
             own = context._replace(params=p, unasked_path=path, asked=asked)
-            u, new = run(tx, g, old if tx.flat else {name[0]: old}, own)
-            return u, form.flatten_up_to(new if tx.flat else new[name[0]])
+            u, new = run(tx, g, old if tx.flat else {name: old}, own)
+            return u, form.flatten_up_to(new if tx.flat else new[name])
 
         wide = getattr(axes.given(path, g), "dtype", g.dtype) == g.dtype
 
@@ -333,7 +333,7 @@ def _leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context, start: 
         return updates, slots
     out, *columns = map(list, zip(*rows))
     new = form.unflatten([tree.unflatten(column) if w else x for w, x, column in zip(whole, first, columns)])
-    return tree.unflatten(out), new if tx.flat else {name[0]: new}
+    return tree.unflatten(out), new if tx.flat else {name: new}
 
 
 def _in_parts(one: Any, g: Array, p: Any, row: list[Any], start: Any, after: Array, step: Array) -> Any:
