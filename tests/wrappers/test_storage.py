@@ -3,6 +3,7 @@
 import io
 import re
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -35,7 +36,8 @@ def grid(codec):
     """All numbers that a codec has for a block with the scale 1, rising."""
     name = type(codec).__name__
     if name == "int8":
-        return np.arange(-127, 128) / 127
+        c = np.arange(-127, 128)
+        return c * np.abs(c) / 127**2
     if name == "ufloat8":
         e, f = np.divmod(np.arange(1, 249), 8)
         return np.concatenate([[0.0], 2.0 ** (e - 31) * (1 + f / 8)])
@@ -101,7 +103,8 @@ def test_the_errors_are_within_their_bounds(codec):
     for bits, part in ((random, 1), (None, 0.5)):
         error = np.abs(np.asarray(codec.decode(codec.encode(jnp.asarray(x), bits))) - x)
         if name == "int8":
-            assert (error <= part / 127 * 1.0001 * largest).all()
+            spacing = (2 * np.sqrt(np.abs(x) / largest) + 1 / 127) / 127
+            assert (error <= part * spacing * 1.0001 * largest).all()
         else:
             within = np.abs(x) > largest * {"float8_e4m3": 2**-14, "float8_e5m2": 2**-29}.get(name, 2**-29)
             assert (error <= part * relative[name] * 1.0001 * np.abs(x))[within].all()
@@ -161,26 +164,28 @@ def test_adamw_in_8_bits_is_its_formula_with_rounded_averages():
         g = np.random.default_rng(t).standard_normal(shape) * (1 + np.arange(256))
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
         p = p - 1e-2 * (m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + 1e-2 * p)
-        m = np.round(127 * m / np.abs(m).max(-1, keepdims=True)) * np.abs(m).max(-1, keepdims=True) / 127
-        low, high, _ = neighbours(codecs.ufloat8(), v)
-        v = np.where(v - low < high - v, low, high)
+        for codec in (codecs.int8(), codecs.ufloat8()):
+            x = m if codec.signed else v
+            low, high, _ = neighbours(codec, x)
+            x = np.where(x - low < high - x, low, high)
+            m, v = (x, v) if codec.signed else (m, x)
         params, state = tx.apply(params, state, jnp.asarray(g, jnp.float32))
     off = np.abs(np.asarray(params) - p)
     assert np.quantile(off, 0.98) < 1e-5 and off.max() < 0.02  # a tie rounds to the other side now and then
 
 
 def test_a_slow_average_moves_although_its_steps_are_less_than_a_level():
-    tx = gx.store(gx.scale_by_ema(0.999))
-    g = jnp.ones(4096).at[::256].set(300.0)  # of each block, one coordinate sets the scale
-    state = tx.init(g)
-    state, _ = jax.lax.scan(lambda state, _: (tx.update(g, state)[1], None), state, length=1000)
-    mean = tx.decoded(state.slots["store"]["inner"], jnp.float32)["scale_by_ema"]["mean"]
-    expected = 1 - 0.999**1000
-    assert abs(float(jnp.delete(mean, jnp.arange(0, 4096, 256)).mean()) - expected) < 0.1 * expected
-    nearest = gx.store(gx.scale_by_ema(0.999), stochastic=False)
-    state, _ = jax.lax.scan(lambda state, _: (nearest.update(g, state)[1], None), nearest.init(g), length=1000)
-    mean = nearest.decoded(state.slots["store"]["inner"], jnp.float32)["scale_by_ema"]["mean"]
-    assert float(jnp.abs(mean[1:256]).max()) == 0
+    outliers = jnp.arange(0, 4096, 256)  # one in each block, of which the average stays at 1 and so the scale too
+    first, then = jnp.zeros(4096).at[outliers].set(1000.0), jnp.ones(4096)
+    reached = {}
+    for stochastic in (True, False):
+        tx = gx.store(gx.scale_by_ema(0.999), stochastic=stochastic)
+        _, state = tx.update(first, tx.init(first))
+        state, _ = jax.lax.scan(lambda state, _, tx=tx: (tx.update(then, state)[1], None), state, length=1000)
+        mean = tx.decoded(state.slots["store"]["inner"], jnp.float32)["scale_by_ema"]["mean"]
+        reached[stochastic] = float(jnp.delete(mean, outliers).mean())
+    assert abs(reached[True] - (1 - 0.999**1000)) < 0.02
+    assert reached[False] < 0.05
 
 
 def test_the_mean_inverse_root_of_an_average_of_squares_is_right():
@@ -330,19 +335,24 @@ def test_a_step_makes_no_copy_of_the_slots_in_float32(codec, bound):
     tx = gx.store(gx.adamw(1e-3), codec)
     state = jax.eval_shape(tx.init, params)
     step = jax.jit(tx.apply, donate_argnums=(0, 1)).lower(params, state, params).compile()
-    assert step.memory_analysis().temp_size_in_bytes <= bound * 4 * 8 * 1024 * 512  # pyright: ignore[reportOptionalMemberAccess]
+    memory: Any = step.memory_analysis()
+    assert memory.temp_size_in_bytes <= bound * 4 * 8 * 1024 * 512
 
 
 # ---------------------------------------------------------------- transformations of jax, wrappers
+def _swapped(pair):
+    return pair[1], pair[0]
+
+
 def test_jit_scan_vmap_and_donation():
     tx, params = gx.store(gx.adamw(1e-2)), params_of()
     gradients = list(stream(params, 4))
     expected, state = follow(tx, params, gradients)
     rows = jax.tree.map(lambda *x: jnp.stack(x), *gradients)
-    last, out = jax.lax.scan(lambda s, g: tx.update(g, s, params)[::-1], tx.init(params), rows)  # pyright: ignore[reportArgumentType]
+    last, out = jax.lax.scan(lambda s, g: _swapped(tx.update(g, s, params)), tx.init(params), rows)
     assert_near(jax.tree.map(lambda x: x[3], out), expected[3], 1e-5)
     both = jax.tree.map(lambda x: jnp.stack([x, -x]), params)
-    states, made = jax.vmap(tx.init)(both), both
+    states, made = jax.vmap(tx.init)(both), None
     for g in gradients:
         made, states = jax.vmap(tx.update)(jax.tree.map(lambda x: jnp.stack([x, -x]), g), states, both)
     assert_near(jax.tree.map(lambda x: x[0], made), expected[3], 1e-5)
