@@ -20,7 +20,6 @@ from gradtx.codecs import (
     decoded,
     encoded,
     float8_e4m3,
-    float8_e5m2,
     float16,
     in_blocks,
     int8,
@@ -44,7 +43,7 @@ NAMED: dict[str, dict[str, Codec]] = {
     "8bit": {"signed": int8(), "nonnegative": ufloat8()},
     "bfloat16": {"signed": bfloat16(), "nonnegative": bfloat16()},
     "float16": {"signed": float16(), "nonnegative": float16()},
-    "float8": {"signed": float8_e4m3(), "nonnegative": float8_e5m2()},
+    "float8": {"signed": float8_e4m3(), "nonnegative": ufloat8()},
 }
 PART = 2**18  # coordinates that an update decodes at a time: their float32 arrays fit into the cache of a core
 
@@ -78,8 +77,10 @@ class store(Transformation):
     slots of a piece that declares nothing, or of an Optax transformation. `gx.summary` shows the codec of each slot.
 
     `"8bit"` encodes slots of any sign by `codecs.int8`, and those that are never negative, such as averages of squares,
-    by `codecs.ufloat8`: 2.03 bytes for each parameter in place of 8 for AdamW. `"bfloat16"` takes 4, `"float16"` 4.03,
-    `"float8"` 2.03.
+    by `codecs.ufloat8`: 2.03 bytes for each parameter in place of 8 for AdamW. `"bfloat16"` takes 4, `"float16"` takes
+    4.03, and `"float8"`, of `codecs.float8_e4m3` and `codecs.ufloat8`, takes 2.03. 8 bits are coarse for averages that
+    `orthogonalize` receives, as in Muon, where small singular values count as much as large ones: use `"bfloat16"`
+    there.
 
     Slots are rounded stochastically: an average that changes by less than the spacing of its codes still moves, in
     expectation as it should. The random bits are a hash of the step, the parameter's path, the coordinate and `seed`,
