@@ -26,6 +26,7 @@ from gradtx.inspect.tex import Tex, tex, typewriter
 
 # Pieces whose formula cannot be executed, and why.
 EXCEPTIONS = {
+    "store": "what it keeps between updates is rounded",
     "accumulate": "at most updates it releases nothing, and a line of a formula is computed at each",
     "backtracking": "its step s is found by a search on values",
     "scale_by_lbfgs": "its inverse Hessian is a function of all pairs that it keeps",

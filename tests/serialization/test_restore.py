@@ -26,6 +26,7 @@ from streams import follow, params_of, stream, types
 
 import gradtx as gx
 from gradtx import schedules
+from gradtx.codecs import is_encoded
 from gradtx.core import leaves_by_path
 
 
@@ -88,7 +89,8 @@ def test_every_state_comes_back_to_the_bit(states, form, tmp_path):
     for name, case in ALL:
         state, report = gx.restore(case.tx, params_of(), saved[name])
         assert types(state) == types(states[name]) and bits(state) == bits(states[name]), name
-        assert list(report.kept) == list(report.kept.values()) == list(leaves_by_path(states[name]))
+        slots = leaves_by_path(states[name], is_encoded)  # the report names a slot that `store` keeps as one
+        assert list(report.kept) == list(report.kept.values()) == list(slots)
 
 
 def test_flax_restores_a_state_into_one():
