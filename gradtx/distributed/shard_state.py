@@ -72,8 +72,8 @@ class shard_state(Transformation):
     >>> tx, params = gx.shard_state(gx.adamw(1e-3)), {"w": jnp.zeros((jax.device_count() * 4, 2))}
     >>> with jax.set_mesh(mesh):
     ...     mean = jax.jit(tx.init)(params).slots["shard_state"]["inner"]["precondition"]["direction"]
-    >>> mean["scale_by_ema"]["mean"]["w"].sharding.spec
-    PartitionSpec('data', None)
+    >>> mean["scale_by_ema"]["mean"]["w"].addressable_shards[0].data.shape  # on each device
+    (4, 2)
     """
 
     inner: Part
