@@ -473,7 +473,8 @@ def test_restore_converts_and_reports():
             with pytest.raises(ValueError, match="pass cast=True to convert it"):
                 gx.restore(new, params, state)
             got, report = gx.restore(new, params, state, cast=True)
-            assert len(report.converted) == 4 and not report.fresh and not report.dropped
+            several = 2 if {name, other} == {"8bit", "float8"} else 4  # both have ufloat8
+            assert len(report.converted) == several and not report.fresh and not report.dropped
             near = gx.restore(gx.adamw(), params, got, cast=other != "plain")[0]
             exact = gx.restore(gx.adamw(), params, state, cast=name != "plain")[0]
             assert_near(near, exact, 0.13)
