@@ -1498,6 +1498,49 @@ FAULTS = [
         "landed = nearest(p, dtype)",
         "tests/wrappers/test_precision.py::test_split_weights_are_the_sum_in_float64_up_to_their_precision[True-8-bfloat16]",
     ),
+    # ---------------------------------------------------------------- several devices, the memory of the host, batches
+    Fault(
+        "a divided state leaves the updates divided",
+        "distributed/shard_state.py",
+        "return self._put(made, divided=False, like=updates), new",
+        "return made, new",
+        "tests/distributed/test_shard_state.py::test_a_divided_state_makes_the_same_updates_in_a_part_of_the_memory[adamw-Explicit-data]",
+    ),
+    Fault(
+        "an axis that is sharded already is divided again",
+        "distributed/shard_state.py",
+        "free = [i for i, size in enumerate(x.shape) if own[i] is None and size",
+        "free = [i for i, size in enumerate(x.shape) if size",
+        "tests/distributed/test_shard_state.py::test_a_divided_state_makes_the_same_updates_in_a_part_of_the_memory",
+    ),
+    Fault(
+        "the state of offload stays on the device",
+        "distributed/offload.py",
+        "return made, moved(new, jax.memory.Space.Host)",
+        "return made, new",
+        "tests/distributed/test_offload.py::test_an_offloaded_state_makes_the_same_updates[adamw]",
+    ),
+    Fault(
+        "offload may be inside another transformation",
+        "core/checks.py",
+        "if piece.outermost and piece is not tx:",
+        "if False:",
+        "tests/distributed/test_offload.py::test_a_part_of_another_transformation_is_refused",
+    ),
+    Fault(
+        "matrices of a batch have each other's slots",
+        "pieces/bases.py",
+        "for i, *of in zip(members, [0, *ends], ends):",
+        "for i, *of in zip(reversed(members), [0, *ends], ends):",
+        "tests/combinators/test_in_basis.py::test_matrices_of_one_shape_are_renewed_in_one_batch_as_one_by_one",
+    ),
+    Fault(
+        "the cells of a basis are those without it",
+        "inspect/periodic_table.py",
+        "tx = chain(step if basis is None else in_basis(step, basis), rate)",
+        "tx = chain(step, rate)",
+        "tests/inspect/test_periodic_table.py::test_a_cell_of_a_basis_has_the_name_of_its_recipe",
+    ),
 ]
 
 

@@ -299,7 +299,7 @@ def _leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context, start: 
     def program_of(keys: Any, g: Any, p: Any, row: Any) -> Any:
         alike = programs.setdefault((*map(jax.typeof, jax.tree.leaves((g, p, row))), jax.tree.structure(row)), [])
         for asked, program in alike:
-            if all(question(path_of(keys), p) == answer for question, answer in asked):
+            if all(question(path_of(keys), g) == answer for question, answer in asked):
                 return program
         path, asked = path_of(keys), []
 
