@@ -1,11 +1,18 @@
-"""Base of combinators that skip updates, and the check for pieces that need functions of all parameters."""
+"""Shared by combinators: updates that are skipped, optional parts, and pieces that need functions of all parameters."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import NOTHING, Context, Slots, Transformation, walk
+from gradtx.core import NOTHING, Context, Kind, Slots, Transformation, walk
+
+
+def _part(place: str, value: Any) -> Any:
+    return None if value is None else Transformation.coerce(place, value)
+
+
+PartOrNone = Annotated[Any, Kind(_part, data=True)]
 
 
 def refuse_functions(tx: Transformation, inner: Transformation, sees: str) -> None:

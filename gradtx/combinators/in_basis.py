@@ -1,14 +1,14 @@
 """A transformation of the coordinates of matrices in a basis."""
 
 from contextlib import AbstractContextManager
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.combinators.combinator import refuse_functions
-from gradtx.core import Context, Kind, Part, Slots, Transformation, init_slots, path_of, run, walk
+from gradtx.combinators.combinator import PartOrNone, refuse_functions
+from gradtx.core import Context, Part, Slots, Transformation, init_slots, path_of, run, walk
 from gradtx.core.axes import axes_of, viewed
 from gradtx.core.root import names_of
 from gradtx.core.trees import Measurement, differentiable, flatten_with_path, is_none, sharded, sharded_along, widen
@@ -16,13 +16,6 @@ from gradtx.pieces.bases import Basis, Matrix, eigenbasis, gathered, matrix_of, 
 from gradtx.pieces.formulas import norm
 
 SIDES = ("left", "right")
-
-
-def _part(place: str, value: Any) -> Any:
-    return None if value is None else Transformation.coerce(place, value)
-
-
-PartOrNone = Annotated[Any, Kind(_part, data=True)]
 
 
 class in_basis(Transformation):

@@ -68,6 +68,8 @@ Decay = Annotated[Any, interval(0, math.nextafter(1, 0), text="at least 0 and be
 """A `Scalar` in [0, 1): the weight of the old value in an average."""
 Fraction = Annotated[Any, interval(math.nextafter(0, 1), 1, text="above 0 and at most 1")]
 """A `Scalar` in (0, 1]."""
+Weight = Annotated[Any, interval(0, 1, text="from 0 to 1")]
+"""A `Scalar` in [0, 1]."""
 
 
 def scalar(place: str, value: Any, kind: Any = Scalar) -> Any:

@@ -6,9 +6,10 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.core import Context, NonNegative, Positive, Slots, Transformation, leaves_by_path
+from gradtx.core import Context, Positive, Slots, Transformation, leaves_by_path
 from gradtx.core.axes import Axes, axes_of, given
 from gradtx.core.errors import describe, place, said
+from gradtx.core.schedule import Weight
 from gradtx.core.trees import is_none, map_with_path, path_of
 from gradtx.core.where import Where, choose, chooser, within
 
@@ -58,7 +59,7 @@ class qk_clip(Transformation):
     threshold: Positive = 100.0
     queries: Where = "**/query/**"
     keys: Where = "**/key/**"
-    alpha: NonNegative = 0.5
+    alpha: Weight = 0.5
 
     formula = (
         "r = min(1, threshold / max_logits); "

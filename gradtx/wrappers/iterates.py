@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from gradtx.combinators.in_basis import PartOrNone
+from gradtx.combinators.combinator import PartOrNone
 from gradtx.core import Context, Decay, Fraction, NonNegative, Part, Slots, Transformation, trees, working_dtype
 from gradtx.core.kinds import Count
 from gradtx.core.trees import sharded

@@ -187,3 +187,9 @@ def test_train_step_takes_the_logits_of_the_loss(parts):
     plain = gx.train_step(lambda params, x: 0.0 * jnp.mean(x), step.tx)
     with pytest.raises(ValueError, match=r"^train_step: max_logits is missing: the optimizer takes it; set has_aux"):
         plain(new, plain.tx.init(new), jnp.ones((2, 1)))
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.5])
+def test_alpha_is_a_fraction(alpha):
+    with pytest.raises(ValueError, match=f"^qk_clip: alpha must be from 0 to 1, got {alpha}"):
+        gx.qk_clip(alpha=alpha)
