@@ -24,7 +24,9 @@ from streams import FUNCTIONS, extra, follow, schedules_of, types
 import gradtx as gx
 from gradtx.core import Transformation, walk
 
-REGISTERED = [case.tx for _, case in (*ALL, *PARTS) if "where='w'" not in repr(case.tx)]  # which is for a tree with a w
+REGISTERED = [  # without those for a tree with a w, and those that may not be inside another
+    case.tx for _, case in (*ALL, *PARTS) if "where='w'" not in repr(case.tx) and not case.tx.outermost
+]
 COMPOSED = [tx for tx in REGISTERED if len([*walk(tx)]) > 1]
 MOST = 16  # transformations in one
 
