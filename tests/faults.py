@@ -272,8 +272,8 @@ FAULTS = [
     Fault(
         "slots of one shape have one sharding",
         "core/trees.py",
-        "never = lax.gt(param, lax.optimization_barrier(param))",
-        "never = lax.full_like(param, 0, bool)",
+        "return lax.select(_never(param),",
+        "return lax.select(lax.full_like(param, 0, bool),",
         f"{CONTRACT}_slots_of_one_shape_are_each_sharded_as_their_own_parameter[adamw-Auto]",
     ),
     Fault(
@@ -1533,6 +1533,13 @@ FAULTS = [
         "for i, *of in zip(members, [0, *ends], ends):",
         "for i, *of in zip(reversed(members), [0, *ends], ends):",
         "tests/combinators/test_in_basis.py::test_matrices_of_one_shape_are_renewed_in_one_batch_as_one_by_one",
+    ),
+    Fault(
+        "a parameter that is computed twice changes the slot that is placed by it",
+        "core/trees.py",
+        "return lax.gt(x, 2 * jnp.abs(lax.optimization_barrier(x)) + 1)",
+        "return lax.gt(x, lax.optimization_barrier(x))",
+        "tests/core/test_trees.py::test_placing_a_slot_never_changes_it",
     ),
     Fault(
         "the cells of a basis are those without it",

@@ -307,12 +307,16 @@ def sharded_along(slot: Any, param: Any, axes: tuple[int | None, ...]) -> Any:
         slot = jax.reshard(slot, NamedSharding(sharding.mesh, PartitionSpec(*_of_axes(sharding.spec, axes))))
     # As below: XLA shards the result of an operation as its operands.
     others = tuple(i for i in range(param.ndim) if i not in axes)
-    like = jnp.max(lax.stop_gradient(param), others)
-    never = lax.gt(like, lax.optimization_barrier(like))
+    never = _never(jnp.max(lax.stop_gradient(param), others))
     shape = [1] * slot.ndim
     for axis in sorted(axis for axis in axes if axis is not None):
         shape[axes.index(axis)] = param.shape[axis]
     return jnp.where(jnp.reshape(never, shape), jnp.zeros_like(slot), slot)
+
+
+def _never(x: Any) -> Any:
+    """False for each coordinate, which XLA cannot know. It may compute x twice, rounded otherwise: hence the margin."""
+    return lax.gt(x, 2 * jnp.abs(lax.optimization_barrier(x)) + 1)
 
 
 def _of_axes(spec: Any, axes: tuple[int | None, ...]) -> list[Any]:
@@ -331,8 +335,9 @@ def sharded(slot: Any, param: Any) -> Any:
     slot = slot if same else jax.reshard(slot, sharding)
     # XLA shards the result of an operation as its operands, provided that it cannot fold the operation.
     param = lax.stop_gradient(param)
-    never = lax.gt(param, lax.optimization_barrier(param))
-    return lax.select(never, param if param.dtype == slot.dtype else lax.convert_element_type(param, slot.dtype), slot)
+    return lax.select(
+        _never(param), param if param.dtype == slot.dtype else lax.convert_element_type(param, slot.dtype), slot
+    )
 
 
 def moved(slots: Any, space: Any) -> Any:

@@ -14,7 +14,7 @@ from flax import linen, nnx
 import gradtx as gx
 from gradtx.combinators.partition import zero
 from gradtx.core import leaves_by_path, path_of
-from gradtx.core.trees import flatten_with_path, map_with_path
+from gradtx.core.trees import flatten_with_path, map_with_path, sharded, sharded_along
 from gradtx.core.where import choose, chooser
 
 tree = {"layers": [{"attn": {"q": 1.0, "bias": 1.0}}, {"attn": {"q": 1.0}, "bias": 1.0}], "bias": 1.0}
@@ -270,3 +270,12 @@ def test_parameters_keep_digits_that_updates_lack(x64):
     new = gx.apply_updates(params, {"w": jnp.zeros(1, jnp.float32), "low": jnp.full(1, 1e-3)})
     assert new["w"] == params["w"] and new["w"].dtype == jnp.float64
     assert new["low"] == jnp.float32(1.001) and new["low"].dtype == jnp.float32
+
+
+def test_placing_a_slot_never_changes_it(monkeypatch):
+    """XLA may compute the parameter twice, in the comparison too, and round it otherwise: here, down."""
+    monkeypatch.setattr(jax.lax, "optimization_barrier", lambda x: jnp.nextafter(x, -jnp.inf))
+    values = [-jnp.inf, -3e38, -1.0, -1e-40, 0.0, 1e-40, 1.0, 1e10, 3e38, jnp.inf, jnp.nan]
+    param, slot = jnp.array(values, jnp.float32), jnp.arange(11, dtype=jnp.uint8)
+    assert (jax.jit(sharded)(slot, param) == slot).all()
+    assert (jax.jit(lambda slot, param: sharded_along(slot, param, (0,)))(slot, param[:, None]) == slot).all()
