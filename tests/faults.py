@@ -272,8 +272,8 @@ FAULTS = [
     Fault(
         "slots of one shape have one sharding",
         "core/trees.py",
-        "return lax.select(_never(param),",
-        "return lax.select(lax.full_like(param, 0, bool),",
+        "_never(param), param if",
+        "lax.full_like(param, 0, bool), param if",
         f"{CONTRACT}_slots_of_one_shape_are_each_sharded_as_their_own_parameter[adamw-Auto]",
     ),
     Fault(

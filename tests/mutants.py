@@ -63,6 +63,24 @@ EQUIVALENT: list[tuple[str, str, str, str]] = [
         "opacity is appearance",
     ),
     (
+        "core/trees.py",
+        "return lax.gt(x, 2 * jnp.abs(lax.optimization_barrier(x)) + 1)",
+        "return lax.gt(x, 4 * jnp.abs(lax.optimization_barrier(x)) + 1)",
+        "the margin may be any",
+    ),
+    (
+        "core/trees.py",
+        "return lax.gt(x, 2 * jnp.abs(lax.optimization_barrier(x)) + 1)",
+        "return lax.gt(x, 2 * jnp.abs(x) + 1)",
+        "XLA of today does not fold it either",
+    ),
+    (
+        "core/trees.py",
+        "never = _never(jnp.max(lax.stop_gradient(param), others))",
+        "never = _never(jnp.max(param, others))",
+        "a comparison has no derivative",
+    ),
+    (
         "pieces/rounding.py",
         "rest, start = jax.lax.stop_gradient((g - (near - p), near))",
         "rest, start = ((g - (near - p), near))",

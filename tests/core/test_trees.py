@@ -272,10 +272,13 @@ def test_parameters_keep_digits_that_updates_lack(x64):
     assert new["low"] == jnp.float32(1.001) and new["low"].dtype == jnp.float32
 
 
-def test_placing_a_slot_never_changes_it(monkeypatch):
-    """XLA may compute the parameter twice, in the comparison too, and round it otherwise: here, down."""
-    monkeypatch.setattr(jax.lax, "optimization_barrier", lambda x: jnp.nextafter(x, -jnp.inf))
-    values = [-jnp.inf, -3e38, -1.0, -1e-40, 0.0, 1e-40, 1.0, 1e10, 3e38, jnp.inf, jnp.nan]
-    param, slot = jnp.array(values, jnp.float32), jnp.arange(11, dtype=jnp.uint8)
+@pytest.mark.parametrize(
+    "again", [lambda x: jnp.nextafter(x, -jnp.inf), lambda x: jnp.where(x < 0.1, 0, x)], ids=["down", "cancelled"]
+)
+def test_placing_a_slot_never_changes_it(again, monkeypatch):
+    """XLA may compute the parameter twice, for the comparison too, and round it otherwise: here, down or to 0."""
+    monkeypatch.setattr(jax.lax, "optimization_barrier", again)
+    values = [-jnp.inf, -3e38, -1.0, -1e-40, 0.0, 1e-40, 1e-3, 1.0, 1e10, 3e38, jnp.inf, jnp.nan]
+    param, slot = jnp.array(values, jnp.float32), jnp.arange(12, dtype=jnp.uint8)
     assert (jax.jit(sharded)(slot, param) == slot).all()
     assert (jax.jit(lambda slot, param: sharded_along(slot, param, (0,)))(slot, param[:, None]) == slot).all()
