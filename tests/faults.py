@@ -31,6 +31,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -1722,12 +1723,12 @@ def near(mutant: Mutant, package: Path) -> tuple[list[str], list[str], list[str]
     kinds = ast.ClassDef, ast.FunctionDef
     around = [x for x in ast.walk(tree) if isinstance(x, kinds) and x.lineno <= line <= (x.end_lineno or 0)]
     folder, _, module = mutant.file.removesuffix(".py").rpartition("/")
-    mirror = f"tests/{folder}/test_{module}.py"
-    own = (
-        [mirror]
-        if (ROOT / mirror).exists()
-        else sorted(f"tests/{folder}/{x.name}" for x in ROOT.glob(f"tests/{folder}/test_*.py"))
-    )
+    mirror = ROOT / "tests" / folder / f"test_{module}.py"
+    name = ".".join(["gradtx", *folder.split("/"), module] if folder else ["gradtx", module])
+    named = re.compile(rf"\b(?:{re.escape(name)}|gx\.{module}|from gradtx import .*\b{module})\b")
+    naming = [x for x in ROOT.glob("tests/**/test_*.py") if named.search(x.read_text())]
+    found = [mirror] if mirror.exists() else [*(mirror.parent.glob("test_*.py") if folder else []), *naming]
+    own = sorted({str(x.relative_to(ROOT)) for x in found})
     registry = REGISTRY if folder in ("combinators", "optimizers", "pieces", "wrappers", "") else []
     defined = [x.name for x in tree.body if isinstance(x, kinds)]
     files = [*own, *registry, f"gradtx/{mutant.file}"]  # last: pytest puts a module that it collects into its package

@@ -350,11 +350,12 @@ def _in_parts(one: Any, g: Array, p: Any, row: list[Any], start: Any, after: Arr
 
     def encode(row: list[Any], like: list[Any], hashes: Any) -> list[Any]:
         random = None if hashes is None else random_bits(hashes, view[-1])
-        new = list(row)
-        for number, i in enumerate(places):
+
+        def codes(i: int) -> Any:
             x = jax.lax.stop_gradient(row[i]).astype(jnp.float32)
-            new[i] = CODECS[type(like[i])].encode(x, bits_for(random, number))
-        return new
+            return CODECS[type(like[i])].encode(x, bits_for(random, places.index(i)))
+
+        return [codes(i) if i in places else x for i, x in enumerate(row)]
 
     def decode(row: list[Any]) -> list[Any]:
         return [CODECS[type(x)].decode(jax.lax.stop_gradient(x)).astype(g.dtype) if is_encoded(x) else x for x in row]

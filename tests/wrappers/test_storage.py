@@ -17,7 +17,7 @@ from streams import assert_near, extra, follow, params_of, stream
 
 import gradtx as gx
 from gradtx import codecs
-from gradtx.core import leaves_by_path
+from gradtx.core import Context, leaves_by_path
 from gradtx.wrappers import storage
 
 each_codec = pytest.mark.parametrize("codec", codecs.CODECS.values(), ids=lambda codec: type(codec).__name__)
@@ -482,3 +482,13 @@ def test_restore_converts_and_reports():
     _, state = follow(txs["8bit"], params, stream(params, 3))
     got, report = gx.restore(txs["8bit"], grown, state, grow=True)
     assert report.converted and not report.fresh
+
+
+def test_the_random_bits_of_each_step_and_seed_differ():
+    def start(step, seed):
+        context = Context(jnp.asarray(step, jnp.int32), None, {})
+        made = gx.store(gx.adam(), seed=seed)._start(context)
+        assert made is not None
+        return int(made)
+
+    assert len({start(step, seed) for step in range(8) for seed in range(8)}) == 64
