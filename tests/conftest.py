@@ -28,19 +28,24 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
         flags += f" {flag}" * known
     os.environ["XLA_FLAGS"] = flags
 
-# A test of the whole registry runs one case in so many, a different sample for each test: every case meets some of the
+# A test of the whole registry, and one that takes long, runs one case in so many, a different sample for each test: every case meets some of the
 # tests, and every test some of the cases. The seed is the commit, so that each commit tests another sample.
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
     "test_contract": 25,
     "test_debug_modes": 20,
-    "test_every_cell_of_every_basis_runs": 10,
+    "test_every_cell_of_every_basis_runs": 25,
+    "test_every_optimizer_trains_restores_and_takes_its_bytes": 5,
     "test_formula": 12,
     "test_hyperparameters": 20,
     "test_inside": 20,
     "test_map_params": 15,
+    "test_of_the_functions_of_optimizers_the_last_few_are_kept": 4,
+    "test_part_by_part_is_the_whole_leaf": 3,
+    "test_slots_that_are_declared_to_be_never_negative_never_are": 5,
     "test_states": 20,
     "test_sweep": 12,
+    "test_the_pieces_of_gradtx_satisfy_the_laws": 4,
     "test_training": 15,
 }
 
@@ -171,7 +176,7 @@ def pytest_collection_modifyitems(config, items):
         names = [word for word in words if word in CASES]
         if names:
             item.add_marker(pytest.mark.xdist_group(names[0]))
-        of = SAMPLED.get(item.path.stem, 1) if names else SAMPLED.get(getattr(item, "originalname", ""), 1)
+        of = SAMPLED.get(getattr(item, "originalname", ""), SAMPLED.get(item.path.stem, 1) if names else 1)
         of = 1 if config.getoption("--whole") else of
         if crc32(f"{seed} {item.nodeid}".encode()) % of:
             left_out.append(item)

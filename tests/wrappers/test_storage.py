@@ -258,20 +258,22 @@ def test_sharded_is_single_device(name, axis_type, codec, monkeypatch):
     chex.assert_trees_all_equal_shapes_and_dtypes(state, alone)
 
 
+def nonnegative(tx):
+    return any(kind == "nonnegative" for _, kind in storage.ranges(tx))
+
+
 @pytest.mark.usefixtures("eager")
 @pytest.mark.promotes("Optax's arithmetic")
-def test_slots_that_are_declared_to_be_never_negative_never_are():
-    for name, case in ALL:
-        if not any(kind == "nonnegative" for _, kind in storage.ranges(case.tx)):
-            continue
-        params = params_of()
-        _, state = follow(case.tx, params, stream(params, 3))
-        for keys, kind in storage.ranges(case.tx):
-            slot = state.slots
-            for key in keys:
-                slot = slot.get(key, {})
-            assert kind in ("signed", "nonnegative")
-            assert kind == "signed" or all((x >= 0).all() for x in jax.tree.leaves(slot)), (name, keys)
+@pytest.mark.parametrize("case", [pytest.param(case, id=name[:-2]) for name, case in ALL if nonnegative(case.tx)])
+def test_slots_that_are_declared_to_be_never_negative_never_are(case):
+    params = params_of()
+    _, state = follow(case.tx, params, stream(params, 3))
+    for keys, kind in storage.ranges(case.tx):
+        slot = state.slots
+        for key in keys:
+            slot = slot.get(key, {})
+        assert kind in ("signed", "nonnegative")
+        assert kind == "signed" or all((x >= 0).all() for x in jax.tree.leaves(slot)), keys
 
 
 def test_averages_of_squares_are_declared_to_be_never_negative():
