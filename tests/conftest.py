@@ -28,8 +28,9 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
         flags += f" {flag}" * known
     os.environ["XLA_FLAGS"] = flags
 
-# A test of the whole registry, and one that takes long, runs one case in so many, a different sample for each test: every case meets some of the
-# tests, and every test some of the cases. The seed is the commit, so that each commit tests another sample.
+# A test of the whole registry, and one that takes long, runs one case in so many, a different sample for each test:
+# every case meets some of the tests, and every test some of the cases. The seed is the commit, so that each commit
+# tests another sample.
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
     "test_contract": 25,
