@@ -2,11 +2,12 @@
 
 import functools
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from inspect import isbuiltin, isclass, isfunction, ismethod
 from typing import Any, TypeVar
 
 import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
 Program = TypeVar("Program")
 KEPT = 32  # of the programs that hold functions of the user, so many are kept: of one loss, and of all optimizers
@@ -73,3 +74,32 @@ def holds(x: Any) -> bool:
     if not callable(x) or isclass(x) or isbuiltin(x):
         return False
     return not isfunction(x) or bool(x.__closure__ or x.__defaults__ or x.__kwdefaults__)
+
+
+def split(function: Callable[..., Any], args: Any, shared: Sequence[bool]) -> Callable[..., Any]:
+    """Return `function` compiled, for arguments of the types of `args`, some of whose leaves are `shared` by all calls.
+
+    What depends on these alone, and on what the function closes over, is computed here, once: XLA would compile it for
+    each call, and find only later that they all compute the same.
+    """
+    closed, made = jax.make_jaxpr(function, return_shape=True)(*args)
+    jaxpr, form = closed.jaxpr, jax.tree.structure(made)
+    given = {v: x for v, x, same in zip(jaxpr.invars, jax.tree.leaves(args), shared) if same}
+    known = dict(zip(jaxpr.constvars, closed.consts)) | given
+    values, once, each = dict.fromkeys(known), [], []  # the variables that are known, in order, and the equations
+    for eqn in jaxpr.eqns:
+        if not eqn.effects and all(isinstance(x, Literal) or x in values for x in eqn.invars):
+            once.append(eqn)
+            values |= dict.fromkeys(eqn.outvars)
+        else:
+            each.append(eqn)
+    read = {x for xs in (jaxpr.outvars, *(eqn.invars for eqn in each)) for x in xs if not isinstance(x, Literal)}
+    passed = [v for v in values if v in read]
+    own = [v for v, same in zip(jaxpr.invars, shared) if not same]
+    first = jaxpr_as_fun(ClosedJaxpr(Jaxpr([*known], [], passed, once), [*known.values()]))()
+    program = jax.jit(jaxpr_as_fun(ClosedJaxpr(Jaxpr([], passed + own, jaxpr.outvars, each, jaxpr.effects), [])))
+
+    def call(*args: Any) -> Any:
+        return form.unflatten(program(*first, *(x for x, same in zip(jax.tree.leaves(args), shared) if not same)))
+
+    return call

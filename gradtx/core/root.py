@@ -15,7 +15,7 @@ from gradtx.core.apply import apply_updates
 from gradtx.core.axes import Axes
 from gradtx.core.checks import FUNCTIONS
 from gradtx.core.layers import has_layers, init_layers, update_layers
-from gradtx.core.programs import program_for
+from gradtx.core.programs import program_for, split
 from gradtx.core.trees import NOTHING, flatten_with_path, is_float0, is_none, path_of
 from gradtx.core.where import chooser
 
@@ -243,7 +243,7 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
     whole, form = jax.tree.flatten(per_leaf(tx, slots))
     key, stacked = context.extra.get("key"), axes.scope().layout.rules
     columns = [tree.flatten_up_to(x) if w else [x] * len(leaves) for w, x in zip(whole, form.flatten_up_to(slots))]
-    compiled = jax.jit if isinstance(context.step, Tracer) else lambda program: program
+    traced = isinstance(context.step, Tracer)
     programs: dict[Any, list[Any]] = {}
 
     def program_of(keys, g, p, row):
@@ -267,7 +267,10 @@ def leaf_by_leaf(tx: Any, updates: Any, slots: Slots, context: Context) -> tuple
         def program(g, p, row):
             return one(g, p, row, None) if layers is None else update_layers(one, layers, whole, g, p, row, key)
 
-        alike.append((asked, compiled(program)))
+        if traced:
+            same = [not w for w, x in zip(whole, row) for _ in jax.tree.leaves(x)]
+            program = split(program, (g, p, row), [False] * len(jax.tree.leaves((g, p))) + same)
+        alike.append((asked, program))
         return alike[-1][1]
 
     rows: list[Any] = []
