@@ -33,6 +33,7 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
 # tests another sample.
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
+    "test_a_donated_apply_copies_no_parameter_and_no_slot": 4,
     "test_contract": 25,
     "test_debug_modes": 20,
     "test_every_cell_of_every_basis_runs": 25,

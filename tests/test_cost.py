@@ -1,13 +1,17 @@
 """The cost of a jitted step according to XLA: the bytes that it accesses, and its temporaries."""
 
+import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from cases import CASES
+from streams import extra
 
 import gradtx as gx
+from gradtx import optimizers
 
 
 def costs(tx: Any, size: int, leaves: int = 1, as_one: bool = False) -> Any:
@@ -71,3 +75,59 @@ def test_a_branch_needs_no_memory(wrap, most, as_one):
         costs(tx, 10**6, 20, as_one) for tx in (wrap(gx.adamw()), gx.adamw())
     )
     assert temporary - temporary_of_plain <= 0.01 * 20 * 4 * 10**6 and accessed <= most * plain
+
+
+# ---------------------------------------------------------------- donation
+LEAVES = {"w": jnp.ones((96, 64)), "v": jnp.ones((64, 48)), "b": jnp.ones(3000)}
+# Of the three leaves, two of them matrices. XLA copies a slot that two results read, its own new value and the update,
+# and a gradient that becomes a slot. They may only shrink.
+COPIES = {"acprop": 6, "adan": 12, "adopt": 3, "asgd": 6, "cocob": 12, "conda": 2, "dadapt_adam": 3, "diffgrad": 6}
+COPIES |= {"fira": 2, "ftrl": 3, "galore": 2, "gpa": 3, "kl_soap": 6, "lion": 3, "mars": 6, "optimistic_adam": 6}
+COPIES |= {"optimistic_sgd": 6, "pid": 6, "prodigy": 3, "ranger": 6, "rprop": 9, "schedule_free_adamw": 3, "soap": 6}
+COPIES |= {"splus": 8, "swa": 6}
+LOSS = {"lbfgs", "sophia", "adahessian"}  # they evaluate a loss, whose copies are not theirs
+
+
+def copies(program: str, params: Any) -> int:
+    """How many arrays of the shape of a parameter a compiled program copies."""
+    shapes = {",".join(map(str, p.shape)) for p in jax.tree.leaves(params)}
+    return sum(shape in shapes for shape in re.findall(r"= f32\[([\d,]+)\]\S* copy\(", program))
+
+
+@pytest.mark.parametrize("name", [name for name in optimizers.__all__ if name in CASES and name not in LOSS])
+def test_a_donated_apply_copies_no_parameter_and_no_slot(name):
+    tx = CASES[name][0].tx
+    given = extra(tx)
+    step = jax.jit(lambda params, state, g: tx.apply(params, state, g, **given), donate_argnums=(0, 1))
+    program = step.lower(LEAVES, tx.init(LEAVES), LEAVES).compile().as_text()
+    assert copies(program, LEAVES) == COPIES.get(name, 0)
+
+
+@pytest.mark.parametrize("measure, most", [(False, 0), (True, 1)])  # the length of a step needs the old parameters
+@pytest.mark.parametrize("loop", ["train_step", "fit"])
+def test_a_training_loop_copies_no_parameter_and_no_slot(loop, measure, most, monkeypatch):
+    programs, jit = [], jax.jit
+
+    def recorded(function, **options):
+        made = jit(function, **options)
+        if not {"donate_argnums", "donate_argnames"} & {*options}:
+            return made
+
+        def call(*args, **named):
+            programs.append(made.lower(*args, **named).compile().as_text())
+            return made(*args, **named)
+
+        return call
+
+    monkeypatch.setattr(jax, "jit", recorded)
+    params, batch = {"w": jnp.ones((33, 17))}, jnp.ones((8, 33))
+
+    def loss(params, batch):
+        return jnp.mean(jnp.tanh(batch @ params["w"]) ** 2)
+
+    if loop == "fit":
+        gx.fit(params, gx.adamw(1e-3), loss, batch, steps=3, progress=False, measure=measure)
+    else:
+        step = gx.train_step(loss, tx := gx.adamw(1e-3), measure=measure)
+        step(params, tx.init(params), batch)
+    assert programs and all(copies(program, params) <= most for program in programs)

@@ -7,7 +7,7 @@ from inspect import isbuiltin, isclass, isfunction, ismethod
 from typing import Any, TypeVar
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 Program = TypeVar("Program")
 KEPT = 32  # of the programs that hold functions of the user, so many are kept: of one loss, and of all optimizers
@@ -96,10 +96,14 @@ def split(function: Callable[..., Any], args: Any, shared: Sequence[bool]) -> Ca
     read = {x for xs in (jaxpr.outvars, *(eqn.invars for eqn in each)) for x in xs if not isinstance(x, Literal)}
     passed = [v for v in values if v in read]
     own = [v for v, same in zip(jaxpr.invars, shared) if not same]
-    first = jaxpr_as_fun(ClosedJaxpr(Jaxpr([*known], [], passed, once), [*known.values()]))()
-    program = jax.jit(jaxpr_as_fun(ClosedJaxpr(Jaxpr([], passed + own, jaxpr.outvars, each, jaxpr.effects), [])))
+    first = _function(jaxpr, [*known], passed, once)(*known.values())
+    program = jax.jit(_function(jaxpr, passed + own, jaxpr.outvars, each))
 
     def call(*args: Any) -> Any:
         return form.unflatten(program(*first, *(x for x, same in zip(jax.tree.leaves(args), shared) if not same)))
 
     return call
+
+
+def _function(jaxpr: Any, invars: list[Any], outvars: list[Any], eqns: list[Any]) -> Callable[..., Any]:
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr.replace(constvars=[], invars=invars, outvars=outvars, eqns=eqns), []))
