@@ -93,7 +93,11 @@ CASES: dict[str, list[Case]] = {
     "l1_ball": [Case(gx.projections.l1_ball(0.5), elementwise=False)],
     "adabound_clip": [Case(gx.adabound_clip(0.1, speed=0.5), moves_at_rest=True)],
     "nesterov_ema": [Case(gx.nesterov_ema(0.8)), Case(gx.nesterov_ema(0.8, warmup=True, warmup_rate=0.1))],
-    "normalize": [Case(gx.normalize(), elementwise=False), Case(gx.normalize("outputs"), elementwise=False)],
+    "normalize": [
+        Case(gx.normalize(), elementwise=False),
+        Case(gx.normalize("outputs"), elementwise=False),
+        Case(gx.normalize("both"), elementwise=False),
+    ],
     "orthogonalize": [
         Case(only_matrices(gx.orthogonalize()), elementwise=False),
         Case(only_matrices(gx.orthogonalize("polar_express", steps=8)), elementwise=False),

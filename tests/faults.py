@@ -1408,6 +1408,13 @@ FAULTS = [
         f"{REFERENCE}[muon-6]",
     ),
     Fault(
+        "the second norm of both sides is of what the first has left",
+        "pieces/norms.py",
+        "across = norm(unit(g), outputs)",
+        "across = norm(unit(g, inputs), outputs)",
+        f"{REFERENCE}[muon-8]",
+    ),
+    Fault(
         "the average of GPA forgets its start at once",
         "wrappers/iterates.py",
         "if self.decay is None else 1 - self.decay",
