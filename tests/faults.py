@@ -1415,6 +1415,13 @@ FAULTS = [
         f"{REFERENCE}[muon-8]",
     ),
     Fault(
+        "a fused projection rescales its values as its keys",
+        "pieces/attention.py",
+        "jnp.stack([self.alpha, 1 - self.alpha, jnp.zeros_like(self.alpha)])",
+        "jnp.stack([self.alpha, 1 - self.alpha, 1 - self.alpha])",
+        "tests/pieces/test_attention.py::test_a_fused_projection_is_its_parts",
+    ),
+    Fault(
         "the average of GPA forgets its start at once",
         "wrappers/iterates.py",
         "if self.decay is None else 1 - self.decay",
