@@ -1422,6 +1422,13 @@ FAULTS = [
         "tests/pieces/test_attention.py::test_a_fused_projection_is_its_parts",
     ),
     Fault(
+        "a line search on several devices takes the loss of one",
+        "wrappers/line_search.py",
+        'refuse_local(type(self).__name__, "a loss", value)',
+        "pass",
+        "tests/wrappers/test_line_search.py::test_on_several_devices_a_local_number_is_refused",
+    ),
+    Fault(
         "the average of GPA forgets its start at once",
         "wrappers/iterates.py",
         "if self.decay is None else 1 - self.decay",

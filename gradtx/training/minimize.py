@@ -11,7 +11,7 @@ from jax import Array
 from gradtx.combinators import chain
 from gradtx.core import Transformation, walk
 from gradtx.core.arguments import checked, trace_state, traced
-from gradtx.core.checks import check_params, check_values
+from gradtx.core.checks import check_params, check_values, refuse_local
 from gradtx.core.errors import said
 from gradtx.core.programs import program_of
 from gradtx.core.trees import is_float0, widen
@@ -94,8 +94,8 @@ def minimize(
       `converged` say why it stopped.
 
     Raises:
-      ValueError: A tolerance is below 0, `max_steps` is below 1, the function does not return one real number, or the
-        optimizer needs a random key.
+      ValueError: A tolerance is below 0, `max_steps` is below 1, the function does not return one real number, the
+        optimizer needs a random key, or, within `jax.shard_map`, the value or gradient differs from device to device.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> found = gx.minimize(lambda w: jnp.sum(w**2) + w[0] * w[1] - w[0], jnp.ones(2))
@@ -185,7 +185,9 @@ def _minimize(fun: Any, params: Any, tx: Any, tolerance: Any, value_tolerance: A
     value, gradient = evaluate(params)
     if not jax.tree.leaves(gradient):
         raise ValueError("minimize: params has no floating or complex array: write 0.0, not 0")
+    refuse_local("minimize: fun", "a value", value)
     size, none = norm_of(gradient), jnp.zeros((), jnp.int32)
+    refuse_local("minimize: fun", "a gradient", size)
     status = status_of(value, size, jnp.full_like(value, jnp.inf), none, none)
     start = params, tx.init(params), value, gradient, (size, none, none + 1, none, status)
     end = jax.lax.while_loop(lambda carry: carry[-1][-1] == RUNNING, step, start)

@@ -9,6 +9,7 @@ from jax import Array
 
 from gradtx.core import Context, Decay, Part, Positive, Slots, State, Transformation, walk, working_dtype
 from gradtx.core.arguments import checked
+from gradtx.core.checks import refuse_local
 from gradtx.core.errors import _listed, describe, said
 from gradtx.core.kinds import Count
 from gradtx.core.root import counted
@@ -70,8 +71,11 @@ class LineSearch(Transformation):
         direction = self.part("direction", updates, slots, context, new := {})
         old = {name: x.value for name, x in slots["measured"].items()}
         value = value_of(self, context, old["step size"].dtype)
+        refuse_local(type(self).__name__, "a loss", value)
         # −⟨g, d⟩ is the slope at 0 of φ(t) = f(θ − t·d). Uphill, the search goes along the gradient instead.
-        down = inner_product(updates, direction) > 0
+        product = inner_product(updates, direction)
+        refuse_local(type(self).__name__, "an inner product", product)
+        down = product > 0
         direction = jax.tree.map(lambda d, g: jnp.where(down, d, g), direction, updates)
         slope = -inner_product(updates, direction)
 
@@ -126,7 +130,9 @@ def evaluate(tx: Transformation, context: Context, point: Any, dtype: Any) -> tu
             raise TypeError(f"{place}, got {said(value)}: with an auxiliary output, return the value alone")
         if jnp.shape(value) or jnp.iscomplexobj(value):
             raise ValueError(f"{place}, got {describe(jnp.asarray(value))}")
-        return jnp.asarray(value, dtype)
+        value = jnp.asarray(value, dtype)
+        refuse_local(f"{type(tx).__name__}: value_fn", "a loss", value)
+        return value
 
     if "grad_fn" in context.extra:
         return value_fn(point), context.extra["grad_fn"](point)
@@ -147,7 +153,8 @@ class backtracking(LineSearch):
     receives `grad_fn`, the gradient comes from it. Put the search last in a chain: the state holds the value and the
     gradient at the parameters of the step, and `value_and_grad_from_state` returns them, so that nothing is evaluated
     twice. `gx.measurements(state)` has the `"step size"` t, the number of `"evaluations"` of the last update, and the
-    number of `"failures"` so far. In derivatives of an update, t counts as a constant.
+    number of `"failures"` so far. In derivatives of an update, t counts as a constant. Within `jax.shard_map`, losses
+    and gradients must be of the whole, as after `jax.lax.pmean`; with its `check_vma`, others raise an error.
 
     Args:
       direction: The transformation that makes d of the gradient, without a learning rate, such as `momentum(0.9)`.
@@ -159,7 +166,7 @@ class backtracking(LineSearch):
 
     Raises:
       ValueError: `direction` has a learning rate; `update` lacks `params`, `value` or `value_fn`; the value is not one
-        real number.
+        real number; or, within `jax.shard_map`, a loss or an inner product differs from device to device.
       TypeError: The value is not a number.
 
     Source: Armijo 1966; Nocedal and Wright 2006, algorithm 3.1 and equation 3.57.
@@ -218,7 +225,8 @@ class zoom(LineSearch):
     receives `grad_fn`, the gradient comes from it. Put the search last in a chain: the state holds the value and the
     gradient at the parameters of the step, and `value_and_grad_from_state` returns them, so that nothing is evaluated
     twice. `gx.measurements(state)` has the `"step size"` t, the number of `"evaluations"` of the last update, and the
-    number of `"failures"` so far. In derivatives of an update, t counts as a constant.
+    number of `"failures"` so far. In derivatives of an update, t counts as a constant. Within `jax.shard_map`, losses
+    and gradients must be of the whole, as after `jax.lax.pmean`; with its `check_vma`, others raise an error.
 
     Args:
       direction: The transformation that makes d of the gradient, without a learning rate, such as `scale_by_lbfgs()`.
@@ -229,7 +237,8 @@ class zoom(LineSearch):
 
     Raises:
       ValueError: `direction` has a learning rate; c₂ is not above c₁; `update` lacks `params`, `value` or `value_fn`;
-        the value is not one real number.
+        the value is not one real number; or, within `jax.shard_map`, a loss or an inner product differs from device to
+        device.
       TypeError: The value is not a number.
 
     Source: Nocedal and Wright 2006, algorithms 3.5 and 3.6, equation 3.59; for rounding, Hager and Zhang 2005.
