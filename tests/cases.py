@@ -108,7 +108,10 @@ CASES: dict[str, list[Case]] = {
         Case(gx.project_out(), elementwise=False),
         Case(gx.project_out(keep_norm=True), elementwise=False),
     ],
-    "qk_clip": [Case(gx.qk_clip(0.5, queries="w", keys="b", alpha=0.25), moves_at_rest=True)],
+    "qk_clip": [
+        Case(gx.qk_clip(0.5, queries=gx.is_matrix, keys=False, alpha=0.25), moves_at_rest=True),
+        Case(gx.qk_clip(0.5, queries=False, keys=None, alpha=0.25), moves_at_rest=True),
+    ],
     "power": [Case(gx.power(0.3))],
     "rectify": [Case(gx.rectify(0.9, threshold=4.0), moves_at_rest=True, reads_updates=False)],
     "reduce_on_plateau": [Case(gx.reduce_on_plateau(0.5, patience=1)), Case(gx.reduce_on_plateau(every_k=2))],
