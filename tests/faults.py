@@ -1318,8 +1318,8 @@ FAULTS = [
     Fault(
         "the pairs are read from the oldest to the newest",
         "pieces/lbfgs.py",
-        "(place - 1 - jnp.arange(self.memory, dtype=jnp.int32))",
-        "(place + jnp.arange(self.memory, dtype=jnp.int32))",
+        "place - 1 - jnp.arange(self.memory, dtype=jnp.int32)",
+        "place - self.memory + jnp.arange(self.memory, dtype=jnp.int32)",
         "tests/pieces/test_lbfgs.py::test_the_two_loops_are_the_dense_update",
     ),
     Fault(
@@ -1434,6 +1434,13 @@ FAULTS = [
         "jnp.roll(x, shift, 0)",
         "x",
         "tests/interop/test_from_optax.py::test_pairs_that_were_left_out",
+    ),
+    Fault(
+        "minimize begins with another value than the one at the start",
+        "training/minimize.py",
+        "first = Evaluated(value.astype(",
+        "first = Evaluated(0 * value.astype(",
+        "tests/training/test_minimize.py::test_it_says_why_it_stopped",
     ),
     Fault(
         "the average of GPA forgets its start at once",

@@ -64,8 +64,8 @@ class scale_by_lbfgs(Transformation):
         def zeros(p: Any, *stacked: int) -> Array | None:
             if not differentiable("params", p):
                 return None
-            like = jnp.broadcast_to(widen(p), (*stacked, *jnp.shape(widen(p))))
-            return sharded(jnp.zeros_like(like), like)
+            p = widen(p)
+            return jnp.broadcast_to(sharded(jnp.zeros_like(p), p), (*stacked, *p.shape))
 
         return {
             "last_params": jax.tree.map(zeros, params),
@@ -86,19 +86,21 @@ class scale_by_lbfgs(Transformation):
         y = jax.tree.map(operator.sub, updates, old["last_gradient"])
         curvature, ss, yy = inner_product(s, y), inner_product(s, s), inner_product(y, y)
         refuse_local("scale_by_lbfgs", "an inner product", curvature)
-        enough = jnp.maximum(self.min_cosine * jnp.sqrt(ss) * jnp.sqrt(yy), jnp.finfo(ss.dtype).tiny)
+        norms = jnp.sqrt(jnp.stack([ss, yy]))
+        enough = jnp.maximum(self.min_cosine * norms[0] * norms[1], jnp.finfo(ss.dtype).tiny)
         good, moved = (curvature > enough) & (context.age > 1), ss > 0
         curvature, yy = (jnp.where(good, x, 1) for x in (curvature, yy))
 
         place, rho = slots["next"], jnp.where(moved, slots["inverse_curvatures"], 0)
 
         def written(new: Any, stacks: Any) -> Any:
-            return jax.tree.map(lambda x, stack: stack.at[place].set(jnp.where(good, x, stack[place])), new, stacks)
+            return jax.tree.map(lambda x, stack: _put(stack, jnp.where(good, x, _at(place, stack)), place), new, stacks)
 
-        steps, changes = written(s, old["steps"]), written(y, old["changes"])
-        rho = rho.at[place].set(jnp.where(good, 1 / curvature, rho[place]))
+        steps, changes, rho = (
+            written(*both) for both in ((s, old["steps"]), (y, old["changes"]), (1 / curvature, rho))
+        )
         gamma = jnp.where(good, curvature / yy, jnp.where(moved, slots["scale"], 0))
-        after = jnp.where(good, (place + 1) % self.memory, place)
+        after = jnp.where(good, jnp.where(place + 1 < self.memory, place + 1, 0), place)
         first = 1 / jnp.maximum(1, safe_sqrt(inner_product(updates, updates)))
         u = self.product(updates, steps, changes, rho, jnp.where(gamma > 0, gamma, first), after)
 
@@ -112,25 +114,33 @@ class scale_by_lbfgs(Transformation):
     def product(self, g: Any, steps: Any, changes: Any, rho: Array, gamma: Array, place: Array) -> Any:
         """Return H·g by the two loops: from the newest pair to the oldest, and back."""
 
-        def at(i: Array, stacks: Any) -> Any:
-            return jax.tree.map(lambda stack: stack[i], stacks)
-
         def plus(x: Any, factor: Array, direction: Any) -> Any:
             return jax.tree.map(lambda x, d: x + factor * d, x, direction)
 
         def down(q: Any, i: Array) -> Any:
-            alpha = rho[i] * inner_product(at(i, steps), q)
-            return plus(q, -alpha, at(i, changes)), alpha
+            alpha = _at(i, rho) * inner_product(_at(i, steps), q)
+            return plus(q, -alpha, _at(i, changes)), alpha
 
         def up(q: Any, pair: Any) -> Any:
             i, alpha = pair
-            beta = rho[i] * inner_product(at(i, changes), q)
-            return plus(q, alpha - beta, at(i, steps)), None
+            beta = _at(i, rho) * inner_product(_at(i, changes), q)
+            return plus(q, alpha - beta, _at(i, steps)), None
 
-        newest_first = (place - 1 - jnp.arange(self.memory, dtype=jnp.int32)) % self.memory
-        q, alphas = jax.lax.scan(down, g, newest_first)
+        back = place - 1 - jnp.arange(self.memory, dtype=jnp.int32)
+        newest_first = jnp.where(back < 0, back + self.memory, back)
+        unroll = 2 if len(jax.tree.leaves(g)) == 1 else 1  # half the steps; of many leaves, it would compile for long
+        q, alphas = jax.lax.scan(down, g, newest_first, unroll=unroll)
         q = jax.tree.map(lambda x: gamma * x, q)
-        return jax.lax.scan(up, q, (newest_first, alphas), reverse=True)[0]
+        return jax.lax.scan(up, q, (newest_first, alphas), reverse=True, unroll=unroll)[0]
 
 
 _TREES = "last_params", "last_gradient", "steps", "changes"
+
+
+def _at(place: Array, stacks: Any) -> Any:
+    """The arrays at a place of their stacks, which is known to be inside."""
+    return jax.tree.map(lambda stack: jax.lax.dynamic_index_in_dim(stack, place, keepdims=False), stacks)
+
+
+def _put(stack: Array, x: Array, place: Array) -> Array:
+    return jax.lax.dynamic_update_index_in_dim(stack, x, place, 0)

@@ -28,11 +28,17 @@ class Evaluated(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A point on the line: t, φ(t) and φ′(t)."""
+    """A point on the line: t, φ(t) and φ′(t), as one array, of which a loop carries fewer than of numbers."""
 
-    t: Array
-    value: Array
-    slope: Array
+    numbers: Array
+
+    @classmethod
+    def of(cls, t: Array, value: Array, slope: Array) -> "Trial":
+        return cls(jnp.stack([t, value, slope]))
+
+    t = property(lambda self: self.numbers[0])
+    value = property(lambda self: self.numbers[1])
+    slope = property(lambda self: self.numbers[2])
 
 
 class LineSearch(Transformation):
@@ -77,7 +83,7 @@ class LineSearch(Transformation):
         refuse_local(type(self).__name__, "an inner product", product)
         down = product > 0
         direction = jax.tree.map(lambda d, g: jnp.where(down, d, g), direction, updates)
-        slope = -inner_product(updates, direction)
+        slope = -jnp.where(down, product, inner_product(updates, updates))
 
         # The step size is a constant to `jax.grad`, which has no reverse mode for loops of unknown length.
         fixed = jax.lax.stop_gradient((self, updates, direction, context.params, value, slope, old["step size"]))
@@ -86,9 +92,9 @@ class LineSearch(Transformation):
         def at(t: Array) -> tuple[Trial, Any]:
             point = jax.tree.map(lambda d, p: None if d is None else p - t * d, along, params, is_leaf=is_none)
             value, gradient = evaluate(self, context, point, t.dtype)
-            return Trial(t, value, -inner_product(gradient, along)), gradient
+            return Trial.of(t, value, -inner_product(gradient, along)), gradient
 
-        origin = Trial(jnp.zeros_like(fall), first, fall)
+        origin = Trial.of(jnp.zeros_like(fall), first, fall)
         best, gradient, trials, found = tx.search(at, origin, start, last)
         failed = ~(found & down) & ~(fall == 0)
         kept = jax.tree.map(
@@ -263,16 +269,18 @@ class zoom(LineSearch):
             raise ValueError(f"zoom: c2 must be above c1, got {self.c2} and {self.c1}")
 
     def search(self, at: Any, origin: Trial, gradient: Any, last: Array) -> Any:
-        eps = jnp.finfo(origin.value.dtype).eps
+        eps, first = jnp.finfo(origin.value.dtype).eps, origin
 
         def going(carry: Any) -> Array:
-            n, _, low, high, _, bracketed, done = carry
+            n, _, low, high, _, (bracketed, done) = carry
             narrow = jnp.abs(high.t - low.t) <= eps * low.t
             return (n < self.max_trials) & ~done & ~(bracketed & narrow)
 
         def body(carry: Any) -> Any:
-            n, t, low, high, kept, bracketed, _ = carry
+            n, t, low, high, kept, (bracketed, _) = carry
             here, gradient = at(t)
+            # XLA would compute what depends on the origin alone before the loop, by a kernel for each number.
+            origin, _ = jax.lax.optimization_barrier((first, t))
             enough = self.decreases(here, origin)
             level = jnp.abs(here.value - low.value) <= 100 * eps * jnp.abs(origin.value)
             too_far = ~enough | ((n > 0) & (here.value >= low.value) & ~level)
@@ -290,11 +298,11 @@ class zoom(LineSearch):
             near, far = _pick(bracketed, (near + margin, far - margin), (1.1 * t, 4 * t))
             least, exists = _cubic(*ends)
             ahead = jnp.where(exists, jnp.clip(least, near, far), jnp.where(bracketed, (near + far) / 2, far))
-            return n + 1, ahead, low, high, kept, bracketed, done
+            return n + 1, ahead, low, high, kept, jnp.stack([bracketed, done])
 
         start = (jnp.zeros((), jnp.int32), jnp.ones_like(origin.t), origin, origin, gradient)
-        none = origin.slope >= 0
-        n, _, low, _, kept, _, done = jax.lax.while_loop(going, body, (*start, jnp.zeros_like(none), none))
+        flags = jnp.stack([jnp.zeros((), bool), origin.slope >= 0])
+        n, _, low, _, kept, (_, done) = jax.lax.while_loop(going, body, (*start, flags))
         found = done & (n > 0)
         best, gradient = _pick(found | (low.value < origin.value), (low, kept), (origin, gradient))
         return best, gradient, n, found

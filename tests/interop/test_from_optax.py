@@ -268,9 +268,12 @@ def test_pairs_that_were_left_out(x64):
     """Where ours has fewer pairs than updates, the newest pair stands where Optax would have written it."""
     tx: gx.Transformation = gx.scale_by_lbfgs(3, min_cosine=0.6)
     theirs: Any = optax.scale_by_lbfgs(3)
-    steps = jnp.array([[0, 1.0], [0, 1], [1, 0.2], [0, -0.5], [1, 0], [1, 0.2], [0.3, 0], [0, 0.7]])
-    points, state = jnp.cumsum(steps, 0), tx.init(steps[0])
-    *before, last = points * jnp.array([1.0, 30.0])
+    x, y, z, w = jnp.eye(4)
+    points, state = (
+        jnp.cumsum(jnp.array([y, y, x + 0.2 * y, -0.5 * y, x, x + 0.2 * y, 0.3 * z, 0.7 * w]), 0),
+        tx.init(x),
+    )
+    *before, last = points * jnp.array([1.0, 30.0, 5.0, 2.0])
     for x, g in zip(points, before):
         _, state = tx.update(g, state, x)
     slots = state.slots["scale_by_lbfgs"]
