@@ -93,7 +93,11 @@ CASES: dict[str, list[Case]] = {
     "l1_ball": [Case(gx.projections.l1_ball(0.5), elementwise=False)],
     "adabound_clip": [Case(gx.adabound_clip(0.1, speed=0.5), moves_at_rest=True)],
     "nesterov_ema": [Case(gx.nesterov_ema(0.8)), Case(gx.nesterov_ema(0.8, warmup=True, warmup_rate=0.1))],
-    "normalize": [Case(gx.normalize(), elementwise=False), Case(gx.normalize("outputs"), elementwise=False)],
+    "normalize": [
+        Case(gx.normalize(), elementwise=False),
+        Case(gx.normalize("outputs"), elementwise=False),
+        Case(gx.normalize("both"), elementwise=False),
+    ],
     "orthogonalize": [
         Case(only_matrices(gx.orthogonalize()), elementwise=False),
         Case(only_matrices(gx.orthogonalize("polar_express", steps=8)), elementwise=False),
@@ -104,7 +108,10 @@ CASES: dict[str, list[Case]] = {
         Case(gx.project_out(), elementwise=False),
         Case(gx.project_out(keep_norm=True), elementwise=False),
     ],
-    "qk_clip": [Case(gx.qk_clip(0.5, queries=gx.is_matrix, keys=None, alpha=0.25), moves_at_rest=True)],
+    "qk_clip": [
+        Case(gx.qk_clip(0.5, queries=gx.is_matrix, keys=False, alpha=0.25), moves_at_rest=True),
+        Case(gx.qk_clip(0.5, queries=False, keys=None, alpha=0.25), moves_at_rest=True),
+    ],
     "power": [Case(gx.power(0.3))],
     "rectify": [Case(gx.rectify(0.9, threshold=4.0), moves_at_rest=True, reads_updates=False)],
     "reduce_on_plateau": [Case(gx.reduce_on_plateau(0.5, patience=1)), Case(gx.reduce_on_plateau(every_k=2))],

@@ -1318,8 +1318,8 @@ FAULTS = [
     Fault(
         "the pairs are read from the oldest to the newest",
         "pieces/lbfgs.py",
-        "(place - 1 - jnp.arange(self.memory, dtype=jnp.int32))",
-        "(place + jnp.arange(self.memory, dtype=jnp.int32))",
+        "place - 1 - jnp.arange(self.memory, dtype=jnp.int32)",
+        "place - self.memory + jnp.arange(self.memory, dtype=jnp.int32)",
         "tests/pieces/test_lbfgs.py::test_the_two_loops_are_the_dense_update",
     ),
     Fault(
@@ -1406,6 +1406,41 @@ FAULTS = [
         "chain(direction, *even, orthogonalize(method, dtype=dtype), scale_by_shape(rule))",
         "chain(direction, orthogonalize(method, dtype=dtype), *even, scale_by_shape(rule))",
         f"{REFERENCE}[muon-6]",
+    ),
+    Fault(
+        "the second norm of both sides is of what the first has left",
+        "pieces/norms.py",
+        "across = norm(unit(g), outputs)",
+        "across = norm(unit(g, inputs), outputs)",
+        f"{REFERENCE}[muon-8]",
+    ),
+    Fault(
+        "a fused projection rescales its values as its keys",
+        "pieces/attention.py",
+        "jnp.stack([self.alpha, 1 - self.alpha, jnp.zeros_like(self.alpha)])",
+        "jnp.stack([self.alpha, 1 - self.alpha, 1 - self.alpha])",
+        "tests/pieces/test_attention.py::test_a_fused_projection_is_its_parts",
+    ),
+    Fault(
+        "a line search on several devices takes the loss of one",
+        "wrappers/line_search.py",
+        'refuse_local(type(self).__name__, "a loss", value)',
+        "pass",
+        "tests/wrappers/test_line_search.py::test_on_several_devices_a_local_number_is_refused",
+    ),
+    Fault(
+        "the pairs of Optax stand where those of gradtx do",
+        "interop/correspondence.py",
+        "jnp.roll(x, shift, 0)",
+        "x",
+        "tests/interop/test_from_optax.py::test_pairs_that_were_left_out",
+    ),
+    Fault(
+        "minimize begins with another value than the one at the start",
+        "training/minimize.py",
+        "first = Evaluated(value.astype(",
+        "first = Evaluated(0 * value.astype(",
+        "tests/training/test_minimize.py::test_it_says_why_it_stopped",
     ),
     Fault(
         "the average of GPA forgets its start at once",

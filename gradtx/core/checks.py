@@ -466,3 +466,14 @@ def of_trees(name: str, function: Any, params: Any, own: Any, dtype: Any) -> Cal
         return jax.tree.map(lambda x, u: x if x is None else widen(u, dtype), tree, out, is_leaf=is_none)
 
     return function if params is None else call
+
+
+def refuse_local(place: str, what: str, x: Any) -> None:
+    """Raise for a number that differs from device to device, as within `jax.shard_map` one of local arrays does."""
+    if varying := jax.typeof(x).manual_axis_type.varying:
+        axes = ", ".join(map(repr, sorted(varying)))
+        raise ValueError(
+            f"{place}: expected {what} of the whole, the same on each device, got one that varies along the mesh axes "
+            f"{axes}, within shard_map: reduce the loss, in value_fn too, and the gradient over these axes, as with "
+            "jax.lax.pmean, or take the gradient inside shard_map and update outside"
+        )

@@ -22,9 +22,11 @@ from gradtx.core.arguments import live
 from gradtx.core.errors import describe
 from gradtx.core.root import own_slots, pieces, updated
 from gradtx.core.trees import widen
-from gradtx.pieces import add_momentum, nesterov_ema, scale_by_learning_rate
+from gradtx.pieces import add_momentum, nesterov_ema, scale_by_lbfgs, scale_by_learning_rate
+from gradtx.pieces.formulas import safe_divide
 from gradtx.serialization.restore import Restored, placed
 from gradtx.wrappers import accumulate
+from gradtx.wrappers.line_search import LineSearch
 
 
 class Row(NamedTuple):
@@ -53,6 +55,7 @@ TABLE = [
     Row("by/running_max/max", "nu_max", "max_exp_avg_sq"),
     Row("by/decayed_max/max", "nu", "exp_inf"),
     Row("by/yogi_average/mean", "nu", ""),
+    Row("(?:backtracking|zoom)/direction/scale_by_ema/mean", "ema", ""),
     Row("by/scale_by_ema/mean", "nu e_g", "exp_avg_sq square_avg"),
     Row("direction/scale_by_ema/mean", "mu", "exp_avg"),
     Row("nesterov_ema/scale_by_ema/mean", "mu muon_mu", "exp_avg muon_momentum_buffer"),
@@ -60,6 +63,11 @@ TABLE = [
     Row("scale_by_ema/mean", "ema", "damped_momentum_buffer muon_momentum_buffer"),
     Row("add_momentum/velocity", "trace muon_mu", "momentum_buffer damped_momentum_buffer muon_momentum_buffer"),
     Row("scale_by_own_rms/mean_square", "e_x", "acc_delta"),
+    Row("scale_by_lbfgs/last_params", "params", ""),
+    Row("scale_by_lbfgs/last_gradient", "updates", ""),
+    Row("scale_by_lbfgs/steps", "diff_params_memory", ""),
+    Row("scale_by_lbfgs/changes", "diff_updates_memory", ""),
+    Row("evaluated/gradient", "grad", ""),
     Row("accumulate/sum", "acc_grads", ""),
 ]
 # Numbers of a wrapper: the slot, Optax's name.
@@ -67,6 +75,15 @@ NUMBERS = {
     "accumulate": {"step": "gradient_step", "count": "mini_step"},
     "apply_if": {},  # conditionally_transform's step is that of the run
     "skip_nonfinite": {"measured/skipped": "total_notfinite", "measured/skipped in a row": "notfinite_count"},
+}
+# Numbers of a piece, of all parameters together, in the order of the pieces: the slot, Optax's name.
+OWN: dict[type, dict[str, str]] = {
+    scale_by_lbfgs: {"inverse_curvatures": "weights_memory"},
+    LineSearch: {
+        "measured/step size": "learning_rate",
+        "measured/evaluations": "num_linesearch_steps",
+        "evaluated/value": "value",
+    },
 }
 
 
@@ -98,6 +115,7 @@ class Saved(NamedTuple):
     counts: dict[str | None, Leaf]  # the number of updates, of all parameters (None) or of each
     around: tuple[str, ...] = ()  # the paths of the wrappers around it
     has_rate: bool = False  # the learning rate is inside the momentum
+    numbers: dict[str, Leaf] = {}  # of all parameters together, by name
 
     def count_of(self, parameter: str) -> Leaf | None:
         return self.counts.get(None) or self.counts.get(parameter)
@@ -238,13 +256,23 @@ class Matching:
         clock = self.count(self.clock(path))
         return [leaf for leaf in near if leaf] or ([clock] if clock else [])
 
+    def owners(self, kind: type) -> list[tuple[str, Saved]]:
+        """The places of the pieces of one kind, and the saved records that have their numbers."""
+        ours = [place for place, piece in self.pieces.items() if isinstance(piece, kind)]
+        theirs = [one for one in self.source.saved if one.numbers.keys() & OWN[kind].values()]
+        return list(zip(ours, theirs))
+
     def numbers(self) -> dict[str, Leaf]:
-        """The numbers of the wrappers that correspond, by their slots."""
-        return {
+        """The numbers of the wrappers and pieces that correspond, by their slots."""
+        found = {
             f"{clock.removesuffix('step')}{slot}": w.numbers[name]
             for clock, w in self.theirs.items()
             for slot, name in NUMBERS[w.kind].items()
         }
+        for kind, names in OWN.items():
+            for place, one in self.owners(kind):
+                found |= {f"{place}/{slot}": one.numbers[name] for slot, name in names.items() if name in one.numbers}
+        return found
 
     def governing(self, around: tuple[str, ...]) -> str:
         """The clock of gradtx that counts the updates inside these wrappers."""
@@ -265,6 +293,8 @@ class Matching:
 
     def reads(self, path: str, slots: list[str]) -> bool:
         """Whether the updates depend on a slot: on a clock with schedules, on an age with averages."""
+        if isinstance(self.pieces[self.place(path)], LineSearch):  # the others are handed on, or measured
+            return path.endswith("/measured/step size")
         if path in self.clocks:
             return any(isinstance(x, Schedule) for x in jax.tree.leaves(self.tx, is_leaf=_is_schedule))
         if _of_accumulate(path) and path.endswith("/value"):  # of a guard, which needs no loss
@@ -339,7 +369,10 @@ def converted(
         elif path in matching.clocks and (at := matching.count(path)):
             put(path, at, at.value)
         elif path in numbers:
-            put(path, numbers[path], numbers[path].value)
+            value = numbers[path].value
+            if path.endswith("/evaluated/value"):  # Optax's is infinite before the first update
+                value = np.minimum(value, np.finfo(new[path].dtype).max)
+            put(path, numbers[path], value)
         elif path.endswith("/age") and describe(new[path]) == "int32[]" and (ages := matching.ages(path)):
             if strict and len({int(leaf.value) for leaf in ages}) > 1:
                 some = ", ".join(f"{leaf.path!r}: {int(leaf.value)}" for leaf in ages[:6])
@@ -350,6 +383,14 @@ def converted(
                 )
             leaf = max(ages, key=lambda leaf: int(leaf.value))
             put(path, leaf, leaf.value)
+    for place, one in matching.owners(scale_by_lbfgs):
+        (counted,), weights = one.counts.values(), one.numbers["weights_memory"]
+        memory = new[f"{place}/inverse_curvatures"]
+        newest = (int(counted.value) - 2) % len(memory)
+        changes = (x[newest] for path, x in new.items() if path.startswith(f"{place}/changes"))
+        scale = safe_divide(jnp.ones(()), memory[newest] * sum((jnp.sum(y * y) for y in changes), jnp.zeros(())))
+        put(f"{place}/next", counted, np.asarray(max(int(counted.value) - 1, 0) % len(memory)))
+        put(f"{place}/scale", weights, jnp.where(memory[newest] > 0, scale, 0))
     for path in new:  # after the ages
         if path.endswith("/mean_log_decay") and (age := f"{path.removesuffix('mean_log_decay')}age") in kept:
             product, piece = matching.product(path), matching.piece(path)
@@ -369,7 +410,8 @@ def converted(
         for (name, _), leaf in one.arrays.items():
             if leaf.path not in used and not (name == "mu_product" and name in names):  # it is the same for all
                 (stateless if matching.held(leaf.path) == 0 else left).append(leaf.path)
-    stateless += [leaf.path for w in source.wrappers for leaf in w.numbers.values() if leaf.path not in used]
+    several = [x.numbers for x in (*source.wrappers, *source.saved)]
+    stateless += [leaf.path for numbers in several for leaf in numbers.values() if leaf.path not in used]
     left += source.unknown
     fresh = [path for path in new if path not in kept]
     kept = {path: kept[path] for path in new if path in kept}
@@ -400,8 +442,12 @@ def back(
             path = age or matching.governing(one.around)
             put(leaf, path, ours[path])
     numbers = matching.numbers()
+    for place, _ in matching.owners(scale_by_lbfgs):  # Optax writes a pair at each update, where its count says
+        ours |= _rolled(place, ours)
     for path, leaf in numbers.items():
-        put(leaf, path, ours[path])
+        value = ours[path]
+        unknown = path.endswith("/evaluated/value") and value >= jnp.finfo(value.dtype).max
+        put(leaf, path, jnp.where(unknown, jnp.inf, value) if path.endswith("/evaluated/value") else value)
         if path.endswith("skipped in a row"):
             finite = Leaf(leaf.path.replace("notfinite_count", "last_finite"), None)
             put(finite, path, ours[path] == 0)
@@ -421,15 +467,31 @@ def back(
         put(match.leaf, path, value)
 
     used = {*kept.values(), *ages, *matching.clocks}
+    used |= {f"{place}/{name}" for place, _ in matching.owners(scale_by_lbfgs) for name in ("next", "scale")}
     left = [path for path in ours if path not in used and not path.endswith("/mean_log_decay")]
-    left = [path for path in left if not _of_accumulate(path) or matching.reads(path, left)]
+    left = [path for path in left if not _is_derived(path, matching) or matching.reads(path, left)]
     fresh = [path for path in new if path not in kept]
-    stateless = {*source.stateless, *(leaf.path for w in source.wrappers for leaf in w.numbers.values())}
+    several = [x.numbers for x in (*source.wrappers, *source.saved)]
+    stateless = {*source.stateless, *(leaf.path for numbers in several for leaf in numbers.values())}
     needed = [path for path in fresh if path not in stateless and matching.held(path) < 0]
     kept = {path: kept[path] for path in new if path in kept}
     report = Restored(kept, fresh, left, list(leaves_by_path(params)), {})
     _check(function, report, needed, left, strict)
     return structure.unflatten(new.values()), report
+
+
+def _is_derived(path: str, matching: Matching) -> bool:
+    """Whether the other library lacks a slot, which its state determines or which no update depends on."""
+    piece = matching.pieces[matching.place(path)]
+    return _of_accumulate(path) or isinstance(piece, LineSearch)
+
+
+def _rolled(place: str, ours: dict[str, Any]) -> dict[str, Any]:
+    """The pairs of `scale_by_lbfgs` with the next one at age − 1, where Optax would write it."""
+    memory = len(ours[f"{place}/inverse_curvatures"])
+    shift = (jnp.maximum(ours[f"{place}/age"] - 1, 0) - ours[f"{place}/next"]) % memory
+    stacked = ("steps", "changes", "inverse_curvatures")
+    return {p: jnp.roll(x, shift, 0) for p, x in ours.items() if p.startswith(tuple(f"{place}/{s}" for s in stacked))}
 
 
 def _mean_of(path: str) -> str:

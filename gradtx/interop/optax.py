@@ -58,10 +58,11 @@ def from_optax(tx: Any, params: Any, optax_state: Any, *, strict: bool = True) -
 
     The next updates of `tx` are those that the Optax optimizer would have made. It converts the states of `adam`,
     `adamw`, `amsgrad`, `nadam`, `radam`, `adamax`, `adabelief`, `yogi`, `lamb`, `sgd`, `lion`, `adafactor`, `rmsprop`,
-    `adagrad`, `adadelta` and `contrib.muon`, in chains, named chains, masks and partitions of any depth, with
+    `adagrad`, `adadelta`, `lbfgs` and `contrib.muon`, in chains, named chains, masks and partitions of any depth, with
     schedules, `inject_hyperparams`, `MultiSteps`, `apply_if_finite` and `conditionally_transform`. `tx` may have
     another structure, such as a clip in front: arrays are matched for each parameter by their meaning, several of one
-    meaning in the order of the chain. Optax need not be installed.
+    meaning in the order of the chain. Optax need not be installed. After the state of a line search, directions are
+    Optax's; the step sizes may differ, since the searches try other ones.
 
     Hyperparameters are not converted: those of `tx` count. Nor does a state say which optimizer with these fields it is
     of, such as Adam or AdaMax. `optax.rmsprop` and `optax.adagrad` are `rmsprop` and `adagrad` with `eps_in_sqrt=True`,
@@ -145,8 +146,11 @@ FIELDS = [
     for fields in (
         "trace", "sum_of_squares", "nu", "mu nu", "count nu", "count mu nu", "count mu nu nu_max", "count mu",
         "count mu ns_coeffs", "count v_row v_col v", "count ema", "e_g e_x", "count",
+        "count params updates diff_params_memory diff_updates_memory weights_memory",
+        "learning_rate value grad info", "learning_rate value info",
     )
 ]  # fmt: skip
+OF_ALL = {"weights_memory", "learning_rate", "value"}  # numbers of all parameters together
 HYPERPARAMETERS = {"count", "hyperparams", "inner_state"}
 MULTI_STEPS = {"mini_step", "gradient_step", "inner_opt_state", "acc_grads"}
 IF_FINITE = {"notfinite_count", "last_finite", "total_notfinite", "inner_state"}
@@ -215,8 +219,8 @@ class _Reader:
         if set(fields) not in FIELDS:
             return None
         arrays: dict[tuple[str, str], Leaf] = {}
-        stateless = []
-        trees = {name: self.leaves(node) for name, node in fields.items() if name not in ("count", "ns_coeffs")}
+        stateless, others = [], {"count", "ns_coeffs", "info", *OF_ALL}
+        trees = {name: self.leaves(node) for name, node in fields.items() if name not in others}
         if any(parameter not in self.shapes for tree in trees.values() for parameter in tree):
             return None
         if "count" in fields and _fields(fields["count"]) is not None:
@@ -229,10 +233,15 @@ class _Reader:
                     stateless.append(leaf.path)
                 else:
                     arrays["muon_mu" if "ns_coeffs" in fields else known, parameter] = leaf
-        self.source.stateless.extend(stateless)
         if "ns_coeffs" in fields:
             self.stateless(fields["ns_coeffs"], f"{place}ns_coeffs/")
-        return Saved(arrays, self.counts(fields, place), around)
+        numbers = {name: Leaf(f"{place}{name}", fields[name]) for name in OF_ALL & set(fields)}
+        info = self.leaves(fields.get("info", ()))
+        numbers |= {name: Leaf(f"{place}info/{name}", leaf.value) for name, leaf in info.items()}
+        if "value" in numbers and not trees.get("grad"):  # Optax's backtracking keeps it with store_grad=True
+            stateless.append(numbers.pop("value").path)
+        self.source.stateless.extend(stateless)
+        return Saved(arrays, self.counts(fields, place), around, numbers=numbers)
 
     def counts(self, fields: dict[str, Any], place: str) -> dict[str | None, Leaf]:
         return {None: count(self.function, f"{place}count", fields["count"])} if "count" in fields else {}

@@ -60,7 +60,7 @@ def muon(
     rule: Literal["original", "spectral", "adam", "sign"] = "original",
     method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz",
     dtype: DTypeLike | None = None,
-    balanced: Literal["inputs", "outputs"] | None = None,
+    balanced: Literal["inputs", "outputs", "both"] | None = None,
 ) -> Transformation:
     """Muon: orthogonalized momentum for matrices, another optimizer for the rest (Jordan et al., 2024).
 
@@ -101,9 +101,9 @@ def muon(
         iterations that come closer to orthogonal; or `"svd"`, exact but slow on accelerators.
       dtype: The dtype to which the factors of the iterations' products are rounded: `"bfloat16"`, as in Muon's own
         code, `"float32"`, or None for the dtype that they have.
-      balanced: MuonEq: divide the weights into each output (`"inputs"`, its form R and the authors' default) or out of
-        each input (`"outputs"`, C) by their norm before U·S·Vᵀ is taken, so that few iterations come closer to
-        orthogonal. None for no division.
+      balanced: MuonEq: divide the weights into each output (`"inputs"`, its form R and the authors' default), out of
+        each input (`"outputs"`, C), or each weight by both norms (`"both"`, RC), before U·S·Vᵀ is taken, so that few
+        iterations come closer to orthogonal. None for no division. The authors add ε = 1e-8 to squared norms.
 
     Raises:
       ValueError: A pattern chooses no parameter, or a chosen leaf is not a linear map with known axes.

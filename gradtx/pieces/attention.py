@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, Positive, Slots, Transformation, leaves_by_path
-from gradtx.core.axes import Axes, axes_of, given
+from gradtx.core.axes import Axes, axes_of, given, leaves_of
 from gradtx.core.errors import describe, place, said
 from gradtx.core.schedule import Weight
 from gradtx.core.trees import is_none, map_with_path, path_of
@@ -35,14 +35,15 @@ class qk_clip(Transformation):
       threshold: τ, the largest logit that leaves the weights as they are, above 0.
       queries: The weights and biases of queries: a path pattern, a function of (path, leaf), a tree of booleans, or
         None for all. The default is by the names of Flax.
-      keys: The weights and biases of keys, in the same form. A parameter that `queries` chooses too is a query.
+      keys: The weights and biases of keys, in the same form. A parameter that `queries` chooses too is a fused
+        projection.
       alpha: α, the fraction of the rescaling that queries take, 0 to 1. In multi-head latent attention, the rotary part
         of the queries takes all of it, `alpha=1.0`, and the shared keys, which no head has alone, none.
 
     Raises:
       ValueError: `update` lacks `max_logits`; they have no entry for a query or key, or one for a path without
-        parameters; the heads do not divide the outputs; or, with a number for each head, the axes of a leaf are in
-        doubt.
+        parameters; the heads do not divide the outputs; a fused projection has no three parts; or, with a number for
+        each head, the axes of a leaf are in doubt.
       TypeError: `max_logits` are not real numbers.
 
     Source: Kimi Team 2025, arXiv 2507.20534, algorithm 1; α and the groups, as in Megatron-LM.
@@ -68,8 +69,10 @@ class qk_clip(Transformation):
     needs = ("params", "max_logits")
 
     def init_tree(self, params: Any) -> Slots:
-        choose("qk_clip: queries", self.queries, params)
-        choose("qk_clip: keys", self.keys, params)
+        queries, keys = (choose(f"qk_clip: {name}", getattr(self, name), params) for name in ("queries", "keys"))
+        for path, leaf in leaves_of(params).items():
+            if path in queries & keys:
+                _parts(path, own := axes_of(path, leaf), own.sizes(leaf.shape))
         return {}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
@@ -84,22 +87,24 @@ class qk_clip(Transformation):
 
         def rescaled(keys: Any, g: Array, p: Array) -> Array:
             path = path_of(keys)
-            leaf = given(path, g)
-            if chooser(self.queries)(path, leaf):
-                exponent = self.alpha
-            elif chooser(self.keys)(path, leaf):
-                exponent = 1 - self.alpha
-            else:
+            is_query, is_key = (chooser(where)(path, given(path, g)) for where in (self.queries, self.keys))
+            if not is_query and not is_key:
                 return g
             if (branch := max((b for b in logits if within(path, b)), key=len, default=None)) is None:
                 raise ValueError(f"qk_clip: max_logits has nothing for {path!r}: it has {', '.join(map(repr, logits))}")
             largest = jnp.asarray(logits[branch], g.dtype)
             clipped = (largest > self.threshold) & jnp.isfinite(largest)
-            ratio = jnp.where(clipped, self.threshold / jnp.where(clipped, largest, 1), 1) ** exponent
-            own = axes_of(path, g)
+            ratio = jnp.where(clipped, self.threshold / jnp.where(clipped, largest, 1), 1)
+            own, exponent = axes_of(path, g), self.alpha if is_query else 1 - self.alpha
             shape = own.sizes(g.shape)  # with split axes
-            factor = ratio if ratio.ndim == 0 else jnp.broadcast_to(_spread(path, ratio, own, shape), shape)
-            factor = factor if ratio.ndim == 0 else factor.reshape(g.shape)
+            parts = _parts(path, own, shape) if is_query and is_key else None
+            if ratio.ndim:
+                ratio = _spread(path, ratio, own, parts, shape)
+            if parts is not None:
+                of_parts = jnp.stack([self.alpha, 1 - self.alpha, jnp.zeros_like(self.alpha)])  # queries, keys, values
+                exponent = jnp.expand_dims(of_parts, [axis for axis in range(len(shape)) if axis != parts])
+            factor = ratio**exponent
+            factor = jnp.broadcast_to(factor, shape).reshape(g.shape) if factor.ndim else factor
             return factor * g - (1 - factor) * p
 
         return map_with_path(rescaled, updates, context.params), slots
@@ -113,10 +118,27 @@ def _check(name: str, largest: Any) -> None:
         raise TypeError(f"qk_clip: {name} must be real numbers, the largest logit of each head, got {got}")
 
 
-def _spread(path: str, ratio: Array, own: Axes, shape: tuple[int, ...]) -> Array:
+def _parts(path: str, own: Axes, shape: tuple[int, ...]) -> int:
+    """The axis of a fused projection, after splitting, that counts queries, keys and values."""
+    split, whole, start = [], [], 0
+    for sizes in own.splits:
+        here = range(start, start := start + len(sizes))
+        if "in" not in own.roles[here.start : here.stop]:
+            split += [i for i, size in zip(here, sizes) if size == 3]
+            whole += [i for i in here if own.roles[i] == "batch" and shape[i] == 3]
+    found = split or whole
+    if len(found) != 1:
+        raise ValueError(
+            f"qk_clip: {path!r}, which queries and keys choose, must have an axis of 3 parts, got axes '{own}': write "
+            f"layout(tx, {{{path!r}: axes}}) with axes such as '(3 out) in', or choose it by one of them"
+        )
+    return found[0]
+
+
+def _spread(path: str, ratio: Array, own: Axes, parts: int | None, shape: tuple[int, ...]) -> Array:
     """The ratio of each stacked layer and each head along the axes of a leaf."""
     own.refuse_doubt("qk_clip", path)
-    batch, out = own.of("batch"), own.of("out")
+    batch, out = tuple(axis for axis in own.of("batch") if axis != parts), own.of("out")
     layers, outputs = tuple(shape[axis] for axis in batch), tuple(shape[axis] for axis in out)
     size, of_head = math.prod(outputs), ratio.shape[len(layers) :]
     if ratio.shape[: len(layers)] != layers or len(of_head) > 1 or (of_head and size % of_head[0]):

@@ -1,5 +1,6 @@
 """L-BFGS: the inverse Hessian from the last steps and the changes of the gradient along them."""
 
+import operator
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gradtx.core import Context, NonNegative, Slots, Transformation, working_dtype
+from gradtx.core.checks import refuse_local
 from gradtx.core.kinds import Count
 from gradtx.core.trees import differentiable, is_none, sharded, widen
 from gradtx.pieces.formulas import safe_sqrt
@@ -36,7 +38,8 @@ class scale_by_lbfgs(Transformation):
       min_cosine: A pair is left out unless ⟨s, y⟩ is above this times ‖s‖·‖y‖, 0 or more.
 
     Raises:
-      ValueError: `update` is called without `params`.
+      ValueError: `update` is called without `params`; or, within `jax.shard_map`, on arrays that differ from device to
+        device.
 
     Source: Liu and Nocedal 1989; Nocedal 1980; Nocedal and Wright 2006, algorithm 7.4 and equation 7.20. The first γ is
     the one of Optax and SciPy.
@@ -61,8 +64,8 @@ class scale_by_lbfgs(Transformation):
         def zeros(p: Any, *stacked: int) -> Array | None:
             if not differentiable("params", p):
                 return None
-            like = jnp.broadcast_to(widen(p), (*stacked, *jnp.shape(widen(p))))
-            return sharded(jnp.zeros_like(like), like)
+            p = widen(p)
+            return jnp.broadcast_to(sharded(jnp.zeros_like(p), p), (*stacked, *p.shape))
 
         return {
             "last_params": jax.tree.map(zeros, params),
@@ -75,57 +78,69 @@ class scale_by_lbfgs(Transformation):
         }
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
-        form = jax.tree.structure(updates, is_leaf=is_none)
-        g, params = form.flatten_up_to(updates), form.flatten_up_to(context.params)
-        live = [i for i, x in enumerate(g) if x is not None]
-        columns = {name: form.flatten_up_to(slots[name]) for name in _TREES}
-        g, params, last_params, last_gradient, steps, changes = (
-            [column[i] for i in live] for column in (g, params, *columns.values())
-        )
-        s = [new - old for new, old in zip(params, last_params)]
-        y = [new - old for new, old in zip(g, last_gradient)]
+        def live(tree: Any) -> Any:  # without the leaves that have no gradient
+            return jax.tree.map(lambda g, x: None if g is None else x, updates, tree, is_leaf=is_none)
+
+        params, old = live(context.params), {name: live(slots[name]) for name in _TREES}
+        s = jax.tree.map(operator.sub, params, old["last_params"])
+        y = jax.tree.map(operator.sub, updates, old["last_gradient"])
         curvature, ss, yy = inner_product(s, y), inner_product(s, s), inner_product(y, y)
-        enough = jnp.maximum(self.min_cosine * jnp.sqrt(ss) * jnp.sqrt(yy), jnp.finfo(ss.dtype).tiny)
+        refuse_local("scale_by_lbfgs", "an inner product", curvature)
+        norms = jnp.sqrt(jnp.stack([ss, yy]))
+        enough = jnp.maximum(self.min_cosine * norms[0] * norms[1], jnp.finfo(ss.dtype).tiny)
         good, moved = (curvature > enough) & (context.age > 1), ss > 0
         curvature, yy = (jnp.where(good, x, 1) for x in (curvature, yy))
 
         place, rho = slots["next"], jnp.where(moved, slots["inverse_curvatures"], 0)
-        steps, changes = (
-            [stack.at[place].set(jnp.where(good, x, stack[place])) for x, stack in zip(new, stacks)]
-            for new, stacks in ((s, steps), (y, changes))
+
+        def written(new: Any, stacks: Any) -> Any:
+            return jax.tree.map(lambda x, stack: _put(stack, jnp.where(good, x, _at(place, stack)), place), new, stacks)
+
+        steps, changes, rho = (
+            written(*both) for both in ((s, old["steps"]), (y, old["changes"]), (1 / curvature, rho))
         )
-        rho = rho.at[place].set(jnp.where(good, 1 / curvature, rho[place]))
         gamma = jnp.where(good, curvature / yy, jnp.where(moved, slots["scale"], 0))
-        place = jnp.where(good, (place + 1) % self.memory, place)
-        first = 1 / jnp.maximum(1, safe_sqrt(inner_product(g, g)))
-        u = self.product(g, steps, changes, rho, jnp.where(gamma > 0, gamma, first), place)
+        after = jnp.where(good, jnp.where(place + 1 < self.memory, place + 1, 0), place)
+        first = 1 / jnp.maximum(1, safe_sqrt(inner_product(updates, updates)))
+        u = self.product(updates, steps, changes, rho, jnp.where(gamma > 0, gamma, first), after)
 
-        def whole(leaves: list[Any], others: list[Any]) -> Any:
-            full = dict(enumerate(others)) | dict(zip(live, leaves))
-            return form.unflatten(full.values())
+        def kept(new: Any, held: Any) -> Any:
+            return jax.tree.map(lambda x, o: o if x is None else x, new, held, is_leaf=is_none)
 
-        new = (params, g, steps, changes)
-        kept = {name: whole(leaves, columns[name]) for name, leaves in zip(_TREES, new)}
-        kept |= {"inverse_curvatures": rho, "scale": gamma, "next": place}
-        return whole(u, [None] * form.num_leaves), kept
+        new = {"last_params": params, "last_gradient": updates, "steps": steps, "changes": changes}
+        new = {name: kept(tree, slots[name]) for name, tree in new.items()}
+        return u, new | {"inverse_curvatures": rho, "scale": gamma, "next": after}
 
-    def product(
-        self, g: list[Array], steps: list[Array], changes: list[Array], rho: Array, gamma: Array, place: Array
-    ) -> list[Array]:
+    def product(self, g: Any, steps: Any, changes: Any, rho: Array, gamma: Array, place: Array) -> Any:
         """Return H·g by the two loops: from the newest pair to the oldest, and back."""
 
-        def down(q: list[Array], i: Array) -> Any:
-            alpha = rho[i] * inner_product([s[i] for s in steps], q)
-            return [x - alpha * y[i] for x, y in zip(q, changes)], alpha
+        def plus(x: Any, factor: Array, direction: Any) -> Any:
+            return jax.tree.map(lambda x, d: x + factor * d, x, direction)
 
-        def up(q: list[Array], pair: Any) -> Any:
+        def down(q: Any, i: Array) -> Any:
+            alpha = _at(i, rho) * inner_product(_at(i, steps), q)
+            return plus(q, -alpha, _at(i, changes)), alpha
+
+        def up(q: Any, pair: Any) -> Any:
             i, alpha = pair
-            beta = rho[i] * inner_product([y[i] for y in changes], q)
-            return [x + (alpha - beta) * s[i] for x, s in zip(q, steps)], None
+            beta = _at(i, rho) * inner_product(_at(i, changes), q)
+            return plus(q, alpha - beta, _at(i, steps)), None
 
-        newest_first = (place - 1 - jnp.arange(self.memory, dtype=jnp.int32)) % self.memory
-        q, alphas = jax.lax.scan(down, g, newest_first)
-        return jax.lax.scan(up, [gamma * x for x in q], (newest_first, alphas), reverse=True)[0]
+        back = place - 1 - jnp.arange(self.memory, dtype=jnp.int32)
+        newest_first = jnp.where(back < 0, back + self.memory, back)
+        unroll = 2 if len(jax.tree.leaves(g)) == 1 else 1  # half the steps; of many leaves, it would compile for long
+        q, alphas = jax.lax.scan(down, g, newest_first, unroll=unroll)
+        q = jax.tree.map(lambda x: gamma * x, q)
+        return jax.lax.scan(up, q, (newest_first, alphas), reverse=True, unroll=unroll)[0]
 
 
 _TREES = "last_params", "last_gradient", "steps", "changes"
+
+
+def _at(place: Array, stacks: Any) -> Any:
+    """The arrays at a place of their stacks, which is known to be inside."""
+    return jax.tree.map(lambda stack: jax.lax.dynamic_index_in_dim(stack, place, keepdims=False), stacks)
+
+
+def _put(stack: Array, x: Array, place: Array) -> Array:
+    return jax.lax.dynamic_update_index_in_dim(stack, x, place, 0)

@@ -30,22 +30,19 @@ def _bounds(place: str, value: Any) -> Any:
 Bounds = Annotated[Any, Kind(_bounds)]
 
 
-Over = Literal["leaf", "rows", "columns", "inputs", "outputs"]
-
-
 class _PerVector(PerLeaf):
     """Base of pieces that treat each leaf, or each of its rows, columns, inputs or outputs, as one vector."""
 
-    over: Over = "leaf"
+    over: Literal["leaf", "rows", "columns", "inputs", "outputs", "both"] = "leaf"
 
     def init_tree(self, params: Any) -> Slots:
-        if self.over in ("inputs", "outputs"):
+        if self.over in ("inputs", "outputs", "both"):
             refuse_doubt(self, params)
         return {}
 
-    def axes_of(self, g: Array, context: Context) -> tuple[int, ...] | None:
+    def axes_of(self, g: Array, context: Context, over: str) -> tuple[int, ...] | None:
         """The axes of the vectors; None for all."""
-        kept = () if self.over == "leaf" else context.axes.kept(self.over)
+        kept = () if over == "leaf" else context.axes.kept(over)
         return tuple(axis for axis in range(g.ndim) if axis not in kept) if kept else None
 
 
@@ -55,17 +52,20 @@ class normalize(_PerVector):
     u = g / ‖g‖;  0 stays 0
 
     The result is accurate for coordinates of any magnitude. `clip_by_global_norm` instead scales all leaves by one
-    factor. Before `orthogonalize`, `over="inputs"` is the row normalization of MuonEq (Chang et al., 2026).
+    factor. Before `orthogonalize`, `over="inputs"` is the row normalization of MuonEq (Chang et al., 2026), and
+    `over="both"` its two-sided form.
 
     Args:
       over: The vectors: `"leaf"`, all of a leaf; `"rows"`, each x[i]; `"columns"`, each x[..., j]; `"inputs"`, the
         weights into each output, or each row of a table of embeddings; or `"outputs"`, the weights out of each input,
-        or each column of a table. A parameter with one axis is one vector.
+        or each column of a table. A parameter with one axis is one vector. `"both"` divides each coordinate by the
+        norms of its two vectors over inputs and outputs, both of g, and multiplies by ‖g‖, so that the scale of g does
+        not matter: u is the matrix of signs where g has rank 1.
 
     Raises:
-      ValueError: With `"inputs"` or `"outputs"`, the axes of a leaf are in doubt: declare them with `layout`.
+      ValueError: With `"inputs"`, `"outputs"` or `"both"`, the axes of a leaf are in doubt: declare them with `layout`.
 
-    Source: Chang et al. 2026, arXiv 2603.28254 (inputs and outputs).
+    Source: Chang et al. 2026, arXiv 2603.28254 (inputs, outputs and both: the forms R, C and RC, without their ε).
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.normalize()
@@ -75,11 +75,17 @@ class normalize(_PerVector):
 
     formula = (
         "u = g / norm(g) if over == 'leaf' else g / row_norm(g) if over == 'rows' else "
-        "g / column_norm(g) if over == 'columns' else g / input_norm(g) if over == 'inputs' else g / output_norm(g)"
+        "g / column_norm(g) if over == 'columns' else g / input_norm(g) if over == 'inputs' else "
+        "g / output_norm(g) if over == 'outputs' else norm(g) * g / (input_norm(g) * output_norm(g))"
     )
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        return unit(g, self.axes_of(g, context)), slots
+        if self.over != "both":
+            return unit(g, self.axes_of(g, context, self.over)), slots
+        inputs, outputs = (self.axes_of(g, context, over) for over in ("inputs", "outputs"))
+        across = norm(unit(g), outputs)
+        vanishes = across == 0
+        return jnp.where(vanishes, 0, unit(g, inputs) / jnp.where(vanishes, 1, across)), slots
 
 
 class trust_ratio(PerLeaf):
@@ -205,13 +211,15 @@ class unit_rms(_PerVector):
     Array([ 0.2, -1.4], dtype=float32)
     """
 
+    over: Literal["leaf", "rows", "columns", "inputs", "outputs"] = "leaf"
+
     formula = (
         "u = g / rms(g) if over == 'leaf' else g / row_rms(g) if over == 'rows' else "
         "g / column_rms(g) if over == 'columns' else g / input_rms(g) if over == 'inputs' else g / output_rms(g)"
     )
 
     def update_leaf(self, g: Array, slots: Slots, context: Context) -> tuple[Array, Slots]:
-        axes = self.axes_of(g, context)
+        axes = self.axes_of(g, context, self.over)
         size = g.size if axes is None else math.prod(g.shape[axis] for axis in axes)
         return math.sqrt(size) * unit(g, axes), slots
 

@@ -9,9 +9,9 @@ import numpy as np
 from jax import Array
 
 from gradtx.combinators import chain
-from gradtx.core import Transformation, walk
+from gradtx.core import State, Transformation, walk
 from gradtx.core.arguments import checked, trace_state, traced
-from gradtx.core.checks import check_params, check_values
+from gradtx.core.checks import check_params, check_values, refuse_local
 from gradtx.core.errors import said
 from gradtx.core.programs import program_of
 from gradtx.core.trees import is_float0, widen
@@ -19,7 +19,7 @@ from gradtx.optimizers.second_order import lbfgs
 from gradtx.pieces.formulas import norm
 from gradtx.training.gradient_check import _number
 from gradtx.typing import PyTree, TransformationLike
-from gradtx.wrappers.line_search import LineSearch, handed_on, restored
+from gradtx.wrappers.line_search import Evaluated, LineSearch, handed_on, restored
 
 current_trace, NO_TRACE = trace_state()
 REASONS = (
@@ -94,8 +94,8 @@ def minimize(
       `converged` say why it stopped.
 
     Raises:
-      ValueError: A tolerance is below 0, `max_steps` is below 1, the function does not return one real number, or the
-        optimizer needs a random key.
+      ValueError: A tolerance is below 0, `max_steps` is below 1, the function does not return one real number, the
+        optimizer needs a random key, or, within `jax.shard_map`, the value or gradient differs from device to device.
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> found = gx.minimize(lambda w: jnp.sum(w**2) + w[0] * w[1] - w[0], jnp.ones(2))
@@ -154,40 +154,49 @@ def _minimize(fun: Any, params: Any, tx: Any, tolerance: Any, value_tolerance: A
         return {name: x for name, x in given.items() if name in reads}
 
     def norm_of(gradient: Any) -> Array:  # `global_norm` branches, which takes as long as a small step
-        return norm(jnp.stack([norm(widen(g)).astype(value.dtype) for g in jax.tree.leaves(gradient)]))
+        several = [norm(widen(g)).astype(value.dtype) for g in jax.tree.leaves(gradient)]
+        return norm(jnp.stack(several)) if len(several) > 1 else several[0]
 
     def status_of(value: Array, size: Array, change: Array, stuck: Array, steps: Array) -> Array:
-        tests = {
-            NOT_FINITE: ~(jnp.isfinite(value) & jnp.isfinite(size)),
-            CONVERGED: size <= tolerance,
-            FLAT: change < value_tolerance,
-            STUCK: stuck >= 2,
-            MOST_STEPS: steps >= max_steps,
-        }
-        return jnp.select(list(tests.values()), [jnp.int32(x) for x in tests], jnp.int32(RUNNING))
+        status = jnp.where(steps >= max_steps, MOST_STEPS, RUNNING)
+        status = jnp.where(stuck >= 2, STUCK, status)
+        status = jnp.where(change < value_tolerance, FLAT, status)
+        status = jnp.where(size <= tolerance, CONVERGED, status)
+        return jnp.where(jnp.isfinite(value) & jnp.isfinite(size), status, NOT_FINITE).astype(jnp.int32)
+
+    def known(state: Any, held: Any) -> tuple[Array, Any]:  # at the parameters; a line search hands them on
+        kept: Any = handed_on(state) if searches else held
+        return (jnp.asarray(kept.value, value.dtype), restored(kept.gradient, gradient)) if searches else kept
 
     def step(carry: Any) -> Any:
-        params, state, value, gradient, (_, steps, evaluations, stuck, _) = carry
-        after, state = tx.apply(params, state, gradient, **extra(params, value, gradient))
+        params, state, held, (evaluations, stuck, _) = carry  # the counts are one array, for fewer kernels
+        old, slope = known(state, held)
+        after, state = tx.apply(params, state, slope, **extra(params, old, slope))
+        held, trials = (None, state.slots[name]["measured"]["evaluations"].value) if searches else (evaluate(after), 1)
+        new, slope = known(state, held)
         if searches:
-            kept: Any = handed_on(state)
-            new, gradient = jnp.asarray(kept.value, value.dtype), restored(kept.gradient, gradient)
-            trials = state.slots[type(last).__name__]["measured"]["evaluations"].value
             same = [jnp.all(a == b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(params))]
             stuck = jnp.where(jnp.stack(same).all(), stuck + 1, 0)
-        else:
-            (new, gradient), trials = evaluate(after), 1
-        size, steps = norm_of(gradient), steps + 1
-        change = jnp.abs(new - value) / jnp.maximum(1, jnp.maximum(jnp.abs(new), jnp.abs(value)))
-        status = status_of(new, size, change, stuck, steps)
-        return after, state, new, gradient, (size, steps, evaluations + trials, stuck, status)
+        change = jnp.abs(new - old) / jnp.maximum(1, jnp.maximum(jnp.abs(new), jnp.abs(old)))
+        status = status_of(new, norm_of(slope), change, stuck, state.step)
+        return after, state, held, jnp.stack([evaluations + trials, stuck, status])
 
     value, gradient = evaluate(params)
     if not jax.tree.leaves(gradient):
         raise ValueError("minimize: params has no floating or complex array: write 0.0, not 0")
+    refuse_local("minimize: fun", "a value", value)
     size, none = norm_of(gradient), jnp.zeros((), jnp.int32)
+    refuse_local("minimize: fun", "a gradient", size)
     status = status_of(value, size, jnp.full_like(value, jnp.inf), none, none)
-    start = params, tx.init(params), value, gradient, (size, none, none + 1, none, status)
-    end = jax.lax.while_loop(lambda carry: carry[-1][-1] == RUNNING, step, start)
-    params, _, value, _, (size, steps, evaluations, _, status) = end
-    return Minimum(params, value, size, steps, evaluations, status)
+    state, name = tx.init(params), type(last).__name__
+    if searches:
+        kept = jax.tree.map(
+            lambda held, g: widen(g).astype(held.dtype), state.slots[name]["evaluated"].gradient, gradient
+        )
+        first = Evaluated(value.astype(state.slots[name]["evaluated"].value.dtype), kept)
+        state = State(state.step, state.slots | {name: state.slots[name] | {"evaluated": first}})
+    start = params, state, None if searches else (value, gradient), jnp.stack([none + 1, none, status])
+    end = jax.lax.while_loop(lambda carry: carry[-1][2] == RUNNING, step, start)
+    params, state, held, (evaluations, _, status) = end
+    value, gradient = known(state, held)
+    return Minimum(params, value, norm_of(gradient), state.step, evaluations, status)

@@ -9,6 +9,7 @@ from jax import Array
 
 from gradtx.core import Context, Decay, Part, Positive, Slots, State, Transformation, walk, working_dtype
 from gradtx.core.arguments import checked
+from gradtx.core.checks import refuse_local
 from gradtx.core.errors import _listed, describe, said
 from gradtx.core.kinds import Count
 from gradtx.core.root import counted
@@ -27,11 +28,17 @@ class Evaluated(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A point on the line: t, φ(t) and φ′(t)."""
+    """A point on the line: t, φ(t) and φ′(t), as one array, of which a loop carries fewer than of numbers."""
 
-    t: Array
-    value: Array
-    slope: Array
+    numbers: Array
+
+    @classmethod
+    def of(cls, t: Array, value: Array, slope: Array) -> "Trial":
+        return cls(jnp.stack([t, value, slope]))
+
+    t = property(lambda self: self.numbers[0])
+    value = property(lambda self: self.numbers[1])
+    slope = property(lambda self: self.numbers[2])
 
 
 class LineSearch(Transformation):
@@ -70,10 +77,13 @@ class LineSearch(Transformation):
         direction = self.part("direction", updates, slots, context, new := {})
         old = {name: x.value for name, x in slots["measured"].items()}
         value = value_of(self, context, old["step size"].dtype)
+        refuse_local(type(self).__name__, "a loss", value)
         # −⟨g, d⟩ is the slope at 0 of φ(t) = f(θ − t·d). Uphill, the search goes along the gradient instead.
-        down = inner_product(updates, direction) > 0
+        product = inner_product(updates, direction)
+        refuse_local(type(self).__name__, "an inner product", product)
+        down = product > 0
         direction = jax.tree.map(lambda d, g: jnp.where(down, d, g), direction, updates)
-        slope = -inner_product(updates, direction)
+        slope = -jnp.where(down, product, inner_product(updates, updates))
 
         # The step size is a constant to `jax.grad`, which has no reverse mode for loops of unknown length.
         fixed = jax.lax.stop_gradient((self, updates, direction, context.params, value, slope, old["step size"]))
@@ -82,9 +92,9 @@ class LineSearch(Transformation):
         def at(t: Array) -> tuple[Trial, Any]:
             point = jax.tree.map(lambda d, p: None if d is None else p - t * d, along, params, is_leaf=is_none)
             value, gradient = evaluate(self, context, point, t.dtype)
-            return Trial(t, value, -inner_product(gradient, along)), gradient
+            return Trial.of(t, value, -inner_product(gradient, along)), gradient
 
-        origin = Trial(jnp.zeros_like(fall), first, fall)
+        origin = Trial.of(jnp.zeros_like(fall), first, fall)
         best, gradient, trials, found = tx.search(at, origin, start, last)
         failed = ~(found & down) & ~(fall == 0)
         kept = jax.tree.map(
@@ -126,7 +136,9 @@ def evaluate(tx: Transformation, context: Context, point: Any, dtype: Any) -> tu
             raise TypeError(f"{place}, got {said(value)}: with an auxiliary output, return the value alone")
         if jnp.shape(value) or jnp.iscomplexobj(value):
             raise ValueError(f"{place}, got {describe(jnp.asarray(value))}")
-        return jnp.asarray(value, dtype)
+        value = jnp.asarray(value, dtype)
+        refuse_local(f"{type(tx).__name__}: value_fn", "a loss", value)
+        return value
 
     if "grad_fn" in context.extra:
         return value_fn(point), context.extra["grad_fn"](point)
@@ -147,7 +159,8 @@ class backtracking(LineSearch):
     receives `grad_fn`, the gradient comes from it. Put the search last in a chain: the state holds the value and the
     gradient at the parameters of the step, and `value_and_grad_from_state` returns them, so that nothing is evaluated
     twice. `gx.measurements(state)` has the `"step size"` t, the number of `"evaluations"` of the last update, and the
-    number of `"failures"` so far. In derivatives of an update, t counts as a constant.
+    number of `"failures"` so far. In derivatives of an update, t counts as a constant. Within `jax.shard_map`, losses
+    and gradients must be of the whole, as after `jax.lax.pmean`; with its `check_vma`, others raise an error.
 
     Args:
       direction: The transformation that makes d of the gradient, without a learning rate, such as `momentum(0.9)`.
@@ -159,7 +172,7 @@ class backtracking(LineSearch):
 
     Raises:
       ValueError: `direction` has a learning rate; `update` lacks `params`, `value` or `value_fn`; the value is not one
-        real number.
+        real number; or, within `jax.shard_map`, a loss or an inner product differs from device to device.
       TypeError: The value is not a number.
 
     Source: Armijo 1966; Nocedal and Wright 2006, algorithm 3.1 and equation 3.57.
@@ -218,7 +231,8 @@ class zoom(LineSearch):
     receives `grad_fn`, the gradient comes from it. Put the search last in a chain: the state holds the value and the
     gradient at the parameters of the step, and `value_and_grad_from_state` returns them, so that nothing is evaluated
     twice. `gx.measurements(state)` has the `"step size"` t, the number of `"evaluations"` of the last update, and the
-    number of `"failures"` so far. In derivatives of an update, t counts as a constant.
+    number of `"failures"` so far. In derivatives of an update, t counts as a constant. Within `jax.shard_map`, losses
+    and gradients must be of the whole, as after `jax.lax.pmean`; with its `check_vma`, others raise an error.
 
     Args:
       direction: The transformation that makes d of the gradient, without a learning rate, such as `scale_by_lbfgs()`.
@@ -229,7 +243,8 @@ class zoom(LineSearch):
 
     Raises:
       ValueError: `direction` has a learning rate; c₂ is not above c₁; `update` lacks `params`, `value` or `value_fn`;
-        the value is not one real number.
+        the value is not one real number; or, within `jax.shard_map`, a loss or an inner product differs from device to
+        device.
       TypeError: The value is not a number.
 
     Source: Nocedal and Wright 2006, algorithms 3.5 and 3.6, equation 3.59; for rounding, Hager and Zhang 2005.
@@ -254,16 +269,18 @@ class zoom(LineSearch):
             raise ValueError(f"zoom: c2 must be above c1, got {self.c2} and {self.c1}")
 
     def search(self, at: Any, origin: Trial, gradient: Any, last: Array) -> Any:
-        eps = jnp.finfo(origin.value.dtype).eps
+        eps, first = jnp.finfo(origin.value.dtype).eps, origin
 
         def going(carry: Any) -> Array:
-            n, _, low, high, _, bracketed, done = carry
+            n, _, low, high, _, (bracketed, done) = carry
             narrow = jnp.abs(high.t - low.t) <= eps * low.t
             return (n < self.max_trials) & ~done & ~(bracketed & narrow)
 
         def body(carry: Any) -> Any:
-            n, t, low, high, kept, bracketed, _ = carry
+            n, t, low, high, kept, (bracketed, _) = carry
             here, gradient = at(t)
+            # XLA would compute what depends on the origin alone before the loop, by a kernel for each number.
+            origin, _ = jax.lax.optimization_barrier((first, t))
             enough = self.decreases(here, origin)
             level = jnp.abs(here.value - low.value) <= 100 * eps * jnp.abs(origin.value)
             too_far = ~enough | ((n > 0) & (here.value >= low.value) & ~level)
@@ -281,11 +298,11 @@ class zoom(LineSearch):
             near, far = _pick(bracketed, (near + margin, far - margin), (1.1 * t, 4 * t))
             least, exists = _cubic(*ends)
             ahead = jnp.where(exists, jnp.clip(least, near, far), jnp.where(bracketed, (near + far) / 2, far))
-            return n + 1, ahead, low, high, kept, bracketed, done
+            return n + 1, ahead, low, high, kept, jnp.stack([bracketed, done])
 
         start = (jnp.zeros((), jnp.int32), jnp.ones_like(origin.t), origin, origin, gradient)
-        none = origin.slope >= 0
-        n, _, low, _, kept, _, done = jax.lax.while_loop(going, body, (*start, jnp.zeros_like(none), none))
+        flags = jnp.stack([jnp.zeros((), bool), origin.slope >= 0])
+        n, _, low, _, kept, (_, done) = jax.lax.while_loop(going, body, (*start, flags))
         found = done & (n > 0)
         best, gradient = _pick(found | (low.value < origin.value), (low, kept), (origin, gradient))
         return best, gradient, n, found

@@ -69,8 +69,9 @@ def muon(
         m = momentum * m + (1 - momentum) * g
         early, now = (1 - momentum ** (t + 1), 1 - momentum**t) if corrected else (1.0, 1.0)
         direction = momentum * m / early + (1 - momentum) * g / now if nesterov else m
-        if balanced:
-            direction = direction / np.linalg.norm(direction, axis=0 if balanced == "inputs" else 1, keepdims=True)
+        sides = {None: (), "inputs": (0,), "outputs": (1,), "both": (0, 1)}[balanced]
+        norms = [np.linalg.norm(direction, axis=side, keepdims=True) for side in sides]
+        direction = direction / np.prod(np.broadcast_arrays(1.0, *norms), axis=0)
         u = factors[rule] * orthogonal(direction, method)
         if exclude != "kernel":
             step = np.concatenate([step[BIAS], -learning_rate * (u.ravel() + weight_decay * w[KERNEL])])
@@ -114,6 +115,9 @@ CONFIGURATIONS = {
         {"exclude": "kernel"},
         {"balanced": "inputs", "rule": "adam", "momentum": 0.5},
         {"balanced": "outputs", "nesterov": False, "method": "svd"},
+        {"balanced": "both"},
+        {"balanced": "both", "nesterov": False, "momentum": 0.5, "method": "svd"},
+        {"balanced": "both", "rule": "spectral", "momentum": 0.8, "method": "polar_express"},
     ],
     "scion": [
         {},

@@ -20,7 +20,7 @@ from flax.serialization import msgpack_restore, msgpack_serialize, to_state_dict
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gradtx as gx
-from gradtx.core import leaves_by_path
+from gradtx.core import leaves_by_path, walk
 
 pytestmark = pytest.mark.promotes("Optax's arithmetic")
 random = np.random.default_rng(7)
@@ -183,6 +183,106 @@ def test_and_back(name, x64):
     assert worst(run(theirs, params, saved, 5, 105)[0], run(tx, params, state, 5, 105)[0]) < 1e-6
 
 
+# ---------------------------------------------------------------- line searches
+def convex(params):
+    """A sum of convex functions of all parameters, on which steps of L-BFGS at a rate of 1 decrease the loss."""
+    return sum(jnp.sum(jnp.cosh(x - i)) + jnp.mean(x) ** 2 for i, x in enumerate(jax.tree.leaves(params)))
+
+
+def descend(tx: Any, params: Any, state: Any, steps: int) -> Any:
+    """The updates, the parameters and the state after some steps down the convex function."""
+    ours, updates = isinstance(tx, gx.Transformation), []
+    reads = {name for piece in walk(tx) for name in piece.reads()} if ours else {"value", "value_fn", "grad"}
+    tx = tx if ours else optax.with_extra_args_support(tx)
+    for _ in range(steps):
+        value, grad = jax.value_and_grad(convex)(params)
+        more = {"value": value, "value_fn": convex, "grad": grad}
+        u, state = tx.update(grad, state, params, **{name: x for name, x in more.items() if name in reads})
+        updates.append(u)
+        params = jax.tree.map(jnp.add, params, u)
+    return updates and jax.tree.map(lambda *xs: jnp.stack(xs), *updates), params, state
+
+
+SEARCHES: dict[str, tuple[Any, Any]] = {
+    "lbfgs": (gx.lbfgs(4), optax.lbfgs(memory_size=4)),
+    "lbfgs, without a search": (
+        gx.chain(gx.scale_by_lbfgs(3), gx.scale(-0.5)),
+        optax.chain(optax.scale_by_lbfgs(3), optax.scale(-0.5)),
+    ),
+    "lbfgs, backtracking": (
+        gx.backtracking(gx.scale_by_lbfgs(3), grow=None),
+        optax.chain(
+            optax.scale_by_lbfgs(3),
+            optax.scale(-1.0),
+            optax.scale_by_backtracking_linesearch(20, increase_factor=jnp.inf, store_grad=True),
+        ),
+    ),
+    "momentum, backtracking": (
+        gx.backtracking(gx.scale_by_ema(0.5), max_rate=0.02, grow=None),
+        optax.chain(
+            optax.ema(0.5, debias=False),
+            optax.scale(-1.0),
+            optax.scale_by_backtracking_linesearch(20, max_learning_rate=0.02, increase_factor=jnp.inf),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 7])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_line_searches_both_ways(name, steps, x64):
+    """The next updates are Optax's, while both searches accept their first trial; and back to the same state."""
+    tx, theirs = SEARCHES[name]
+    _, params, saved = descend(theirs, params_of(), theirs.init(params_of()), steps)
+    state, report = gx.from_optax(tx, params, saved)
+    assert all(re.search("failures|evaluated/|^step$|evaluations", path) for path in report.fresh)
+    assert all(re.search("info/|2/value", path) for path in report.dropped)
+    assert worst(descend(tx, params, state, 5)[0], descend(theirs, params, saved, 5)[0]) < 1e-6
+    again, report = gx.to_optax(tx, params, state, theirs)
+    assert not report.dropped or all(re.search("/evaluated/|/measured/", path) for path in report.dropped)
+    for path, x in leaves_by_path(saved).items():
+        if not re.search("info/|2/value", path):
+            assert np.array_equal(x, leaves_by_path(again)[path]), path
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_line_searches_back_from_gradtx(name, x64):
+    tx, theirs = SEARCHES[name]
+    _, params, state = descend(tx, params_of(), tx.init(params_of()), 6)
+    saved, _ = gx.to_optax(tx, params, state, theirs)
+    assert worst(descend(theirs, params, saved, 5)[0], descend(tx, params, state, 5)[0]) < 1e-6
+
+
+def test_the_handed_on_value_is_known_or_not(x64):
+    tx, theirs, params = gx.lbfgs(2), optax.lbfgs(memory_size=2), params_of()
+    fresh, _ = gx.from_optax(tx, params, theirs.init(params))
+    expected = leaves_by_path(tx.init(params)) | {"slots/zoom/measured/step size": 1.0}  # where Optax's searches begin
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, leaves_by_path(fresh), expected))
+    assert jnp.isinf(gx.to_optax(tx, params, fresh, theirs)[0][2].value)
+    _, params, saved = descend(theirs, params, theirs.init(params), 3)
+    value, gradient = gx.value_and_grad_from_state(convex)(params, state=gx.from_optax(tx, params, saved)[0])
+    assert value == saved[2].value and jax.tree.all(jax.tree.map(jnp.array_equal, gradient, saved[2].grad))
+
+
+def test_pairs_that_were_left_out(x64):
+    """Where ours has fewer pairs than updates, the newest pair stands where Optax would have written it."""
+    tx: gx.Transformation = gx.scale_by_lbfgs(3, min_cosine=0.6)
+    theirs: Any = optax.scale_by_lbfgs(3)
+    x, y, z, w = jnp.eye(4)
+    points, state = (
+        jnp.cumsum(jnp.array([y, y, x + 0.2 * y, -0.5 * y, x, x + 0.2 * y, 0.3 * z, 0.7 * w]), 0),
+        tx.init(x),
+    )
+    *before, last = points * jnp.array([1.0, 30.0, 5.0, 2.0])
+    for x, g in zip(points, before):
+        _, state = tx.update(g, state, x)
+    slots = state.slots["scale_by_lbfgs"]
+    assert slots["age"] == 7 and slots["next"] == (7 - 1 - 2) % 3  # two pairs had a cosine of 0.35
+    saved, report = gx.to_optax(tx, points[0], state, theirs)
+    assert not report.dropped and not report.fresh
+    assert jnp.allclose(theirs.update(last, saved, points[-1])[0], tx.update(last, state, points[-1])[0], rtol=1e-12)
+
+
 # ---------------------------------------------------------------- files
 def by_pickle(state, path):
     return pickle.loads(pickle.dumps(state))
@@ -218,6 +318,17 @@ def test_the_forms_of_files(form, tmp_path):
         state, report = gx.from_optax(tx, params, FORMS[form](saved, place))
         assert jax.tree.all(jax.tree.map(jnp.array_equal, state, expected)), name
         assert report.kept == live.kept
+
+
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+@pytest.mark.parametrize("form", FORMS)
+def test_line_searches_in_files(form, tmp_path):
+    for i, (tx, theirs) in enumerate(SEARCHES.values()):
+        _, params, saved = descend(theirs, params_of(jnp.float32), theirs.init(params_of(jnp.float32)), 3)
+        (place := tmp_path / str(i)).mkdir()
+        expected, live = gx.from_optax(tx, params, saved)
+        state, report = gx.from_optax(tx, params, FORMS[form](saved, place))
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, state, expected)) and report.kept == live.kept
 
 
 def test_a_file_needs_no_optax(tmp_path):

@@ -27,7 +27,7 @@ def logits(query, key):
 
 
 def factors(largest, threshold, alpha=0.5):
-    ratio = np.minimum(1, threshold / largest)
+    ratio = threshold / np.maximum(largest, threshold)
     return ratio**alpha, ratio ** (1 - alpha)
 
 
@@ -80,6 +80,98 @@ def test_the_step_is_taken_before_the_rescaling(x64, alpha):
     of_query, of_key = factors(LARGEST, THRESHOLD, alpha)
     np.testing.assert_allclose(new["query"]["kernel"], of_query[:, None] * np.asarray(w - step), rtol=1e-12)
     np.testing.assert_allclose(new["key"]["kernel"], of_key[:, None] * np.asarray(k - step), rtol=1e-12)
+
+
+# Fused projections of (features, heads, size): their arrays, the axes of these by `layout`, and how to take them apart.
+FUSED = {
+    "PyTorch": (
+        {"weight": "(3 out) in", "bias": "(3 out)"},
+        lambda w: np.stack(w).reshape(3, FEATURES, -1).mT.reshape(-1, FEATURES),
+        lambda b: np.stack(b).reshape(-1),
+        lambda w: w.reshape(3, -1, FEATURES).mT.reshape(3, FEATURES, HEADS, SIZE),
+        lambda b: b.reshape(3, HEADS, SIZE),
+    ),
+    "GPT-2": (
+        {"kernel": "in (3 out)", "bias": "(3 out)"},
+        lambda w: np.stack(w, 1).reshape(FEATURES, -1),
+        lambda b: np.stack(b).reshape(-1),
+        lambda w: w.reshape(FEATURES, 3, HEADS, SIZE).swapaxes(0, 1),
+        lambda b: b.reshape(3, HEADS, SIZE),
+    ),
+    "GPT-NeoX, head by head": (
+        {"weight": f"({HEADS} 3 out) in", "bias": f"({HEADS} 3 out)"},
+        lambda w: np.stack(w).transpose(2, 0, 3, 1).reshape(-1, FEATURES),
+        lambda b: np.stack(b, 1).reshape(-1),
+        lambda w: w.reshape(HEADS, 3, SIZE, FEATURES).transpose(1, 3, 0, 2),
+        lambda b: b.reshape(HEADS, 3, SIZE).swapaxes(0, 1),
+    ),
+    "axes of parts and heads": (
+        {"kernel": "in batch out out", "bias": "batch out out"},
+        lambda w: np.stack(w, 1),
+        np.stack,
+        lambda w: w.swapaxes(0, 1),
+        lambda b: b,
+    ),
+}
+
+
+@pytest.mark.parametrize("threshold, alpha, one", [(20.0, 0.5, False), (5.0, 0.25, False), (10.0, 1.0, True)])
+@pytest.mark.parametrize("form", FUSED)
+def test_a_fused_projection_is_its_parts(x64, form, threshold, alpha, one):
+    """200 steps of momentum and Algorithm 1 of Kimi K2, in NumPy, on separate arrays of queries, keys and values."""
+    words, fuse_w, fuse_b, split_w, split_b = FUSED[form]
+    name = next(iter(words))
+    weights, biases = normal(3, FEATURES, HEADS, SIZE) * 2, normal(3, HEADS, SIZE)
+    params = jax.tree.map(jnp.asarray, {"attention": {name: fuse_w(weights), "bias": fuse_b(biases)}})
+    tx = gx.layout(
+        gx.chain(gx.sgd(0.1, momentum=0.9), gx.qk_clip(threshold, "attention/*", "attention/*", alpha)),
+        {f"attention/{leaf}": axes for leaf, axes in words.items()},
+    )
+    update, state, rescaled = jax.jit(tx.apply), tx.init(params), 0
+    momenta = [np.zeros_like(weights), np.zeros_like(biases)]
+    for _ in range(200):
+        g = [normal(*weights.shape), normal(*biases.shape)]
+        largest = logits((weights[0], biases[0]), (weights[1], biases[1]))
+        largest = np.max(largest) if one else largest
+        step = jax.tree.map(jnp.asarray, {"attention": {name: fuse_w(g[0]), "bias": fuse_b(g[1])}})
+        params, state = update(params, state, step, max_logits={"attention": jnp.asarray(largest)})
+        momenta = [0.9 * m + x for m, x in zip(momenta, g)]
+        weights, biases = (w - 0.1 * m for w, m in zip((weights, biases), momenta))
+        of_parts = np.stack([*np.broadcast_arrays(*factors(largest, threshold, alpha)), np.ones_like(largest)])
+        of_parts = np.broadcast_to(of_parts.reshape(3, -1), (3, HEADS))
+        weights, biases = weights * of_parts[:, None, :, None], biases * of_parts[..., None]
+        rescaled += np.min(of_parts) < 1
+        np.testing.assert_allclose(split_w(np.asarray(params["attention"][name])), weights, rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(split_b(np.asarray(params["attention"]["bias"])), biases, rtol=1e-11, atol=1e-12)
+    assert rescaled > 20
+
+
+def test_fused_projections_of_stacked_layers(x64):
+    words, fuse_w, *_ = FUSED["GPT-2"]
+    w, largest = normal(2, 3, FEATURES, HEADS, SIZE), normal(2, HEADS) * 4
+    layers = [{"kernel": jnp.asarray(fuse_w(x))} for x in w]
+    stacked = {"layers": {"kernel": jnp.stack([x["kernel"] for x in layers])}}
+    tx = gx.qk_clip(2.0, "**/kernel", "**/kernel")
+    new = clipped(
+        stacked,
+        jax.tree.map(jnp.ones_like, stacked),
+        gx.layout(tx, {"**": f"batch {words['kernel']}"}),
+        jnp.asarray(largest),
+    )
+    for i, layer in enumerate(layers):
+        one = gx.layout(tx, {"**": words["kernel"]})
+        alone = clipped({"x": layer}, {"x": jax.tree.map(jnp.ones_like, layer)}, one, jnp.asarray(largest[i]))
+        assert_near(new["layers"]["kernel"][i], alone["x"]["kernel"], 1e-15)
+
+
+@pytest.mark.parametrize("axes", ["in out", "(2 out) in", "(3 in) out", "(3 3 out) in"])
+def test_a_fused_projection_needs_three_parts(axes):
+    params = {"qkv": jnp.ones((18, 6))}
+    tx = gx.layout(gx.qk_clip(1.0, "qkv", "qkv"), {"qkv": axes})
+    with pytest.raises(
+        ValueError, match=r"^qk_clip: 'qkv', which queries and keys choose, must have an axis of .*got "
+    ):
+        tx.init(params)
 
 
 def test_grouped_queries_take_the_largest_of_their_group(x64):

@@ -27,12 +27,26 @@ def test_norms_are_exact_at_any_scale(of_g, of_param):
     g, params = jnp.array([3.0, -2.0, 1.0]) * of_g, jnp.array([[0.5, 1.0, 2.0]])[0] * of_param
     for tx, expected in (
         (gx.normalize(), 1.0),
+        (gx.normalize("both"), 1.0),
         (gx.trust_ratio(), length(params)),
         (gx.graft(gx.emit_params(), gx.identity()), length(params)),
         (gx.project_out(keep_norm=True), length(g)),
         (gx.clip_by_norm(of_g), of_g),
     ):
         assert abs(length(once(tx, g, params)) / expected - 1) < 1e-6, tx
+
+
+def test_normalized_over_both_sides():
+    """Of rank 1, signs; of any scale, also where one vector is far below the others; zeros stay."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal(3), rng.standard_normal(4)
+    tx = gx.normalize("both")
+    for scale in (1e-30, 1.0, 1e30):
+        u = once(tx, jnp.asarray(scale * np.outer(a, b), jnp.float32))
+        assert np.allclose(u, np.sign(np.outer(a, b)), rtol=1e-6)
+    g = rng.standard_normal((3, 4)) * np.array([1.0, 1e-25, 0.0])[:, None]
+    norms = np.linalg.norm(g, axis=0) * np.linalg.norm(g, axis=1, keepdims=True)
+    assert np.allclose(once(tx, jnp.asarray(g, jnp.float32)), np.linalg.norm(g) * g / np.where(norms, norms, 1))
 
 
 @pytest.mark.parametrize("tx", [gx.clip_by_rms(), gx.unit_rms(), gx.scale_by_param_rms()], ids=repr)

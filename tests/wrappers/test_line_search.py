@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 from numpy import ndarray
 from smooth import PROBLEMS, bowl, himmelblau
 from streams import assert_near
@@ -95,7 +96,7 @@ def barrier(x: Any) -> Any:
 @pytest.mark.parametrize("a, b", [(0.0, 3.0), (3.0, 0.0), (1.0, 1.5), (-2.0, 5.0)])
 def test_the_next_trial_is_the_minimum_of_the_cubic(a, b, x64):
     def trial(t):  # of a cubic that has its minimum at 2
-        return Trial(*(jnp.asarray(x) for x in (t, t**3 / 3 - 1.5 * t**2 + 2 * t + 7, t**2 - 3 * t + 2)))
+        return Trial.of(*(jnp.asarray(x) for x in (t, t**3 / 3 - 1.5 * t**2 + 2 * t + 7, t**2 - 3 * t + 2)))
 
     minimum, exists = _cubic(trial(a), trial(b))
     assert exists and abs(minimum - 2) < 1e-12
@@ -103,10 +104,10 @@ def test_the_next_trial_is_the_minimum_of_the_cubic(a, b, x64):
 
 @pytest.mark.parametrize("slope, found", [(-0.5, True), (0.9, True), (1.1, False)])
 def test_where_rounding_hides_the_decrease_the_slope_decides(slope, found):
-    origin = Trial(*jnp.array([0.0, 1e6, -1.0]))
-    trial = Trial(*jnp.array([1.0, 1e6 + 1, slope]))  # higher by less than the rounding of a sum
+    origin = Trial(jnp.array([0.0, 1e6, -1.0]))
+    trial = Trial(jnp.array([1.0, 1e6 + 1, slope]))  # higher by less than the rounding of a sum
     assert gx.zoom(gx.identity(), c1=0.04).decreases(trial, origin) == found
-    assert not gx.zoom(gx.identity(), c1=0.1).decreases(trial._replace(slope=jnp.array(0.9)), origin)
+    assert not gx.zoom(gx.identity(), c1=0.1).decreases(Trial(trial.numbers.at[2].set(0.9)), origin)
 
 
 def test_a_fresh_state_has_no_gradient():
@@ -278,6 +279,94 @@ def test_a_group_searches_while_the_others_stay():
         value, gradient = jax.value_and_grad(function)(params)
         params, state = tx.apply(params, state, gradient, value=value, value_fn=function)
     assert jnp.allclose(params["a"], 2.0, atol=1e-4) and params["b"] == 2.0
+
+
+# ---------------------------------------------------------------- within shard_map
+DATA = np.random.default_rng(0).standard_normal((16, 5))
+
+
+def of_rows(params, rows):
+    return jnp.mean(jnp.log(jnp.cosh(rows @ params["w"] - 1))) + jnp.sum(params["b"] ** 4)
+
+
+def mapped(tx, loss, specs=None, gradient=jax.value_and_grad):
+    """Six steps on eight devices, each with two rows of the data, and the loss `loss(params, rows)`."""
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    specs = specs or PartitionSpec()
+
+    def steps(params, rows):
+        state, value_fn = tx.init(params), lambda p: loss(p, rows)
+        for _ in range(6):
+            value, g = gradient(value_fn)(params)
+            params, state = tx.apply(params, state, g, value=value, value_fn=value_fn)
+        return params
+
+    run = jax.shard_map(steps, mesh=mesh, in_specs=(specs, PartitionSpec("x")), out_specs=specs)
+    return jax.jit(run)({"w": jnp.ones(5), "b": jnp.ones(8)}, jnp.asarray(DATA))
+
+
+def mean_of_rows(params, rows):
+    return jax.lax.pmean(of_rows(params, rows), "x")
+
+
+SEARCHES = {"lbfgs": gx.lbfgs(4), "backtracking": gx.backtracking(gx.momentum(0.5))}
+
+
+@pytest.mark.parametrize("tx", SEARCHES.values(), ids=SEARCHES)
+def test_on_several_devices_a_loss_of_the_whole_is_searched_as_on_one(x64, tx):
+    params = state = None
+    for _ in range(6):
+        params = {"w": jnp.ones(5), "b": jnp.ones(8)} if params is None else params
+        state = tx.init(params) if state is None else state
+        value_fn = lambda p: of_rows(p, jnp.asarray(DATA))  # noqa: E731
+        value, g = jax.value_and_grad(value_fn)(params)
+        params, state = tx.apply(params, state, g, value=value, value_fn=value_fn)
+    assert_near(mapped(tx, mean_of_rows), params, 1e-12)
+
+
+LOCAL: dict[str, tuple[Any, str]] = {
+    "a loss": ((of_rows,), "expected a loss of the whole, the same on each device, got one that varies along .* 'x', "),
+    "a loss of the trials": (
+        (
+            of_rows,
+            None,
+            lambda f: lambda p: (jax.lax.pmean(f(p), "x"), jax.grad(lambda p: jax.lax.pmean(f(p), "x"))(p)),
+        ),
+        "value_fn: expected a loss of the whole, the same on each device, got one that varies along .* 'x', within ",
+    ),
+    "parameters": (
+        (
+            lambda p, rows: mean_of_rows({**p, "b": p["b"][0]}, rows),
+            {"w": PartitionSpec(), "b": PartitionSpec("x")},
+        ),
+        "expected (an inner product of the whole|whole parameters)",
+    ),
+}
+
+
+@pytest.mark.parametrize("tx", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("case", LOCAL)
+def test_on_several_devices_a_local_number_is_refused(tx, case):
+    arguments, message = LOCAL[case]
+    with pytest.raises(ValueError, match=f"^(zoom|backtracking|scale_by_lbfgs): {message}"):
+        mapped(tx, *arguments)
+
+
+def test_minimize_on_several_devices_is_of_the_whole(x64):
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+
+    def found(loss):
+        whole = PartitionSpec()
+        minimized = lambda p, rows: gx.minimize(lambda p: loss(p, rows), p, tolerance=1e-8)  # noqa: E731
+        return jax.jit(jax.shard_map(minimized, mesh=mesh, in_specs=(whole, PartitionSpec("x")), out_specs=whole))
+
+    start = {"w": jnp.ones(5), "b": jnp.full(8, 0.1)}
+    alone = gx.minimize(lambda p: of_rows(p, jnp.asarray(DATA)), start, tolerance=1e-8)
+    got = found(mean_of_rows)(start, jnp.asarray(DATA))
+    assert bool(got.converged) and got.steps == alone.steps
+    assert_near(got.params["w"], alone.params["w"], 1e-7)
+    with pytest.raises(ValueError, match=r"^minimize: fun: expected a value of the whole, the same on each device"):
+        found(of_rows)(start, jnp.asarray(DATA))
 
 
 def test_derivatives_hold_the_step_size_constant():
