@@ -39,6 +39,7 @@ SAMPLED = {
     "test_hyperparameters": 20,
     "test_inside": 20,
     "test_map_params": 15,
+    "test_spread_matrices_are_those_of_one_device": 8,
     "test_states": 20,
     "test_sweep": 12,
     "test_training": 15,
