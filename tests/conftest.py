@@ -32,6 +32,7 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
 # tests, and every test some of the cases. The seed is the commit, so that each commit tests another sample.
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
+    "test_collectives": 12,
     "test_contract": 25,
     "test_debug_modes": 20,
     "test_every_cell_of_every_basis_runs": 10,
@@ -39,7 +40,9 @@ SAMPLED = {
     "test_hyperparameters": 20,
     "test_inside": 20,
     "test_map_params": 15,
+    "test_optimizers": 30,
     "test_spread_matrices_are_those_of_one_device": 8,
+    "test_spreading": 8,
     "test_states": 20,
     "test_sweep": 12,
     "test_training": 15,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.custom_batching import custom_vmap
 from jax.lax import Precision, stop_gradient
 from jax.sharding import NamedSharding, PartitionSpec, reshard
@@ -183,18 +184,23 @@ class Fitted(Transformation):
     def init_tree(self, params: Any) -> Slots:
         axes_over(self, jax.tree.leaves(params))
         leaves, tree = flatten_with_path(params)
+
+        def row_of(p: Array, view: Matrix) -> Slots:
+            row, batch = self.start(view, p.dtype), view.shape[:-2]
+            for name, x in row.items():
+                if x is not None:
+                    own = (view.sides[name.startswith("right")], None) if x.ndim == 2 else (None,) * x.ndim
+                    of_batch = view.order[: len(batch)] if view.split == p.shape else (None,) * len(batch)
+                    row[name] = sharded_along(jnp.broadcast_to(x, (*batch, *x.shape)), p, (*of_batch, *own))
+            return row
+
+        if any(isinstance(p, Tracer) for _, p in leaves):
+            row_of = jax.jit(row_of, static_argnums=1)  # traced once for all leaves of a type
         rows: list[Slots] = []
         for keys, p in leaves:
-            real = differentiable("params", p)
-            view = matrix_of(axes_of(path_of(keys), p), widen(p).shape) if real else None
-            row = self.start(view, widen(p).dtype) if view else {}
-            for name, x in row.items():
-                if view and x is not None:
-                    batch = view.shape[:-2]
-                    own = (view.sides[name.startswith("right")], None) if x.ndim == 2 else (None,) * x.ndim
-                    of_batch = view.order[: len(batch)] if view.split == widen(p).shape else (None,) * len(batch)
-                    row[name] = sharded_along(jnp.broadcast_to(x, (*batch, *x.shape)), widen(p), (*of_batch, *own))
-            rows.append(row)
+            p = widen(p) if differentiable("params", p) else None
+            view = None if p is None else matrix_of(axes_of(path_of(keys), p), p.shape)
+            rows.append({} if p is None or view is None else row_of(p, view))
         names = self.start(Matrix((1, 1), (0, 1), (1, 1), "in out", (0, 1)), jnp.float32)
         return {name: tree.unflatten([row.get(name) for row in rows]) for name in names}
 
