@@ -14,7 +14,8 @@ class Traffic(NamedTuple):
 
     always: Counter
     branches: Counter
-    received: int  # bytes for each device, with one run of each loop and all branches
+    received: int  # bytes for each device in each run, with one turn of each loop
+    in_branches: int  # bytes for each device in all branches
 
     def row(self) -> str:
         """As the table has it: `all-reduce 3, all-gather 2; in branches all-reduce 3`."""
@@ -24,7 +25,7 @@ class Traffic(NamedTuple):
 
 def traffic(program: Any) -> Traffic:
     """Read the text of a compiled program."""
-    always, branches, received = Counter(), Counter(), 0
+    always, branches, received = Counter(), Counter(), [0, 0]
     computations, lines = {}, []
     for line in program.as_text().splitlines():
         if match := re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line):
@@ -40,13 +41,13 @@ def traffic(program: Any) -> Traffic:
             result, operation = match[1], match[2].removesuffix("-start")
             if operation in KINDS:
                 (branches if in_branch else always)[operation] += 1
-                received += _received(operation, result, line)
+                received[in_branch] += _received(operation, result, line)
             branch = operation == "conditional"
             listed = re.findall(r"(?:to_apply|calls|body|true_computation|false_computation)=%?([\w.-]+)", line)
             for several in re.findall(r"branch_computations=\{([^}]*)\}", line):
                 listed += [one.strip().lstrip("%") for one in several.split(",")]
             todo += [(one, in_branch or branch) for one in listed]
-    return Traffic(always, branches, received)
+    return Traffic(always, branches, *received)
 
 
 def _received(operation: str, result: str, line: str) -> int:

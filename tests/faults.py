@@ -1529,6 +1529,13 @@ FAULTS = [
         "tests/pieces/test_spreading.py::test_by_default_each_device_does_its_part",
     ),
     Fault(
+        "each device has the bytes of all",
+        "inspect/summary.py",
+        "math.prod(x.sharding.shard_shape(x.shape) if x.sharding else x.shape)",
+        "math.prod(x.shape)",
+        "tests/distributed/test_summary.py::test_of_seventy_billion_parameters_nothing_is_made",
+    ),
+    Fault(
         "the state of offload stays on the device",
         "distributed/offload.py",
         "return made, moved(new, jax.memory.Space.Host)",

@@ -1,8 +1,12 @@
 """The bytes of a state on each device, from shapes alone."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
+from benchmarks.scale import TXS as AT_SCALE
+from benchmarks.scale import memory, table
 from distributed.transformer import MESHES, SHAPES, mesh_of, params_of, placed
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
@@ -73,3 +77,8 @@ def test_what_is_not_one_mesh_is_refused():
     message = r"summary: params\['.*'\] must be on the mesh \{'data': 4, 'model': 2\}, got \{'data': 8\}"
     with pytest.raises(ValueError, match=message):
         gx.summary(gx.adam(), other, mesh_of("data and model"))
+
+
+def test_the_page_has_the_table_of_the_script():
+    page = Path(__file__).parents[2] / "notebooks" / "guides" / "scale.md"
+    assert table(["model", "devices", "parameters", *AT_SCALE], memory()) in page.read_text(encoding="utf-8")
