@@ -128,7 +128,8 @@ class orthogonalize(Transformation):
     All singular values become 1. A matrix with more rows than columns gets orthonormal columns, and one with fewer
     gets orthonormal rows. Zeros stay 0, both a matrix of zeros and the zero singular values of a matrix of lower rank.
     Nothing else depends on the scale of g, so there is no ε. Matrices of equal shape, from any leaves, are computed in
-    one batch, with the longer side as columns.
+    one batch, with the longer side as columns. On a mesh the batch is spread over the devices; if its axes are
+    automatic, run `update` under `jax.set_mesh(mesh)`.
 
     Both iterations apply $x ← a\,x + b\,x x^⊤ x + c\,(x x^⊤)^2 x$ to g / ‖g‖, in the Frobenius norm. Muon's,
     `"newton_schulz"`, uses the same a, b, c at each step. `"polar_express"` uses at each step the coefficients that are
