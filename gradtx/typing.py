@@ -21,8 +21,20 @@ Patterns: TypeAlias = str | Callable[[str, Any], Any] | Sequence[str | Callable[
 """One path pattern or function of (path, leaf), or several."""
 Axes: TypeAlias = int | Sequence[int]
 """One axis, or several."""
+MeshAxes: TypeAlias = str | tuple[str, ...] | None
+"""One axis of a mesh of devices by its name, or several; None for all."""
 
-__all__ = ["Axes", "DTypeLike", "Patterns", "PyTree", "Scalar", "ScalarOrSchedule", "TransformationLike", "Where"]
+__all__ = [
+    "Axes",
+    "DTypeLike",
+    "MeshAxes",
+    "Patterns",
+    "PyTree",
+    "Scalar",
+    "ScalarOrSchedule",
+    "TransformationLike",
+    "Where",
+]
 
 
 def __dir__() -> list[str]:

@@ -16,10 +16,18 @@ LINES = {
     "every_k": "k, an integer, 1 or more.",
     "max_rate": "The upper bound of the learning rate, above 0.",
     "diagonal": "The transformation that estimates the diagonal of the Hessian.",
+    "over": (
+        "The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends "
+        'the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.'
+    ),
     "min_size": "The smallest size of both axes of a leaf that is factored; smaller leaves keep their full shape.",
 }
 # Where an argument of this name means something else, in which functions.
 OTHERWISE = {
+    "adam_mini": ("over",),
+    "normalize": ("over",),
+    "unit_rms": ("over",),
+    "reduced": ("over",),
     "acprop": ("b2",),
     "adabelief": ("b2",),
     "adahessian": ("b2",),

@@ -34,6 +34,7 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
     "test_a_donated_apply_copies_no_parameter_and_no_slot": 4,
+    "test_collectives": 12,
     "test_contract": 25,
     "test_debug_modes": 20,
     "test_every_cell_of_every_basis_runs": 25,
@@ -45,6 +46,9 @@ SAMPLED = {
     "test_of_the_functions_of_optimizers_the_last_few_are_kept": 4,
     "test_part_by_part_is_the_whole_leaf": 3,
     "test_slots_that_are_declared_to_be_never_negative_never_are": 5,
+    "test_optimizers": 30,
+    "test_spread_matrices_are_those_of_one_device": 8,
+    "test_spreading": 8,
     "test_states": 20,
     "test_sweep": 12,
     "test_the_pieces_of_gradtx_satisfy_the_laws": 4,

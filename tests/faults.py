@@ -1403,8 +1403,8 @@ FAULTS = [
     Fault(
         "muon is balanced after it orthogonalizes",
         "optimizers/matrix.py",
-        "chain(direction, *even, orthogonalize(method, dtype=dtype), scale_by_shape(rule))",
-        "chain(direction, orthogonalize(method, dtype=dtype), *even, scale_by_shape(rule))",
+        "chain(direction, *even, orthogonalize(method, dtype=dtype, over=over), scale_by_shape(rule))",
+        "chain(direction, orthogonalize(method, dtype=dtype, over=over), *even, scale_by_shape(rule))",
         f"{REFERENCE}[muon-6]",
     ),
     Fault(
@@ -1548,6 +1548,27 @@ FAULTS = [
         "free = [i for i, size in enumerate(x.shape) if own[i] is None and size",
         "free = [i for i, size in enumerate(x.shape) if size",
         "tests/distributed/test_shard_state.py::test_a_divided_state_makes_the_same_updates_in_a_part_of_the_memory",
+    ),
+    Fault(
+        "each device orthogonalizes all matrices",
+        "pieces/spreading.py",
+        "names = mesh.axis_names if tx.over is None else tx.over",
+        "names = tx.over or ()",
+        "tests/pieces/test_spreading.py::test_by_default_each_device_does_its_part",
+    ),
+    Fault(
+        "each device gets all orthogonal matrices",
+        "pieces/spreading.py",
+        "if like else [()]:",
+        "if False else [()]:",
+        "tests/pieces/test_spreading.py::test_by_default_each_device_does_its_part",
+    ),
+    Fault(
+        "each device has the bytes of all",
+        "inspect/summary.py",
+        "math.prod(x.sharding.shard_shape(x.shape) if x.sharding else x.shape)",
+        "math.prod(x.shape)",
+        "tests/distributed/test_summary.py::test_of_seventy_billion_parameters_nothing_is_made",
     ),
     Fault(
         "the state of offload stays on the device",

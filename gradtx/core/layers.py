@@ -70,14 +70,16 @@ def init_layers(init: Callable[[Any], Any], params: Any, per_leaf: Callable[[Any
     wide = [widen(p) if p is not None and differentiable("params", p) else None for _, p in leaves]
     several = [None if p is None else axes.layers_of(path_of(keys), p) for (keys, _), p in zip(leaves, wide)]
     cut = [p if a is None or p is None else axes.cut(p, a) for a, p in zip(several, wide)]
-    groups: dict[tuple[int, ...], list[int]] = {}  # leaves of as many layers
+    groups: dict[Any, list[int]] = {}  # leaves of as many layers, which an explicit mesh divides alike
     for i, (a, p) in enumerate(zip(several, cut)):
         if p is not None:
-            groups.setdefault(() if a is None else p.shape[: len(a.of("batch"))], []).append(i)
+            count = 0 if a is None else len(a.of("batch"))
+            groups.setdefault((p.shape[:count], tuple(jax.typeof(p).sharding.spec)[:count]), []).append(i)
     made = {}
     with axes.within(one=True):
-        for sizes, members in groups.items():
-            made[sizes] = along(sizes, init)(tree.unflatten(p if i in members else None for i, p in enumerate(cut)))
+        for group, members in groups.items():
+            mine = tree.unflatten(p if i in members else None for i, p in enumerate(cut))
+            made[group] = along(group[0], init)(mine)
 
     def placed(i: int, slot: Any) -> Any:
         """The slot of a leaf, with the axes in the order of the parameter's if it has them all."""
@@ -87,17 +89,17 @@ def init_layers(init: Callable[[Any], Any], params: Any, per_leaf: Callable[[Any
         return jax.tree.map(lambda x: sharded(axes.joined(x, a, p.shape), p) if x.shape == layers.shape else x, slot)
 
     whole, form = jax.tree.flatten(per_leaf(next(iter(made.values()))))
-    flat = {sizes: form.flatten_up_to(slots) for sizes, slots in made.items()}
+    flat = {group: form.flatten_up_to(slots) for group, slots in made.items()}
     out = []
     for j, of_leaf in enumerate(whole):
         if of_leaf:
             row: list[Any] = [None] * len(leaves)
-            for sizes, members in groups.items():
-                column = tree.flatten_up_to(flat[sizes][j])
+            for group, members in groups.items():
+                column = tree.flatten_up_to(flat[group][j])
                 for i in members:
                     row[i] = placed(i, column[i])
             out.append(tree.unflatten(row))
         else:  # the same for all layers
-            sizes, slots = next(iter(flat.items()))
+            (sizes, _), slots = next(iter(flat.items()))
             out.append(jax.tree.map(operator.itemgetter((0,) * len(sizes)), slots[j]))
     return form.unflatten(out)

@@ -41,7 +41,7 @@ def _register(nnx: Any) -> None:
             _IN_NNX.add(cls)
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 class Record:
     """A frozen dataclass registered as a pytree with key paths.
 

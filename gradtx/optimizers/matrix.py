@@ -25,7 +25,7 @@ from gradtx.pieces import (
     square,
     unit_rms,
 )
-from gradtx.typing import DTypeLike, Patterns, ScalarOrSchedule, TransformationLike, Where
+from gradtx.typing import DTypeLike, MeshAxes, Patterns, ScalarOrSchedule, TransformationLike, Where
 
 
 def _each(where: Where, tx: TransformationLike) -> dict[Any, TransformationLike]:
@@ -61,6 +61,7 @@ def muon(
     method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz",
     dtype: DTypeLike | None = None,
     balanced: Literal["inputs", "outputs", "both"] | None = None,
+    over: MeshAxes = None,
 ) -> Transformation:
     """Muon: orthogonalized momentum for matrices, another optimizer for the rest (Jordan et al., 2024).
 
@@ -104,6 +105,8 @@ def muon(
       balanced: MuonEq: divide the weights into each output (`"inputs"`, its form R and the authors' default), out of
         each input (`"outputs"`, C), or each weight by both norms (`"both"`, RC), before U·S·Vᵀ is taken, so that few
         iterations come closer to orthogonal. None for no division. The authors add ε = 1e-8 to squared norms.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Raises:
       ValueError: A pattern chooses no parameter, or a chosen leaf is not a linear map with known axes.
@@ -120,7 +123,7 @@ def muon(
     """
     direction = nesterov_ema(momentum) if corrected and nesterov else add_momentum(momentum, nesterov)
     even = (normalize(balanced),) if balanced else ()
-    shaped = chain(direction, *even, orthogonalize(method, dtype=dtype), scale_by_shape(rule))
+    shaped = chain(direction, *even, orthogonalize(method, dtype=dtype, over=over), scale_by_shape(rule))
     return _for_matrices("muon", shaped, learning_rate, weight_decay, default, where, exclude)
 
 
@@ -136,6 +139,7 @@ def normuon(
     exclude: Patterns = (),
     rule: Literal["original", "spectral", "adam", "sign", "mean"] = "original",
     method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz",
+    over: MeshAxes = None,
 ) -> Transformation:
     """NorMuon: Muon with one denominator for each neuron (Li et al., 2025).
 
@@ -160,6 +164,8 @@ def normuon(
         (path, leaf), or a sequence of them. Each must choose at least one parameter.
       rule: The factor c: `"original"`, √max(1, outputs/inputs), or another rule of `scale_by_shape`.
       method: The algorithm that orthogonalizes: `"newton_schulz"`, `"polar_express"` or `"svd"`.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Raises:
       ValueError: A pattern chooses no parameter, or a chosen leaf is not a linear map with known axes.
@@ -175,7 +181,9 @@ def normuon(
     """
     of_neurons = chain(square(), reduced(scale_by_ema(b2), "inputs"), sqrt())
     divided = graft(identity(), precondition(identity(), by=of_neurons, eps=eps))
-    shaped = chain(add_momentum(momentum, nesterov=True), orthogonalize(method), divided, scale_by_shape(rule))
+    shaped = chain(
+        add_momentum(momentum, nesterov=True), orthogonalize(method, over=over), divided, scale_by_shape(rule)
+    )
     return _for_matrices("normuon", shaped, learning_rate, weight_decay, default, where, exclude)
 
 
@@ -190,6 +198,7 @@ def adamuon(
     where: Where = is_linear,
     exclude: Patterns = (),
     method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz",
+    over: MeshAxes = None,
 ) -> Transformation:
     """AdaMuon: Muon of signs, with a denominator for each coordinate (Si et al., 2025).
 
@@ -213,6 +222,8 @@ def adamuon(
       exclude: The parameters that `default` optimizes although `where` chooses them: a path pattern or a function of
         (path, leaf), or a sequence of them. Each must choose at least one parameter.
       method: The algorithm that orthogonalizes: `"newton_schulz"`, `"polar_express"` or `"svd"`.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Raises:
       ValueError: A pattern chooses no parameter, or a chosen leaf is not a linear map with known axes.
@@ -226,7 +237,7 @@ def adamuon(
     Array([[-0.1, -0.1],
            [ 0.1, -0.1]], dtype=float32)
     """
-    signs = chain(add_momentum(momentum, nesterov=True), sign(), orthogonalize(method))
+    signs = chain(add_momentum(momentum, nesterov=True), sign(), orthogonalize(method, over=over))
     divided = precondition(identity(), by=rms(b2), eps=eps)
     return _for_matrices(
         "adamuon", chain(signs, divided, unit_rms(), scale(0.2)), learning_rate, weight_decay, default, where, exclude
@@ -292,6 +303,7 @@ def scion(
     heads: Patterns = (),
     embeddings: Patterns = (),
     constrained: bool = True,
+    over: MeshAxes = None,
 ) -> Transformation:
     """Scion: steps to the boundary of a norm ball that fits each kind of layer (Pethick et al., 2025).
 
@@ -316,6 +328,8 @@ def scion(
       embeddings: The tables of embeddings, in the same form as `heads`.
       constrained: If True, pull the parameters towards 0 by η·w, so that they stay in the balls. If False, leave out
         this term.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Raises:
       ValueError: A pattern chooses no parameter, or a head is not a linear map with known axes.
@@ -329,7 +343,7 @@ def scion(
     {'table': Array([[-1.5,  0.5]], dtype=float32)}
     """
     signs, outer = (sign(), scale_by_shape("sign")), scale(outer_radius)
-    spectral = chain(orthogonalize(), scale_by_shape("spectral"), scale(radius))
+    spectral = chain(orthogonalize(over=over), scale_by_shape("spectral"), scale(radius))
     rules = _each(heads, chain(*signs, outer)) | _each(embeddings, chain(sign(), outer)) | {is_linear: spectral}
     oracle = partition(rules, default=chain(unit_rms(), scale(radius)), optional=is_linear)
     inward = (add_weight_decay(1.0),) if constrained else ()

@@ -7,7 +7,7 @@ from gradtx.core import Transformation
 from gradtx.core.arguments import checked
 from gradtx.core.where import is_linear
 from gradtx.pieces import add_weight_decay, clip_by_rms, covariance_roots, scale_by_learning_rate, whitening
-from gradtx.typing import ScalarOrSchedule, Where
+from gradtx.typing import MeshAxes, ScalarOrSchedule, Where
 
 
 @checked
@@ -25,6 +25,7 @@ def shampoo(
     which: Literal["both", "smaller", "larger", "inputs", "outputs"] = "both",
     method: Literal["eigh", "newton"] = "eigh",
     largest: int = 8192,
+    over: MeshAxes = None,
 ) -> Transformation:
     """Shampoo: momentum between inverse roots of both covariances, with Adam's norm (Gupta et al., 2018).
 
@@ -48,6 +49,8 @@ def shampoo(
       which: The sides that have a root: `"both"`, the `"smaller"` or the `"larger"`, the `"inputs"` or the `"outputs"`.
       method: `"eigh"`, or `"newton"`, which is products alone.
       largest: The largest side that has a root, an integer.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Source: Gupta, Koren and Singer 2018, arXiv 1802.09568, algorithm 1; Anil et al. 2020, arXiv 2002.09018; Shi et al.
     2023, arXiv 2309.06497 (corrections of the averages).
@@ -59,7 +62,7 @@ def shampoo(
            [-0., -1.]], dtype=float32)
     """
     adam = precondition(momentum(b1), by=rms(b2), eps=eps)
-    roots = covariance_roots(every_k, which, b3, root, root_eps, method=method, largest=largest)
+    roots = covariance_roots(every_k, which, b3, root, root_eps, method=method, largest=largest, over=over)
     matrices = graft(adam, kronecker(momentum(b1), by=roots))
     steps = partition({is_linear: matrices}, default=adam, optional=is_linear)
     return chain(steps, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
@@ -78,6 +81,7 @@ def kl_shampoo(
     every_k: int = 10,
     method: Literal["eigh", "newton"] = "eigh",
     largest: int = 8192,
+    over: MeshAxes = None,
 ) -> Transformation:
     """KL-Shampoo: Shampoo whose two sides are measured by a Kullback-Leibler divergence (Lin et al., 2025).
 
@@ -99,6 +103,8 @@ def kl_shampoo(
       every_k: k, an integer, 1 or more. The first update makes the roots, and each k-th update after it.
       method: `"eigh"`, or `"newton"`, which is products alone.
       largest: The largest side that has a root, an integer.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Source: Lin et al. 2025, arXiv 2509.03378.
 
@@ -110,7 +116,9 @@ def kl_shampoo(
            [-0.  , -1.26]], dtype=float32)
     """
     adam = precondition(momentum(b1), by=rms(b2), eps=eps)
-    roots = covariance_roots(every_k, decay=b3, root=2, eps=root_eps, whiten=True, method=method, largest=largest)
+    roots = covariance_roots(
+        every_k, decay=b3, root=2, eps=root_eps, whiten=True, method=method, largest=largest, over=over
+    )
     matrices = graft(adam, kronecker(momentum(b1), by=roots))
     steps = partition({is_linear: matrices}, default=adam, optional=is_linear)
     return chain(steps, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
@@ -127,6 +135,7 @@ def psgd_kron(
     weight_decay: ScalarOrSchedule = 0.0,
     where: Where = None,
     every_k: int = 1,
+    over: MeshAxes = None,
 ) -> Transformation:
     """PSGD-Kron: momentum whitened by a preconditioner for each side, fitted step by step (Li, 2018).
 
@@ -145,6 +154,8 @@ def psgd_kron(
       weight_decay: λ, the decoupled weight decay, 0 or more; it is multiplied by the learning rate.
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
       every_k: k, an integer, 1 or more. The preconditioners are fitted at the first update and at each k-th after it.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Source: Li 2018, arXiv 1512.04202; Li 2024, arXiv 2402.11858; in the form of psgd_torch, dQ = Q^0.5·E·Q^1.5.
 
@@ -158,6 +169,6 @@ def psgd_kron(
            [-0.  , -1.41]], dtype=float32)
     """
     adam = precondition(momentum(b1), by=rms(b2), eps=eps)
-    matrices = chain(kronecker(momentum(b1), by=whitening(every_k, rate=rate)), clip_by_rms(max_rms))
+    matrices = chain(kronecker(momentum(b1), by=whitening(every_k, rate=rate, over=over)), clip_by_rms(max_rms))
     steps = partition({is_linear: matrices}, default=adam, optional=is_linear)
     return chain(steps, add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))

@@ -15,7 +15,7 @@ from gradtx.pieces import (
     scale_by_shape,
     sign,
 )
-from gradtx.typing import ScalarOrSchedule, Where
+from gradtx.typing import MeshAxes, ScalarOrSchedule, Where
 from gradtx.wrappers import average_params
 
 Sides = Literal["both", "smaller", "larger", "inputs", "outputs"]
@@ -34,6 +34,7 @@ def soap(
     which: Sides = "both",
     method: Literal["qr", "eigh"] = "qr",
     largest: int = 8192,
+    over: MeshAxes = None,
 ) -> Transformation:
     """SOAP: Adam in the eigenbasis of the gradients of each matrix (Vyas et al., 2024).
 
@@ -61,6 +62,8 @@ def soap(
         `"outputs"`. On the smaller side alone, a basis costs the least.
       method: `"qr"`, a step of orthogonal iteration, or `"eigh"`, the exact eigenvectors.
       largest: The largest side that has a basis, an integer.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Source: Vyas et al. 2024, arXiv 2409.11321, algorithms 3 and 4.
 
@@ -73,7 +76,7 @@ def soap(
            [-0., -1.]], dtype=float32)
     """
     adam = precondition(momentum(b1), by=rms(b2), eps=eps)
-    basis = eigenbasis(every_k, which, b3, method=method, largest=largest)
+    basis = eigenbasis(every_k, which, b3, method=method, largest=largest, over=over)
     return chain(in_basis(adam, basis), add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
@@ -88,6 +91,7 @@ def kl_soap(
     where: Where = None,
     every_k: int = 10,
     largest: int = 8192,
+    over: MeshAxes = None,
 ) -> Transformation:
     """KL-SOAP: SOAP, with the two sides measured by a Kullback-Leibler divergence (Lin et al., 2025).
 
@@ -108,6 +112,8 @@ def kl_soap(
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
       every_k: k, an integer, 1 or more. The first update makes a basis, and each k-th update after it.
       largest: The largest side that has a basis, an integer.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Source: Lin et al. 2025, arXiv 2509.03378.
 
@@ -120,7 +126,7 @@ def kl_soap(
            [-0., -1.]], dtype=float32)
     """
     adam = precondition(momentum(b1), by=rms(b2), eps=eps)
-    basis = eigenbasis(every_k, decay=b3, whiten=True, largest=largest)
+    basis = eigenbasis(every_k, decay=b3, whiten=True, largest=largest, over=over)
     return chain(in_basis(adam, basis), add_weight_decay(weight_decay, where), scale_by_learning_rate(learning_rate))
 
 
@@ -134,6 +140,7 @@ def splus(
     where: Where = None,
     every_k: int = 100,
     largest: int = 8192,
+    over: MeshAxes = None,
 ) -> Transformation:
     """SPlus: signs of the momentum in the eigenbasis of the gradients of each matrix (Frans et al., 2025).
 
@@ -155,6 +162,8 @@ def splus(
       where: The parameters that decay: a path pattern, a function of (path, leaf), a tree of booleans, or None for all.
       every_k: k, an integer, 1 or more. The first update makes a basis, and each k-th update after it.
       largest: The largest side that has a basis, an integer.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Source: Frans, Levine and Abbeel 2025, arXiv 2506.07254.
 
@@ -164,7 +173,7 @@ def splus(
     Array([[-0.5,  0.5],
            [-0.5, -0.5]], dtype=float32)
     """
-    basis = eigenbasis(every_k, decay=b2, method="eigh", largest=largest)
+    basis = eigenbasis(every_k, decay=b2, method="eigh", largest=largest, over=over)
     signs = in_basis(chain(scale_by_ema(b1), sign()), basis, skip_first=False)
     shaped = partition({is_linear: scale_by_shape("mean")}, default=scale(1e-3), optional=is_linear)
     stepped = chain(signs, add_weight_decay(weight_decay, where), shaped, scale_by_learning_rate(learning_rate))

@@ -1,6 +1,8 @@
 """Orthonormal bases of matrices, for `in_basis`: vectors that follow the updates, and are renewed at some of them."""
 
 from collections.abc import Callable
+from dataclasses import field
+from functools import partial
 from itertools import accumulate
 from math import prod
 from operator import itemgetter
@@ -9,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.custom_batching import custom_vmap
 from jax.lax import Precision, stop_gradient
 from jax.sharding import NamedSharding, PartitionSpec, reshard
@@ -20,6 +23,7 @@ from gradtx.core.kinds import Count
 from gradtx.core.root import counted
 from gradtx.core.trees import differentiable, flatten_with_path, is_none, sharded_along, widen
 from gradtx.pieces.formulas import lerp, safe_divide
+from gradtx.pieces.spreading import Over, axes_over, spread
 
 Sides = Literal["both", "smaller", "larger", "inputs", "outputs"]
 
@@ -38,7 +42,7 @@ class Matrix(NamedTuple):
         """View a leaf of this shape."""
         if x.shape == self.shape and self.order == tuple(range(x.ndim)):
             return x
-        return x.reshape(self.split).transpose(self.order).reshape(self.shape)
+        return gathered(x).reshape(self.split).transpose(self.order).reshape(self.shape)
 
     def back(self, x: Array, shape: tuple[int, ...]) -> Array:
         """Undo `of`, for a leaf of this shape."""
@@ -141,6 +145,7 @@ class Fitted(Transformation):
 
     every_k: Count = 10
     which: Sides = "both"
+    over: Over = field(default=None, kw_only=True)
 
     renews: ClassVar[tuple[str, ...]] = ("left", "right")  # the slots that `renewed` makes
     counts = True
@@ -177,19 +182,25 @@ class Fitted(Transformation):
         return (age - 1) % self.every_k == 0
 
     def init_tree(self, params: Any) -> Slots:
+        axes_over(self, jax.tree.leaves(params))
         leaves, tree = flatten_with_path(params)
+
+        def row_of(p: Array, view: Matrix) -> Slots:
+            row, batch = self.start(view, p.dtype), view.shape[:-2]
+            for name, x in row.items():
+                if x is not None:
+                    own = (view.sides[name.startswith("right")], None) if x.ndim == 2 else (None,) * x.ndim
+                    of_batch = view.order[: len(batch)] if view.split == p.shape else (None,) * len(batch)
+                    row[name] = sharded_along(jnp.broadcast_to(x, (*batch, *x.shape)), p, (*of_batch, *own))
+            return row
+
+        if any(isinstance(p, Tracer) for _, p in leaves):
+            row_of = jax.jit(row_of, static_argnums=1)  # traced once for all leaves of a type
         rows: list[Slots] = []
         for keys, p in leaves:
-            real = differentiable("params", p)
-            view = matrix_of(axes_of(path_of(keys), p), widen(p).shape) if real else None
-            row = self.start(view, widen(p).dtype) if view else {}
-            for name, x in row.items():
-                if view and x is not None:
-                    batch = view.shape[:-2]
-                    own = (view.sides[name.startswith("right")], None) if x.ndim == 2 else (None,) * x.ndim
-                    of_batch = view.order[: len(batch)] if view.split == widen(p).shape else (None,) * len(batch)
-                    row[name] = sharded_along(jnp.broadcast_to(x, (*batch, *x.shape)), widen(p), (*of_batch, *own))
-            rows.append(row)
+            p = widen(p) if differentiable("params", p) else None
+            view = None if p is None else matrix_of(axes_of(path_of(keys), p), p.shape)
+            rows.append({} if p is None or view is None else row_of(p, view))
         names = self.start(Matrix((1, 1), (0, 1), (1, 1), "in out", (0, 1)), jnp.float32)
         return {name: tree.unflatten([row.get(name) for row in rows]) for name in names}
 
@@ -197,6 +208,7 @@ class Fitted(Transformation):
         # Without a derivative: the derivative of eigenvectors is infinite where two eigenvalues are equal.
         fixed, given, kept = stop_gradient((self, updates, slots))
         leaves, tree = flatten_with_path(given, is_leaf=is_none)
+        mesh, names = axes_over(self, jax.tree.leaves(given))
         columns = {name: tree.flatten_up_to(slot) for name, slot in kept.items()}
         alike: dict[str, list[int]] = {}  # leaves whose matrices and slots have the same shapes
         stacks: dict[int, tuple[Array, Slots]] = {}  # of each leaf, its matrices and their slots
@@ -213,23 +225,25 @@ class Fitted(Transformation):
             return fixed.measured(x, row, context)
 
         @jax.jit
-        @jax.vmap
-        def renew(x: Array, row: Slots) -> Slots:
-            made, names = fixed.renewed(x, row, context), [name for name in self.renews if row[name] is not None]
+        @partial(jax.vmap, in_axes=(None, 0, 0))
+        def renew(of: tuple[Fitted, Array], x: Array, row: Slots) -> Slots:
+            fitted, age = of
+            made = fitted.renewed(x, row, context._replace(params=None, extra={}, seen=age))
+            names = [name for name in self.renews if row[name] is not None]
             fine = jnp.stack([jnp.isfinite(made[name]).all() for name in names]).all() & made.get("converged", True)
             new = {name: jnp.where(fine, made[name], row[name]) for name in names}
             return new | {"refused": jnp.where(fine, row["refused"], counted(row["refused"]))}
 
         def each(stacks: Any) -> dict[int, Slots]:
-            return {i: where_due(due, lambda: renew(*stack), kept_of(stack)) for i, stack in stacks.items()}  # noqa: B023
+            return {i: where_due(due, lambda: renew(whole, *stack), kept_of(stack)) for i, stack in stacks.items()}  # noqa: B023
 
         def batches(stacks: Any) -> dict[int, Slots]:
             def work() -> dict[int, Slots]:
                 made = {}
                 for members in alike.values():
-                    several = [stacks[i] for i in members]
-                    together = renew(*jax.tree.map(lambda *parts: jnp.concatenate(parts), *several))
-                    ends = list(accumulate(len(x) for x, _ in several))
+                    several = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(stacks[i] for i in members))
+                    together = spread(renew, mesh, names, whole, *several)
+                    ends = list(accumulate(len(stacks[i][0]) for i in members))
                     for i, *of in zip(members, [0, *ends], ends):
                         made[i] = jax.tree.map(itemgetter(slice(*of)), together)
                 return made
@@ -239,10 +253,12 @@ class Fitted(Transformation):
         def kept_of(stack: Any) -> Slots:
             return {name: stack[1][name] for name in (*self.renews, "refused") if stack[1][name] is not None}
 
-        due = self.is_due(context.age)
+        due, whole = self.is_due(context.age), (fixed, context.age)
         stacks = {i: (x, measure(x, row)) for i, (x, row) in stacks.items()}
-        # A batch takes memory, and a CPU has nothing to gain from it.
-        renewed = jax.lax.platform_dependent(stacks, cpu=each, default=batches) if stacks else {}
+        if names:
+            renewed = batches(stacks)
+        else:  # a batch takes memory, and a CPU has nothing to gain from it
+            renewed = jax.lax.platform_dependent(stacks, cpu=each, default=batches) if stacks else {}
         for i, new in renewed.items():
             for name, x in (stacks[i][1] | new).items():
                 if (old := columns[name][i]) is not None:
@@ -292,6 +308,8 @@ class eigenbasis(Basis):
       shift: δ, added to the eigenvalues, 0 or more, in units of their mean. With `"eigh"` it falls from δ for the first
         coordinate to 0 for the last.
       largest: The largest side that has a basis, an integer.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Source: Vyas et al. 2024, arXiv 2409.11321, algorithms 3 and 4; with `whiten` Lin et al. 2025, arXiv 2509.03378.
 
@@ -372,6 +390,8 @@ class singular_vectors(Basis):
       which: The sides that have a basis: `"both"`, the `"smaller"` or the `"larger"`, the `"inputs"` or the
         `"outputs"`.
       rank: r, the number of vectors, an integer; at most the smaller side. None for all.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Source: Zhao et al. 2024, arXiv 2403.03507, algorithm 2.
 
@@ -417,6 +437,8 @@ class random_vectors(Basis):
       rank: r, the number of vectors, an integer; at most the side.
       orthonormal: If True, the vectors are orthonormal. If False, they are N/√r, as APOLLO's.
       seed: The seed of the vectors, an integer.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Source: Zhu et al. 2024, arXiv 2412.05270, algorithm 1.
 

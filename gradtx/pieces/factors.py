@@ -49,6 +49,8 @@ class covariance_roots(Factors):
       method: `"eigh"`, an eigenvalue decomposition, or `"newton"`, the coupled Newton iteration, which is products
         alone. Where it does not converge, the old root stays.
       largest: The largest side that has a root, an integer.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Raises:
       ValueError: `whiten` without `root=2`.
@@ -163,6 +165,8 @@ class whitening(Factors):
       which: The sides that have a Q: `"both"`, the `"smaller"` or the `"larger"`, the `"inputs"` or the `"outputs"`.
       rate: μ, the step size of the fit, above 0.
       smooth: How slowly ℓ falls, in [0, 1): 0 for the newest alone.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     Source: Li 2018, arXiv 1512.04202; Li 2024, arXiv 2402.11858; in the form of psgd_torch, dQ = Q^0.5·E·Q^1.5.
 

@@ -17,6 +17,7 @@ from gradtx.core.kinds import Count
 from gradtx.core.trees import differentiable, flatten_with_path, sharded, sharded_along, widen, working_dtype
 from gradtx.pieces.bases import gathered, matrix_of, placed, qr, times
 from gradtx.pieces.formulas import norm, unit
+from gradtx.pieces.spreading import Over, axes_over, spread
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Muon's, the same at every step
 POLAR_EXPRESS = (  # optimal for singular values from 1e-3 to 1, one step after another; the last one repeats
@@ -127,7 +128,8 @@ class orthogonalize(Transformation):
     All singular values become 1. A matrix with more rows than columns gets orthonormal columns, and one with fewer
     gets orthonormal rows. Zeros stay 0, both a matrix of zeros and the zero singular values of a matrix of lower rank.
     Nothing else depends on the scale of g, so there is no ε. Matrices of equal shape, from any leaves, are computed in
-    one batch, with the longer side as columns.
+    one batch, with the longer side as columns. On a mesh the batch is spread over the devices; if its axes are
+    automatic, run `update` under `jax.set_mesh(mesh)`.
 
     Both iterations apply $x ← a\,x + b\,x x^⊤ x + c\,(x x^⊤)^2 x$ to g / ‖g‖, in the Frobenius norm. Muon's,
     `"newton_schulz"`, uses the same a, b, c at each step. `"polar_express"` uses at each step the coefficients that are
@@ -142,6 +144,8 @@ class orthogonalize(Transformation):
       dtype: The dtype to which the factors of the iteration's products are rounded: `"bfloat16"` as in Muon's own code,
         `"float32"`, or None for no rounding. Sums are in float32 at least. Products of float32 are exact to float32 on
         every device and do not use a faster, rougher format. `"svd"` ignores it.
+      over: The mesh axes over which matrices of equal shape are spread: each device computes its part of them and sends
+        the results. A name, or a tuple such as `("data", "model")`; () for none. The default is all axes.
 
     The names of the leaves, or `layout`, determine which axes are inputs and outputs. Several inputs, as in the kernel
     of a convolution, act as one axis, and so do several outputs; all other axes count matrices.
@@ -165,6 +169,7 @@ class orthogonalize(Transformation):
     method: Literal["newton_schulz", "polar_express", "svd"] = "newton_schulz"
     steps: Count = 5
     dtype: Annotated[Any, Kind(_dtype)] = None
+    over: Over = None
 
     formula = (
         "u = polar(g) if method == 'svd' else newton_schulz(g, steps) if method == 'newton_schulz' else "
@@ -172,19 +177,22 @@ class orthogonalize(Transformation):
     )
 
     def init_tree(self, params: Any) -> Slots:
+        axes_over(self, jax.tree.leaves(params))
         return _refuse_what_is_not_linear(self, params)
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         leaves, tree = flatten_with_path(updates)
         out, views = [g for _, g in leaves], [_view(axes_of(path_of(path), g), g.shape) for path, g in leaves]
+        mesh, names = axes_over(self, out)
         alike: dict[Any, list[int]] = {}
         for i, (view, g) in enumerate(zip(views, out)):
             if g.size:
-                key = i if _batch_spec(g, view) else tuple(sorted((view.inputs, view.outputs)))
-                alike.setdefault(key, []).append(i)
-        for members in alike.values():
+                spec = _spec(g, view)  # the axis that counts matrices is not concatenated where it is divided
+                alike.setdefault((*sorted((view.inputs, view.outputs)), spec, i if spec[0] else None), []).append(i)
+        for (*_, spec, _), members in alike.items():
             stacks = [_stack(out[i], views[i]) for i in members]
-            made = self._orthogonal(jnp.concatenate(stacks) if len(stacks) > 1 else stacks[0])
+            x = jnp.concatenate(stacks) if len(stacks) > 1 else stacks[0]
+            made = spread(type(self)._orthogonal, mesh, names, self, x, like=PartitionSpec(*spec))
             ends = list(accumulate(len(stack) for stack in stacks))
             for i, start, end in zip(members, [0, *ends], ends):
                 out[i] = _unstack(made[start:end], out[i], views[i])
@@ -199,16 +207,25 @@ class orthogonalize(Transformation):
         return _iterate(x, _coefficients(self.method, self.steps), jnp.dtype(self.dtype or x.dtype))
 
 
-def _batch_spec(g: Array, view: _View) -> Any:
-    """Return how an explicit mesh divides the matrices, if along one axis that only indexes them; else None."""
-    return jax.typeof(g).sharding.spec[view.order[0]] if view.batch == 1 and view.split == g.shape else None
+def _spec(g: Array, view: _View) -> tuple[Any, Any, Any]:
+    """How an explicit mesh divides the stack of the matrices of a leaf, along axes that are not merged."""
+    spec = jax.typeof(g).sharding.spec
+    if view.batch > 1 or view.split != g.shape:
+        return None, None, None
+    batch, *sides = (*(None,) * (1 - view.batch), *(spec[axis] for axis in view.order))
+    inputs, outputs = sides if len(sides) == 2 else (None, None)
+    return (batch, outputs, inputs) if view.inputs > view.outputs else (batch, inputs, outputs)
 
 
 def _stack(g: Array, view: _View) -> Array:
-    """Return the matrices (n, rows, columns) with no more rows than columns; on an explicit mesh, gather each whole."""
+    """Return the matrices (n, rows, columns) with no more rows than columns, divided as `_spec` says."""
     sharding = jax.typeof(g).sharding
     if any(sharding.spec):
-        spec = [_batch_spec(g, view) if axis == view.order[0] else None for axis in range(g.ndim)]
+        spec = [None] * g.ndim
+        batch, rows, columns = _spec(g, view)
+        sides = (columns, rows) if view.inputs > view.outputs else (rows, columns)
+        for axis, name in zip(reversed(view.order), (*reversed(sides), batch)):
+            spec[axis] = name
         g = reshard(g, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
     x = g.reshape(view.split).transpose(view.order).reshape(-1, view.inputs, view.outputs)
     return x.mT if view.inputs > view.outputs else x
