@@ -33,10 +33,13 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
     "test_contract": 25,
+    "test_a_killed_process_loses_the_steps_since_the_last_checkpoint": 2,
     "test_debug_modes": 20,
     "test_every_cell_of_every_basis_runs": 10,
     "test_formula": 12,
+    "test_four_processes_train_as_one": 8,
     "test_hyperparameters": 20,
+    "test_in_shard_map": 20,
     "test_inside": 20,
     "test_map_params": 15,
     "test_states": 20,
