@@ -59,7 +59,7 @@ ALONG = {
 def interpreted(program: Any, shards: Sequence[Shard]) -> list[Shard]:
     """Run a program that `jax.make_jaxpr` made on whole arrays, given the shards of its arguments."""
     env: dict[Any, Shard] = {}
-    jaxpr = program.jaxpr if hasattr(program, "jaxpr") else program
+    jaxpr = _opened(program)
     env.update(zip(jaxpr.constvars, map(whole, getattr(program, "consts", ()))))
     env.update(zip(jaxpr.invars, shards))
 
@@ -78,6 +78,11 @@ def interpreted(program: Any, shards: Sequence[Shard]) -> list[Shard]:
             out = [whole(x) for x in _bound(eqn, [x.x for x in map(read, eqn.invars)])]
         env.update(zip(eqn.outvars, out))
     return [read(var) for var in jaxpr.outvars]
+
+
+def _opened(program: Any) -> Any:
+    """The program without its constants."""
+    return getattr(program, "jaxpr", program)
 
 
 def whole(x: Any) -> Shard:
@@ -376,7 +381,9 @@ def _loop_specs(body: Any, before: list[Shard], carry: list[Shard], after: list[
         carry = [placed(x, spec) for x, spec in zip(carry, specs)]
 
 
-def _while(eqn: Any, operands: list[Shard]) -> list[Shard]:
+def _while(eqn: Any, operands: list[Shard]) -> list[Shard] | None:
+    if eqn.params["cond_jaxpr"].out_avals[0].shape:  # of `vmap`: several loops
+        return None
     n, m = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
     of_cond, of_body, carry = operands[:n], operands[n : n + m], operands[n + m :]
     carry, specs = _loop_specs(eqn.params["body_jaxpr"], of_body, carry, [])
@@ -391,19 +398,25 @@ def _while(eqn: Any, operands: list[Shard]) -> list[Shard]:
 
 
 def _scan(eqn: Any, operands: list[Shard]) -> list[Shard] | None:
-    n, m, params = eqn.params["num_consts"], eqn.params["num_carry"], eqn.params
-    consts, carry, rows = operands[:n], operands[n : n + m], operands[n + m :]
+    params, body = eqn.params, _opened(eqn.params["jaxpr"])
+
+    def alike(outer: Any, inner: Any) -> int:
+        """How many have the shape that they have in the body; the others are rows."""
+        return sum(len(x.aval.shape) == len(y.aval.shape) for x, y in zip(outer, inner))
+
+    n, m = alike(eqn.invars, body.invars), alike(eqn.outvars, body.outvars)
+    consts, carry, rows = operands[: n - m], operands[n - m : n], operands[n:]
     if not params["length"] or any(x.spec[0] for x in rows):
         return None
     one = [Shard(x.x[0], x.spec[1:]) for x in rows]
     carry, specs = _loop_specs(params["jaxpr"], consts, carry, one)
 
-    def body(values: Any, row: Any) -> Any:
+    def step(values: Any, row: Any) -> Any:
         out = _placed_run(params["jaxpr"], [*consts, *_again(values, carry), *_again(row, one)], specs)
         return out[:m], out[m:]
 
     start, xs = [x.x for x in carry], [x.x for x in rows]
-    end, made = lax.scan(body, start, xs, params["length"], params["reverse"], params["unroll"])
+    end, made = lax.scan(step, start, xs, params["length"], params["reverse"], params["unroll"])
     return [*_again(end, carry), *(Shard(x, ((), *spec)) for x, spec in zip(made, specs[m:]))]
 
 
@@ -458,8 +471,7 @@ def _function(eqn: Any, operands: list[Shard]) -> list[Shard]:
 def _has_function(eqn: Any) -> bool:
     """Whether the operation is a function of shards, or a program that has one."""
     several = [x for value in eqn.params.values() for x in (value if isinstance(value, tuple) else (value,))]
-    programs = [getattr(x, "jaxpr", x) for x in several]
-    inner = (eqn for program in programs for eqn in getattr(program, "eqns", ()))
+    inner = (eqn for x in several for eqn in getattr(_opened(x), "eqns", ()))
     return eqn.primitive is function_p or any(map(_has_function, inner))
 
 

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from streams import assert_near, bowl, extra, follow, half_square, stream
 
 import gradtx as gx
-from gradtx.core import walk
+from gradtx.core import leaves_by_path, walk
 from gradtx.distributed.shards import reshaped
 
 SPECS = {"w": P("x"), "columns": P(None, "x"), "vector": P("x"), "b": P()}
@@ -50,6 +50,8 @@ def mapped(function, into, out, check_vma=True, mesh=MESH):
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in ALL])
 @pytest.mark.usefixtures("x64")  # some divide a difference of nearly equal sums
 def test_the_updates_and_the_state_are_those_of_whole_parameters(case, check_vma):
+    if isinstance(case.tx, gx.pair):
+        pytest.skip("declared: below, because Optax promotes dtypes")
     if isinstance(case.tx, (gx.shard_state, gx.offload, gx.in_shard_map)):
         pytest.skip("declared: they place their state themselves; refused below")
     params, gradients = params_of(), list(stream(params_of(), 3))
@@ -67,7 +69,12 @@ def test_the_updates_and_the_state_are_those_of_whole_parameters(case, check_vma
         u, state = update(g, state, params)
         out.append(u)
     assert_near(out, expected, 1e-9)
-    assert_near(state.slots.get("in_shard_map", {}).get("inner", {}), last.slots)
+    rounding = {name for piece in walk(case.tx) for name in piece.roundoff}
+
+    def exact(slots):
+        return {path: x for path, x in leaves_by_path(slots).items() if not rounding & {*path.split("/")}}
+
+    assert_near(exact(state.slots.get("in_shard_map", {}).get("inner", {})), exact(last.slots))
 
 
 @each_check
@@ -239,6 +246,7 @@ PROGRAMS = {
     "a loop until a norm": lambda w: jax.lax.while_loop(lambda c: jnp.sum(c) > 1, lambda c: c / 2, w),
     "a scan over rows": lambda w: jnp.broadcast_to(jax.lax.scan(lambda c, row: (c + row, row), w[0], w)[0], w.shape),
     "a scan of columns": lambda w: jax.lax.scan(lambda c, r: (c + r, c * r), jnp.zeros(w.shape[0]), w.T)[1].T,
+    "loops of rows": lambda w: jax.vmap(lambda r: jax.lax.while_loop(lambda c: jnp.sum(c) > 1, lambda c: c / 2, r))(w),
     "branches": lambda w: jax.lax.cond(jnp.sum(w) > 0, lambda: 2 * w, lambda: jnp.ones_like(w)),
     "sort": lambda w: jnp.sort(w, 0) + jnp.sort(w, 1),
     "cumulative": lambda w: jnp.cumsum(w, 0) + jnp.cumsum(w, 1),
