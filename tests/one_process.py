@@ -80,6 +80,7 @@ def fitted(kind, mesh, **more):
         "loss": run.history["loss"].tolist(),
         "eval": run.history["eval/loss"].tolist() if "eval/loss" in run.history else None,
         "stopped": run.stopped,
+        "spec": [*run.params["w"].sharding.spec],
     }
 
 

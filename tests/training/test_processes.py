@@ -77,6 +77,7 @@ def check_training(count, alone, folder):
             assert_near(
                 {name: fit[name] for name in ("params", "loss")}, {n: alone["fit"][n] for n in ("params", "loss")}
             )
+            assert fit["spec"] == (["data"] if kind == "fsdp" else [])
             assert fit["stopped"] == "steps" and fit["counts"] == found[0][f"fit {kind}"]["counts"]
             assert fit["eval"] == pytest.approx(alone["fit"]["eval"], rel=1e-6, nan_ok=True)
         assert max(found[0][f"fit {kind}"]["counts"]) > 1  # process 0 does not find its calls slow
@@ -134,6 +135,7 @@ def test_a_killed_process_loses_the_steps_since_the_last_checkpoint(kind, tmp_pa
     found, _ = end(begin(2 if kind == "dp" else 4, do, tmp_path), do, tmp_path)
     for of in found:
         assert_near({name: of[name] for name in ("params", "loss")}, {n: expected[n] for n in ("params", "loss")})
+        assert of["spec"] == (["data"] if kind == "fsdp" else [])
 
 
 def test_a_checkpoint_of_divided_arrays_needs_orbax(tmp_path, monkeypatch):
