@@ -1529,14 +1529,6 @@ FAULTS = [
         "tests/distributed/test_in_shard_map.py::test_any_program_is_that_of_whole_arrays[matrices-unchecked]",
     ),
     Fault(
-        "a loop divides its carry as it begins",
-        "distributed/shards.py",
-        "specs = [joined([x.spec, spec]) for x, spec in zip(carry, made)]",
-        "specs = [x.spec for x in carry]",
-        "tests/distributed/test_in_shard_map.py::test_any_program_is_that_of_whole_arrays"
-        "[a loop whose carry becomes divided-unchecked]",
-    ),
-    Fault(
         "an extra argument of each shard is taken for one of all",
         "distributed/in_shard_map.py",
         "for axis in (axis for axis in manual if axis in checks.varying(x) and axis not in own):",

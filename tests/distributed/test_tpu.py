@@ -106,6 +106,6 @@ def test_a_training_step_communicates_what_one_of_optax_does(programs, name):
 
 def test_zero_scatters_the_gradients_gathers_the_updates_and_keeps_an_eighth_of_the_state(programs):
     program = programs["ZeRO"]
-    assert re.search(r"%all-reduce-scatter[.\d]* = ", program["text"]) and program["all-gather"]
+    assert "calls=%all-reduce-scatter" in program["text"] and program["all-gather"]
     assert program["arguments"] < 1.01 * PARAMETERS * (1 + 2 / 8) + 128 / 8 * 1024 * 4
     assert programs["data parallel"]["arguments"] > PARAMETERS * 3

@@ -46,7 +46,7 @@ def begin(count, do, folder):
 def end(children, do, folder):
     """Wait for the processes; return what each found, and what each printed."""
     try:
-        said = [child.communicate(timeout=200) for child in children]
+        said = [child.communicate(timeout=90) for child in children]
     finally:
         for child in children:
             child.kill()
