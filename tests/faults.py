@@ -1226,7 +1226,7 @@ FAULTS = [
     Fault(
         "a place that cannot be written is found after the run",
         "training/fit.py",
-        "        files.check_place(path)\n",
+        "            files.check_place(path, divided or (resume and path.is_dir()))\n",
         "",
         f"{FIT}_a_place_that_cannot_be_written_is_found_before_the_first_step[where nobody may write]",
     ),

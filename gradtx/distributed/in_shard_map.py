@@ -32,8 +32,8 @@ class in_shard_map(Transformation):
     There, an optimizer would take the norms, means and maxima of a shard for those of the whole parameter, and the
     devices would disagree. This wrapper traces the inner optimizer on whole shapes, and runs each operation on shards:
     elementwise operations as they are, sums and maxima followed by `jax.lax.psum` and `pmax` over the mesh axes that
-    divide what they reduce. What needs whole matrices, as `orthogonalize` and the bases of SOAP do, gathers them, and
-    each device computes the whole. So the updates are those of the whole parameters for any optimizer, one of Optax
+    divide the reduced axes. Operations on whole matrices, as in `orthogonalize` and the bases of SOAP, gather them, and
+    each device computes all of it. So the updates are those of the whole parameters for any optimizer, one of Optax
     included, with `check_vma` and without. The slots of the state are divided as their parameters.
 
     You rarely need it: compute gradients within `shard_map` and run the update outside, where XLA divides the work.
@@ -54,7 +54,8 @@ class in_shard_map(Transformation):
 
     >>> import gradtx as gx, jax, jax.numpy as jnp
     >>> mesh, rows = jax.make_mesh((jax.device_count(),), ("x",)), jax.P("x")
-    >>> tx, w = gx.in_shard_map(gx.clip_by_global_norm(1.0), {"w": ("x",)}), jnp.ones((4 * jax.device_count(),))
+    >>> w = jax.device_put(jnp.ones(4 * jax.device_count()), jax.NamedSharding(mesh, rows))
+    >>> tx = gx.in_shard_map(gx.clip_by_global_norm(1.0), {"w": ("x",)})
     >>> def step(g):
     ...     return tx.update(g, tx.init(g))[0]
     >>> u = jax.shard_map(step, mesh=mesh, in_specs=rows, out_specs=rows)({"w": w})

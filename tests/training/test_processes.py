@@ -57,7 +57,7 @@ def end(children, do, folder):
 
 @pytest.fixture(scope="module")
 def alone():
-    """What one process with one device finds."""
+    """The results of one process with one device."""
     mesh = mesh_of(1)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return {"step": one_process.stepped("dp", mesh), "fit": one_process.fitted("dp", mesh)}
