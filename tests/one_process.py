@@ -4,8 +4,11 @@ It writes what it found to `out`, as JSON; what it prints are the lines of its c
 """
 
 import json
+import os
+import signal
 import sys
 import time
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,15 +97,14 @@ def main(index, count, port, folder, do):
     folder = Path(folder)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     found: Any = {}
+    counts, advance = [], module._Run.advance
+
+    def noted(self, *args):
+        counts.append(advance(self, *args))
+        return counts[-1]
+
+    module._Run.advance = noted
     if do == "train":
-        counts = []
-        advance = module._Run.advance
-
-        def noted(self, *args):
-            counts.append(advance(self, *args))
-            return counts[-1]
-
-        module._Run.advance = noted
         # A clock that differs: process 1 takes each call for a slow one.
         module.time = SimpleNamespace(perf_counter=lambda: time.perf_counter() * (1 if index == 0 else 1e6))
         for kind in ("dp", "fsdp"):
@@ -115,6 +117,22 @@ def main(index, count, port, folder, do):
         batches = [jax.tree.map(lambda x, i=i: x[16 * i : 16 * i + 16], DATA) for i in range(4)]
         run = gx.fit(placed("dp", mesh)[0], optimizer(), loss, batches, 10, progress=False)
         found["batches"] = {"params": whole(run.params), "loss": run.history["loss"].tolist()}
+        rows = NamedSharding(mesh, PartitionSpec("data"))
+        parts = [jax.tree.map(lambda x: np.split(x, count)[index], batch) for batch in batches]
+        divided = [jax.tree.map(partial(jax.make_array_from_process_local_data, rows), part) for part in parts]
+        run = gx.fit(START, optimizer(), loss, divided, 10, progress=False)  # parameters of each process, alike
+        found["divided batches"] = {"params": whole(run.params), "loss": run.history["loss"].tolist()}
+
+        evaluations = []
+
+        def interrupted(params):
+            evaluations.append(params)
+            if index == count - 1 and len(evaluations) == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            return 0.0
+
+        stop = fitted("dp", mesh, evaluate=interrupted, steps=1000)
+        found["interrupt"] = stop["stopped"], len(stop["loss"])
         stop = fitted("dp", mesh, callbacks=[lambda run: len(run.history["loss"]) >= 12])
         found["stop"] = stop["stopped"], len(stop["loss"])
 
@@ -134,7 +152,7 @@ def main(index, count, port, folder, do):
     else:
         kind = do.partition(" ")[2]
         more = {"checkpoint": folder / f"killed {kind}", "checkpoint_every": 4, "resume": True, "steps": 80}
-        found = fitted(kind, mesh, eval_every=40, **more)
+        found = fitted(kind, mesh, eval_every=40, **more) | {"counts": counts}
     (folder / f"{do}-{index}-of-{count}.json").write_text(json.dumps(found))
 
 

@@ -18,6 +18,7 @@ import orbax.checkpoint
 import pytest
 from jax.sharding import AxisType
 
+from gradtx.serialization import checkpoint as files
 from gradtx.serialization.sharded_checkpoint import Directory
 
 ROOT = Path(__file__).parents[2]
@@ -47,9 +48,10 @@ def end(children, do, folder):
     """Wait for the processes; return what each found, and what each printed."""
     try:
         said = [child.communicate(timeout=90) for child in children]
-    finally:
+    except subprocess.TimeoutExpired:
         for child in children:
             child.kill()
+        said = [child.communicate() for child in children]
     assert not any(child.returncode for child in children), "\n".join(err[-3000:] for _, err in said)
     names = [folder / f"{do}-{index}-of-{len(children)}.json" for index in range(len(children))]
     return [json.loads(name.read_text()) for name in names], said
@@ -86,6 +88,9 @@ def check_training(count, alone, folder):
         assert (folder / kind).is_dir() == (kind == "fsdp")
     for of in found:
         assert of["batches"] == found[0]["batches"] and of["stop"] == ["callback", 12]
+        assert_near(of["divided batches"], of["batches"])
+        assert of["interrupt"] == found[0]["interrupt"]  # after the call that follows the evaluation at step 6
+        assert of["interrupt"][0] == "interrupt" and 6 < of["interrupt"][1] <= 12
         uneven, exists, callback, place = of["errors"]
         numbers = ", ".join(str(2 + i) for i in range(count))
         assert f"ValueError: fit: data must have as many batches in each process, got {numbers[:4]}" in uneven
@@ -131,11 +136,12 @@ def test_a_killed_process_loses_the_steps_since_the_last_checkpoint(kind, tmp_pa
     for child in children:
         child.communicate()
     assert all(child.returncode for child in children) and not [*tmp_path.glob("*.json")]  # before the end
+    done = Directory(path).step if path.is_dir() else files.load(path)[1]["step"]
     expected = one_process.fitted("dp", mesh_of(1), eval_every=40, steps=80)
     found, _ = end(begin(2 if kind == "dp" else 4, do, tmp_path), do, tmp_path)
     for of in found:
         assert_near({name: of[name] for name in ("params", "loss")}, {n: expected[n] for n in ("params", "loss")})
-        assert of["spec"] == (["data"] if kind == "fsdp" else [])
+        assert of["spec"] == (["data"] if kind == "fsdp" else []) and sum(of["counts"]) == 80 - done
 
 
 def test_a_checkpoint_of_divided_arrays_needs_orbax(tmp_path, monkeypatch):
