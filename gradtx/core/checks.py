@@ -482,7 +482,10 @@ def varying(x: Any) -> frozenset[str]:
 def check_shards(tx: Any, trees: dict[str, Any]) -> None:
     """Raise within `jax.shard_map` if a piece would take the norm, say, of a shard for the norm of the parameter."""
     if (axes := manual_axes()) and (piece := _measuring(tx)):
-        how = "compute gradients there and update outside, or wrap the optimizer: in_shard_map(tx, specs)"
+        how = (
+            "compute gradients there and update outside, or wrap the optimizer: in_shard_map(tx, specs), with the "
+            "specs of divided parameters"
+        )
         refuse_shards(f"{type(piece).__name__}:", trees, axes, how)
 
 

@@ -63,6 +63,8 @@ def interpreted(program: Any, shards: Sequence[Shard]) -> list[Shard]:
     env.update(zip(jaxpr.constvars, map(whole, getattr(program, "consts", ()))))
     env.update(zip(jaxpr.invars, shards))
 
+    called: dict[Any, Any] = {}  # programs that are called for several leaves are traced once
+
     def read(var: Any) -> Shard:
         return whole(var.val) if hasattr(var, "val") else env[var]
 
@@ -70,7 +72,7 @@ def interpreted(program: Any, shards: Sequence[Shard]) -> list[Shard]:
         operands = [read(var) for var in eqn.invars]
         refuse_collective(eqn)
         is_plain = all(x.is_whole for x in operands) and not _has_function(eqn)
-        out = None if is_plain else _by_rule(eqn, operands)
+        out = None if is_plain else _by_rule(eqn, operands, called)
         if out is None:
             for var, x in zip(eqn.invars, operands):
                 if not x.is_whole:
@@ -107,10 +109,8 @@ def local_shape(shape: Sequence[int], spec: Spec) -> tuple[int, ...]:
 
 def varied(x: Any, names: Any) -> Any:
     """The array with the type of one that differs along mesh axes, where `check_vma` asks for it."""
-    if not checks_vma():
-        return x
     missing = tuple(sorted({*names} - varying(x)))
-    return lax.pcast(x, missing, to="varying") if missing else x
+    return lax.pcast(x, missing, to="varying") if missing and checks_vma() else x
 
 
 def checks_vma() -> bool:
@@ -158,26 +158,40 @@ def refuse_collective(eqn: Any) -> None:
 
 def _bound(eqn: Any, values: Sequence[Any], **changed: Any) -> list[Any]:
     """Run the operation on these values."""
-    if checks_vma():
-        vma = frozenset().union(*(varying(x) for x in values))
-        values = [varied(x, vma) for x in values]
+    names = frozenset().union(*map(varying, values))  # along which JAX wants all to vary, if one does
+    values = [varied(x, names) for x in values]
     out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params | changed))
     return list(out) if eqn.primitive.multiple_results else [out]
 
 
 # ---------------------------------------------------------------- rules
-def _by_rule(eqn: Any, operands: list[Shard]) -> list[Shard] | None:
+def _by_rule(eqn: Any, operands: list[Shard], called: dict[Any, Any]) -> list[Shard] | None:
     """The results on shards; None without a rule, for which the operands must be whole."""
     name = eqn.primitive.name
     if name in ELEMENTWISE:
         return _elementwise(eqn, operands)
     if name in CALLS:
         inner = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params)
-        return interpreted(inner, operands)
+        return _call(inner, operands, called)
     if name in ALONG:
         return _along(eqn, operands)
     rule = RULES.get(name)
     return rule and rule(eqn, operands)
+
+
+def _call(program: Any, operands: list[Shard], called: dict[Any, Any]) -> list[Shard]:
+    key = id(program), *(x.spec for x in operands)
+    if key not in called:
+        specs: list[Spec] = []
+
+        def run(*values: Any) -> list[Any]:
+            out = interpreted(program, _again(values, operands))
+            specs[:] = [x.spec for x in out]
+            return [x.x for x in out]
+
+        called[key] = jax.jit(run), specs
+    function, specs = called[key]
+    return [Shard(x, spec) for x, spec in zip(function(*(x.x for x in operands)), specs)]
 
 
 def _elementwise(eqn: Any, operands: list[Shard]) -> list[Shard]:

@@ -170,7 +170,7 @@ REFUSED = {
         P("x"),
         "expected functions of whole arrays, got one with a collective over 'x': leave it out",
     ),
-    "itself": (gx.in_shard_map(gx.adam()), {"w": ("x",)}, P("x"), "got one with a collective over 'x'"),
+    "itself": (gx.in_shard_map(gx.lamb(), {"w": ("x",)}), {"w": ("x",)}, P("x"), "got one with a collective over 'x'"),
     "ZeRO": (gx.shard_state(gx.adam(), "x"), {"w": ("x",)}, P("x"), "shard_state: the axis 'x' is manual"),
 }
 

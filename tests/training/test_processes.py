@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -136,7 +137,7 @@ def test_a_killed_process_loses_the_steps_since_the_last_checkpoint(kind, tmp_pa
     for child in children:
         child.communicate()
     assert all(child.returncode for child in children) and not [*tmp_path.glob("*.json")]  # before the end
-    done = Directory(path).step if path.is_dir() else files.load(path)[1]["step"]
+    done: Any = Directory(path).step if path.is_dir() else files.load(path)[1]["step"]
     expected = one_process.fitted("dp", mesh_of(1), eval_every=40, steps=80)
     found, _ = end(begin(2 if kind == "dp" else 4, do, tmp_path), do, tmp_path)
     for of in found:
