@@ -62,7 +62,7 @@ class Logger:
           TypeError: `run` is neither a `Fit` nor an integer, or one comes without what it needs.
           ValueError: The number of the step is below 0.
         """
-        if jax.process_index() and any(map(spans_processes, jax.tree.leaves(numbers))):
+        if any(map(spans_processes, jax.tree.leaves(numbers))) and jax.process_index():
             return  # process 0 writes them
         of_step = jnp.issubdtype(getattr(run, "dtype", type(run)), jnp.integer) and not isinstance(run, Tracer)
         if isinstance(run, Fit) and numbers is None:
