@@ -32,6 +32,7 @@ class box(Map):
     low: Scalar
     high: Scalar
 
+    elementwise = True
     formula = "u = clip(g, low, high)"
 
     def __post_init__(self) -> None:

@@ -245,6 +245,7 @@ CASES: dict[str, list[Case]] = {
     "rms": [Case(gx.rms(0.8))],
     "scale_by_rms": [Case(gx.scale_by_rms(0.8, eps=1e-3)), Case(gx.scale_by_rms(0.8, corrected=True))],
     # wrappers
+    "in_shard_map": [Case(gx.in_shard_map(gx.adam(0.01)))],
     "shard_state": [Case(gx.shard_state(gx.adam(0.01)))],
     "offload": [Case(gx.offload(gx.adam(0.01)))],
     "projected": [Case(gx.projected(gx.sgd(0.1), gx.projections.box(-0.5, 0.25)), moves_at_rest=True)],

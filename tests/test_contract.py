@@ -551,42 +551,29 @@ def test_a_gradient_of_very_different_coordinates_has_finite_updates(name):
 
 
 @each_part
-def test_shard_map_is_a_plain_function(case):
+@pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
+def test_within_shard_map_a_piece_is_exact_or_refuses_shards(case, check_vma):
     tx = case.tx
-    if isinstance(tx, (gx.shard_state, gx.offload)):
+    if isinstance(tx, (gx.shard_state, gx.offload, gx.in_shard_map)):
         pytest.skip("declared: it places its state itself; tests/distributed")
-    measuring = (gx.monitor, gx.monitor_layers, *WATCHING, *MEASURING)
-    keeps = (
-        gx.sm3_sum,
-        gx.initial_norm,
-        gx.factored,
-        gx.reduced,
-        gx.skip_nonfinite,
-        gx.limit_growth,
-        gx.low_rank_momentum,
-        gx.scale_by_lbfgs,
-        gx.backtracking,
-        gx.zoom,
-        gx.store,
-        *BASES,
-        *measuring,
-    )
-    if any(isinstance(piece, keeps) for piece in walk(tx)):
-        pytest.skip("declared: what it remembers or measures is of the shard, so its state is not one for all")
     params = {"w": jnp.arange(64.0).reshape(16, 4) / 64}
     g = next(stream(params))
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
-    state = tx.init(params)
     rows, whole = PartitionSpec("x"), PartitionSpec()
-    specs = jax.tree.map(lambda x: rows if x.ndim else whole, state)
-    update = partial(tx.update, **extra(tx))
-    update = jax.jit(jax.shard_map(update, mesh=mesh, in_specs=(rows, specs, rows), out_specs=(rows, specs)))
-    got = update(g, state, params)
-    if case.elementwise:
-        assert_near(got, tx.update(g, state, params, **extra(tx)))
-    else:  # a norm is that of the shard
-        shard = jax.tree.map(lambda x: x[:2], (g, params))
-        assert_near(got[0]["w"][:2], tx.update(shard[0], tx.init(shard[1]), shard[1], **extra(tx))[0]["w"])
+
+    def run(function, *into):
+        specs = jax.tree.map(lambda x: rows if x.ndim else whole, into)
+        return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=specs[:2], check_vma=check_vma))(
+            *into
+        )
+
+    if all(piece.elementwise for piece in walk(tx)):
+        assert case.elementwise
+        state, update = tx.init(params), partial(tx.update, **extra(tx))
+        assert_near(run(update, g, state, params), update(g, state, params))
+    else:
+        with pytest.raises(ValueError, match="expected whole parameters, got"):
+            run(tx.init, params)
 
 
 # ---------------------------------------------------------------- trees

@@ -72,6 +72,7 @@ class layout(Transformation):
     rules: Annotated[Any, Kind(_rules)] = ()
     library: Library | None = None
 
+    elementwise = True
     fed = ("inner",)
     formula = "u = inner(g)"
 

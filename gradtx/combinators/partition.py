@@ -107,6 +107,8 @@ def _text(where: Any) -> str:
 class Groups(Transformation):
     """Base of combinators by group: each rule's transformation runs on its group as if there were no other leaves."""
 
+    elementwise = True
+
     def groups(self) -> list[Rule]:
         """Return the rules in their order."""
         raise NotImplementedError(f"{type(self).__name__} must define groups")

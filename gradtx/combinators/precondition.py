@@ -131,6 +131,7 @@ class atan2_precondition(Transformation):
     scale: Positive = 1.27
     width: Positive = 1.0
 
+    elementwise = True
     fed = ("direction", "by")
     formula = "u = scale * atan2(direction(g), width * by(g))"
 

@@ -477,3 +477,49 @@ def refuse_local(place: str, what: str, x: Any) -> None:
             f"{axes}, within shard_map: reduce the loss, in value_fn too, and the gradient over these axes, as with "
             "jax.lax.pmean, or take the gradient inside shard_map and update outside"
         )
+
+
+def manual_axes() -> tuple[str, ...]:
+    """The mesh axes over which `jax.shard_map`, or `jax.pmap`, runs the current function: each device has its part."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple(name for name in mesh.manual_axes if mesh.shape[name] > 1)
+
+
+def varying(x: Any) -> frozenset[str]:
+    """The manual axes along which an array differs between devices; empty where JAX does not check."""
+    return jax.typeof(x).manual_axis_type.varying
+
+
+def check_shards(tx: Any, trees: dict[str, Any]) -> None:
+    """Raise within `jax.shard_map` if a piece would take the norm, say, of a shard for the norm of the parameter."""
+    if (axes := manual_axes()) and (piece := _measuring(tx)):
+        how = (
+            "compute gradients there and update outside, or wrap the optimizer: in_shard_map(tx, specs), with the "
+            "specs of divided parameters"
+        )
+        refuse_shards(f"{type(piece).__name__}:", trees, axes, how)
+
+
+def refuse_shards(who: str, trees: dict[str, Any], axes: tuple[str, ...], how: str) -> None:
+    """Raise if leaves of the trees are shards, or if JAX does not tell."""
+    if not varying(jax.lax.axis_index(axes)):
+        raise ValueError(
+            f"{who} expected whole parameters, got a shard_map over {axes[0]!r} that does not check whether they are "
+            f"shards (check_vma=False, or pmap): {how}"
+        )
+    for of, tree in trees.items():
+        for path, x in leaves_by_path(tree).items():
+            if found := [axis for axis in axes if axis in varying(x)]:
+                raise ValueError(
+                    f"{who} expected whole parameters, got {place(of, path)} of a shard_map, which differs along "
+                    f"{found[0]!r}: {how}"
+                )
+
+
+def _measuring(tx: Any) -> Any:
+    """A piece whose update of a coordinate depends on others; None if there is none."""
+    if tx.exact_on_shards:
+        return None
+    if not tx.elementwise:
+        return tx
+    return next(filter(None, map(_measuring, tx.parts().values())), None)

@@ -360,6 +360,7 @@ def _check_arguments(tx: Any, updates: Any, state: State, params: Any, extra: di
     checks.check_extra(needs, {name for piece in walk(tx) for name in piece.reads()}, params, extra)
     checks.check_updates(updates, params)
     checks.check_params(params)  # also those without an update
+    checks.check_shards(tx, {"updates": updates, "params": params})
     checks.check_hyperparameters(tx, walk(tx), trees.working_dtype(updates, params))
 
 

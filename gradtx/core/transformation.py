@@ -135,6 +135,7 @@ class Transformation(Record, Pair):
     emits: ClassVar[str] = "signed"  # the range of its updates: "signed", "nonnegative", or "updates", as they come
     linear: ClassVar[bool] = False  # its updates and its slots are linear in the updates that it has received
     fed: ClassVar[tuple[str, ...]] = ()  # its parts that receive the updates as they come
+    exact_on_shards: ClassVar[bool] = False  # within `shard_map` its updates are those of the whole parameters
     outermost: ClassVar[bool] = False  # it may not be a part of another transformation
     formula: ClassVar[str] = ""  # the formula, for display: "m = decay * m + (1 - decay) * g; u = m"
 
@@ -217,6 +218,7 @@ class Transformation(Record, Pair):
             return self.placed(owners.structs_of(self.init, params))
         owners.refuse_placeholder(self.init, params)
         checks.check_params(params)
+        checks.check_shards(self, {"params": params})
         trees.leaves_by_path(params)  # raises for two leaves of one path
         checks.check_values(self)
         checks.check_memory(self, walk(self))

@@ -343,3 +343,13 @@ def sharded(slot: Any, param: Any) -> Any:
 def moved(slots: Any, space: Any) -> Any:
     """The slots in a memory, `jax.memory.Space.Host` or `Device`; numbers stay on the device."""
     return jax.tree.map(lambda x: jax.device_put(x, space) if x.ndim else x, slots)
+
+
+def spans_processes(x: Any) -> bool:
+    """Whether an array has devices of other processes."""
+    return isinstance(x, jax.Array) and not x.is_fully_addressable
+
+
+def is_divided(x: Any) -> bool:
+    """Whether no process holds the array whole."""
+    return spans_processes(x) and not x.is_fully_replicated

@@ -18,7 +18,8 @@ FREE = PartitionSpec.UNCONSTRAINED
 HOW = "run init and update under jax.set_mesh(mesh)"
 
 
-def _specs(place: str, value: Any) -> tuple[tuple[Any, tuple[Any, ...]], ...]:
+def partition_specs(place: str, value: Any) -> tuple[tuple[Any, tuple[Any, ...]], ...]:
+    """Convert a dict of partition specs by path pattern to pairs."""
     if not isinstance(value, (Mapping, tuple)):
         raise TypeError(f"{place} must be a dict of partition specs by path pattern, got {said(value)}")
     rows = []
@@ -78,7 +79,7 @@ class shard_state(Transformation):
 
     inner: Part
     axis: str = "data"
-    specs: Annotated[Any, Kind(_specs)] = ()
+    specs: Annotated[Any, Kind(partition_specs)] = ()
 
     fed = ("inner",)
     formula = "u = inner(g)"

@@ -202,6 +202,7 @@ class nesterov_ema(Transformation):
 
     linear = True
     ranges: ClassVar[dict[str, str]] = {"scale_by_ema": "updates"}
+    elementwise = True
     formula = (
         "m = decay * m + (1 - decay) * g; "
         "μ = decay * (1 - 0.96 ** (warmup_rate * t) / 2) if warmup else decay; "

@@ -175,6 +175,7 @@ class fromage_rescale(PerLeaf):
 
     relative_step: NonNegative
 
+    elementwise = True
     formula = "u = (θ + g) / sqrt(1 + relative_step**2) - θ"
     needs = ("params",)
 

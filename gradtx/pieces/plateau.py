@@ -66,6 +66,7 @@ class reduce_on_plateau(Transformation):
     every_k: Count = 1
     absolute: bool = False
 
+    elementwise = True
     formula = "u = c * g"
     needs = ("value",)
 

@@ -136,6 +136,7 @@ class loss_spike(Predicate):
     decay: Decay = 0.99
     warmup: Count = 10
 
+    elementwise = True
     formula = (
         "φ = max((value - m <= factor * sqrt(s)), max((s <= 0), (t <= warmup))); "
         "d = φ * (value - m) + (1 - φ) * factor * sqrt(s); "

@@ -23,11 +23,16 @@ NOTES = "notes"  # the entry that holds notes and dtypes, as JSON
 Entries = dict[str, np.ndarray]
 
 
-def check_place(path: Path) -> None:
-    """Make the directory of a checkpoint; raise `OSError` if no file can be written there under this name."""
+def check_place(path: Path, divided: bool = False) -> None:
+    """Make the directory of a checkpoint; raise `OSError` if no file can be written there under this name.
+
+    The checkpoint of arrays that are divided over processes is itself a directory.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
+        if divided and path.is_file():
+            raise NotADirectoryError("of arrays divided over processes it is a directory, and there is a file")
+        if path.is_dir() and not divided:
             raise IsADirectoryError("it is a directory")
         with suppress(FileNotFoundError):
             path.lstat()  # refuses a name that is too long

@@ -18,7 +18,7 @@ from gradtx.core import State, Transformation
 from gradtx.core.arguments import checked, live
 from gradtx.core.errors import describe, said
 from gradtx.core.root import pieces
-from gradtx.core.trees import boxed_paths, flatten_with_path, path_of
+from gradtx.core.trees import boxed_paths, flatten_with_path, path_of, spans_processes
 from gradtx.inspect.tables import aligned
 
 
@@ -175,6 +175,8 @@ def placed(place: str, x: Any, like: Any, cast: bool = False, grow: bool = False
         integer = jnp.issubdtype(x.dtype, jnp.integer)
         if (x != kept).any() if integer else np.isfinite(kept).all() and not np.isfinite(x).all():
             raise ValueError(f"{said}, which cannot hold its values")
+    if spans_processes(x):  # it is on its devices already
+        return x
     return jax.device_put(x, like.sharding if getattr(like, "committed", False) else None, may_alias=False)
 
 

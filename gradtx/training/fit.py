@@ -18,18 +18,23 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from gradtx.core import State, Transformation, leaves_by_path
 from gradtx.core.arguments import checked, function_of, is_array, live, outside_traces, sequence, traced
 from gradtx.core.errors import place, said, unknown
 from gradtx.core.programs import program_of, weak
 from gradtx.core.transformation import TransformationLike
+from gradtx.core.trees import is_divided
 from gradtx.serialization import checkpoint as files
 from gradtx.serialization.restore import restore
+from gradtx.serialization.sharded_checkpoint import Directory
+from gradtx.training.processes import are_shared, by_first, gathered
 from gradtx.training.step import compiler_options, split_step, train_step
 from gradtx.wrappers import eval_params
 
 MAX_STEPS_PER_CALL = 1024
+CALLS_BETWEEN_AGREEMENTS = 16  # of processes, on whether one of them was interrupted
 OPTIONS = ("has_aux", "has_key", "micro_batches", "weighted", "skip_nonfinite", "measure")
 
 
@@ -93,6 +98,10 @@ def fit(
     the current call and returns its result; a second stops it at once. Runs with the same loss and data and other
     hyperparameters do not compile again.
 
+    Several processes train one model if arrays of it, or of the data, have devices of several: call `fit` in each with
+    the same arguments. Process 0 decides how many steps a call has, shows the progress, runs the callbacks and writes
+    the checkpoint file; the history has its evaluations.
+
     Args:
       params: The initial parameters, a tree of arrays.
       tx: The optimizer: a transformation of gradtx, or a pair (init, update) such as Optax's.
@@ -101,7 +110,8 @@ def fit(
       data: The training data, in one of three forms. A tree of arrays with equal numbers of rows: each epoch visits
         them in a new order and leaves out the rows that do not fill a batch. A function from a random key to a batch.
         An iterable (or list) of batches: re-iterated when exhausted if possible; on resume, batches already consumed
-        are skipped.
+        are skipped. In several processes, batches are arrays of all of them, as
+        `jax.make_array_from_process_local_data` makes, or alike in each; and so is their number.
       steps: The total number of steps, including the steps before resuming.
       batch_size: The number of rows in a step, for data of arrays; `"all"` or None for all rows, in the given order.
       seed: The seed of the data's order and of every random key, from 0 to 2³² − 1.
@@ -115,10 +125,13 @@ def fit(
       patience: Stop after this many evaluations without improvement, a result lower than all before; None to never stop
         early. If `evaluate` returns a dict, its first key is monitored (jit sorts keys).
       callbacks: Functions of the run so far, a `Fit`. The next step reuses its arrays, so copy the ones that you keep.
-        If a callback returns True, the run stops. `log_jsonl`, `log_tensorboard` and `log_wandb` make callbacks that
-        write the history.
+        If a callback returns True, the run stops. In several processes they run in process 0 alone, so compute with
+        divided arrays in `evaluate`, which runs in all. `log_jsonl`, `log_tensorboard` and `log_wandb` make callbacks
+        that write the history.
       checkpoint: The `.npz` file for checkpoints, written every `checkpoint_every` steps and at the end; None for no
-        file. Each run needs a file of its own. Its directory is made.
+        file. Each run needs a file of its own. Its directory is made. Where no process holds all arrays whole, it is a
+        directory, which all processes write by Orbax (`gradtx[orbax]`) while the run goes on; any number of processes
+        and any mesh can continue from it. All processes must see it.
       checkpoint_every: The number of steps between checkpoints, 1 or more.
       resume: If True, continue from the checkpoint if the file exists.
       progress: If True, show the loss, the steps per second and, unless `measure=False`, the learning rate, the norms,
@@ -136,6 +149,8 @@ def fit(
       TypeError: An argument has the wrong type.
       FileExistsError: The checkpoint exists and `resume` is False, or another run has written it since.
       OSError: No file can be written at `checkpoint`.
+      ImportError: The checkpoint is of arrays that are divided over processes, and Orbax is not installed.
+      RuntimeError: A callback, or the writing of a checkpoint, has failed in process 0.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> x = jnp.linspace(-1, 1, 32)
@@ -175,22 +190,18 @@ def fit(
     run = _Run(step, feed, arrays, carry, steps, seed, evaluate, eval_every, patience)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None:
-        files.check_place(path)
-        if path.exists() and not resume:
-            raise FileExistsError(
-                f"fit: checkpoint {path} already exists: pass resume=True to continue from it, or delete it"
-            )
-        if path.exists():
-            run.load(path)
+        run.begin(path, resume)
     capacity = 1 if feed.kind == "batches" else max(1, min(MAX_STEPS_PER_CALL, 2**20 // max(1, feed.batch_size)))
     most = steps_per_call or capacity
     capacity = most if feed.kind == "batches" else max(most, capacity)  # one program for most values of steps_per_call
     batches = _batches(data, run.done) if feed.kind == "batches" else None
+    if batches is not None and run.shared:
+        _check_numbers_of_batches(data)
 
     watched = evaluate is not None or bool(callbacks)
     events = [eval_every] * watched + [checkpoint_every] * (path is not None)
     per_call = 1 if steps_per_call is None else most
-    saved, evaluated, stopped = None, None, "patience" if run.out_of_patience() else None
+    saved, evaluated, stopped, calls = None, None, "patience" if run.out_of_patience() else None, 0
     with _interruptible() as interrupted, _progress_display(run, progress) as show:
         try:
             while not stopped and run.done < steps:
@@ -199,31 +210,35 @@ def fit(
                 if not (count := run.advance(count, capacity, batches)):
                     stopped = "data"
                     break
+                calls += 1
                 due = any(run.done % every == 0 for every in events) or run.done == steps
                 if batches is None or due or run.since_fetch() > 0.1 or interrupted:
                     run.fetch()
                     show()
-                    took = time.perf_counter() - begun
-                    if batches is None and steps_per_call is None:
-                        if took < 0.05:
-                            per_call = min(2 * per_call, most)
-                        elif took > 0.2:
-                            per_call = max(1, per_call // 2)
+                took, interrupt = time.perf_counter() - begun, bool(interrupted)
+                if run.shared:  # all processes must go on with the same number of steps, or all stop
+                    together = batches is None or due or calls % CALLS_BETWEEN_AGREEMENTS == 0
+                    several = gathered(took, interrupt) if together else [[took, False]]
+                    took, interrupt = several[0][0], any(flag for _, flag in several)
+                if batches is None and steps_per_call is None:
+                    if took < 0.05:
+                        per_call = min(2 * per_call, most)
+                    elif took > 0.2:
+                        per_call = max(1, per_call // 2)
                 if watched and run.done % eval_every == 0:
                     run.evaluate()
                     evaluated = run.done
-                    answers = [callback(run.result(None)) for callback in callbacks]
-                    if any(map(_asks_to_stop, answers)):
+                    if run.call(callbacks, None):
                         stopped = "callback"
                     elif run.out_of_patience():
                         stopped = "patience"
                 if path and run.done % checkpoint_every == 0:
                     run.save(path)
                     saved = run.done
-                if interrupted and not stopped and run.done < steps:
+                if (interrupt or (interrupted and not run.shared)) and not stopped and run.done < steps:
                     stopped = "interrupt"
         except KeyboardInterrupt:
-            if run.lost():
+            if run.lost() or run.shared:
                 raise
             stopped = "interrupt"
         run.fetch()
@@ -231,8 +246,8 @@ def fit(
             run.save(path)
         if run.done and stopped != "interrupt" and evaluated != run.done:
             run.evaluate()  # after saving, because a longer run does not evaluate here
-            for callback in callbacks:
-                callback(run.result(stopped or "steps"))
+            run.call(callbacks, stopped or "steps")
+        run.close()
     return run.result(stopped or "steps")
 
 
@@ -274,7 +289,18 @@ class _Feed(NamedTuple):
         if self.kind == "batches":
             return jax.tree.map(lambda x: x[i], data)
         arrays, rows = data
-        return arrays if rows is None else jax.tree.map(lambda x: x[rows[i]], arrays)
+        return arrays if rows is None else jax.tree.map(lambda x: _rows_of(x, rows[i]), arrays)
+
+
+def _rows_of(x: Any, rows: Any) -> Any:
+    """Some of the rows, divided over an explicit mesh as all rows are, if it divides their number."""
+    sharding = jax.typeof(x).sharding
+    if not any(sharding.spec):
+        return x[rows]
+    first, *rest = sharding.spec
+    names = (first,) if isinstance(first, str) else first or ()
+    divides = len(rows) % math.prod(sharding.mesh.shape[name] for name in names) == 0
+    return x.at[rows].get(out_sharding=sharding.update(spec=PartitionSpec(first if divides else None, *rest)))
 
 
 def _feed(data: Any, batch_size: Any) -> tuple[_Feed, Any]:
@@ -325,6 +351,20 @@ def _batches(data: Any, used: int) -> Iterator[Any]:
         if next(batches, None) is None:
             raise ValueError(f"fit: the data ended after {i} batches, and the checkpoint is at step {used}")
     return batches
+
+
+def _check_numbers_of_batches(data: Any) -> None:
+    """Raise if the processes have different numbers of batches: all would wait for the one whose data ends first."""
+    numbers = gathered(len(data) if hasattr(data, "__len__") else -1)[:, 0]
+    if (numbers != numbers[0]).any():
+        raise ValueError(
+            f"fit: data must have as many batches in each process, got {_listed(numbers)}: leave out the last ones of "
+            "the others"
+        )
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return ", ".join(f"{n:.0f}" for n in numbers)
 
 
 def _stacked(batches: list[Any], most: int) -> Any:
@@ -422,6 +462,12 @@ class _Run:
         self._best: Any = None
         self._order: tuple[int, Any] = (-1, None)  # (epoch, permutation of its rows)
         self._fetched = time.perf_counter()
+        self._directory: Directory | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes run it together."""
+        return are_shared((self._carry, self._data))
 
     def advance(self, count: int, capacity: int, batches: Iterator[Any] | None) -> int:
         """Run at most `count` more steps; return their number, 0 when the data is exhausted."""
@@ -498,6 +544,8 @@ class _Run:
         named = {f"eval/{name}": x for name, x in found.items()} if isinstance(found, dict) else {"eval": found}
         if not named or not all(map(_is_real_number, named.values())):
             raise ValueError(f"fit: evaluate must return a number or a dict of numbers, returned {said(found)}")
+        if self.shared:
+            named = dict(zip(named, gathered(*map(float, named.values()))[0]))
         first, lowest = next(iter(named)), math.inf
         if (before := self._history.get(first)) is not None and not np.isnan(before).all():
             lowest = np.nanmin(before)
@@ -505,6 +553,17 @@ class _Run:
             self._best = jax.tree.map(_copy, at)
         for name, x in named.items():
             self._column(name)[self.done - 1] = float(x)
+
+    def call(self, callbacks: Sequence[Callable[[Fit], Any]], stopped: str | None) -> bool:
+        """Call the callbacks, in one process; return whether one of them asks to stop."""
+
+        def ask() -> bool:
+            answers = [callback(self.result(stopped)) for callback in callbacks]
+            return any(map(_asks_to_stop, answers))
+
+        if callbacks and self.shared:
+            return bool(by_first("a callback", lambda: [ask()], 1)[0])
+        return ask()
 
     def out_of_patience(self) -> bool:
         """Whether the last `patience` evaluations brought no improvement."""
@@ -525,16 +584,61 @@ class _Run:
         """The settings that determine the order of the data; a resumed run must have the same."""
         return {"seed": self._seed, "rows": self._feed.rows, "batch_size": self._feed.batch_size}
 
+    def _is_divided(self) -> bool:
+        return any(map(is_divided, jax.tree.leaves(self._carry)))
+
+    def begin(self, path: Path, resume: bool) -> None:
+        """Check the place of the checkpoints, and continue from the one that is there."""
+
+        def kind() -> list[float]:
+            divided = self._is_divided()
+            files.check_place(path, divided or (resume and path.is_dir()))
+            if path.exists() and not resume:
+                raise FileExistsError(
+                    f"fit: checkpoint {path} already exists: pass resume=True to continue from it, or delete it"
+                )
+            return [path.exists(), path.is_dir() or divided]
+
+        exists, is_directory = by_first("the checkpoint", kind, 2) if self.shared else kind()
+        if is_directory:
+            self._directory = Directory(path)
+            exists = self._directory.step is not None  # a run may have ended before its first was complete
+            if not exists and not self._is_divided():
+                files.check_place(path)  # raises: the directory is not of checkpoints
+        if exists:
+            self._load(path)
+
+    def close(self) -> None:
+        """Wait until the last checkpoint is written."""
+        if self._directory is not None:
+            self._directory.close()
+
     def save(self, path: Path) -> None:
         params, state, model_state = self._carry
         # An OrderedDict, because a tree sorts the names of a plain dict.
         history = OrderedDict((name, x[: self.done]) for name, x in self._history.items())
         trees = {"params": params, "state": state, "model_state": model_state, "best": self._best, "history": history}
         notes = {"step": self.done, "best": self._best is not None, "of": self._data_settings(), "run": self._ids[0]}
-        files.save(path, trees, notes, over=self._ids)
+        if self._directory is None and self._is_divided():  # from the first step on
+            self._directory = Directory(path)
 
-    def load(self, path: Path) -> None:
-        entries, notes = files.load(path)
+        def write() -> list[float]:
+            files.save(path, trees, notes, over=self._ids)
+            return []
+
+        if self._directory is not None:
+            self._directory.save(trees, notes)
+        elif self.shared:
+            by_first("a checkpoint", write, 0)
+        else:
+            write()
+
+    def _load(self, path: Path) -> None:
+        like = dict(zip(("params", "state", "model_state"), self._carry))
+        if self._directory is None:
+            entries, notes = files.load(path)
+        else:
+            entries, notes = self._directory.load(like | {"best": like["params"]})
         match notes:
             case {"of": dict(of), "step": int(done), "best": bool(best), "run": str(run)}:
                 pass
@@ -549,10 +653,14 @@ class _Run:
             raise ValueError(f"fit: expected a checkpoint with the history of the run, got {path} without: delete it")
         if done > self.steps:
             raise ValueError(f"fit: the checkpoint {path} is at step {done}, beyond the {self.steps} steps of this run")
-        like = dict(zip(("params", "state", "model_state"), self._carry))
         self._carry = tuple(files.restore(path, entries, notes, name, tree) for name, tree in like.items())
         if best:
             self._best = files.restore(path, entries, notes, "best", like["params"])
+        if self.shared and len({*(steps := gathered(done)[:, 0])}) > 1:
+            raise ValueError(
+                f"fit: expected one checkpoint for all processes, got {path} at steps {_listed(steps)}: "
+                "pass a path that all processes share"
+            )
         if (updates := int(self._carry[1].step)) < 0:
             raise ValueError(f"fit: expected a state of 0 updates or more, got {updates} in {path}: delete it")
         self.done = done
@@ -568,7 +676,7 @@ class _Run:
 @contextmanager
 def _progress_display(run: _Run, progress: bool) -> Iterator[Callable[[], None]]:
     """Context manager: yields a function that shows the run's progress, with tqdm or one line every 5 seconds."""
-    if not progress:
+    if not progress or (run.shared and jax.process_index()):
         yield lambda: None
         return
     try:

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -20,6 +21,7 @@ from gradtx.core import leaves_by_path
 from gradtx.core.arguments import checked, is_array
 from gradtx.core.errors import said
 from gradtx.core.kinds import integer
+from gradtx.core.trees import spans_processes
 from gradtx.training.fit import Fit
 from gradtx.training.step import Metrics
 
@@ -53,12 +55,15 @@ class Logger:
 
         Args:
           run: The `Fit` that `fit` passes to its callbacks; or the number of the step, from 1, with `numbers`.
-          numbers: The `Metrics` of the step or a tree of numbers; arrays that are not single numbers are left out.
+          numbers: The `Metrics` of the step or a tree of numbers; arrays that are not single numbers are left out. Of
+            several processes that compute them together, process 0 writes.
 
         Raises:
           TypeError: `run` is neither a `Fit` nor an integer, or one comes without what it needs.
           ValueError: The number of the step is below 0.
         """
+        if any(map(spans_processes, jax.tree.leaves(numbers))) and jax.process_index():
+            return  # process 0 writes them
         of_step = jnp.issubdtype(getattr(run, "dtype", type(run)), jnp.integer) and not isinstance(run, Tracer)
         if isinstance(run, Fit) and numbers is None:
             self._write_rows(run.history)

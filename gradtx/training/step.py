@@ -13,7 +13,7 @@ from jax import Array
 from gradtx.combinators import measurements
 from gradtx.core import Part, Record, State, leaves_by_path, walk
 from gradtx.core.arguments import checked, function_of, is_array, live, one_key, trace_state, traced
-from gradtx.core.checks import check_values, passed
+from gradtx.core.checks import check_values, manual_axes, passed, refuse_shards
 from gradtx.core.errors import place, said
 from gradtx.core.kinds import Count
 from gradtx.core.programs import program_of
@@ -348,6 +348,10 @@ def _step(step: train_step, params: Any, state: State, batch: Any, key: Any, mod
         return mean_of(gradient_of, point)[0][1]
 
     (value, gradient), weight, after, aux = mean_of(gradient_of, params)
+    if axes := manual_axes():
+        for option in ("skip_nonfinite", "measure"):
+            if getattr(step, option):
+                refuse_shards(f"train_step: {option}", {"gradient": gradient}, axes, f"pass {option}=False")
     if not jax.tree.leaves(gradient):
         raise ValueError("train_step: params holds no floating or complex array to train: write 0.0, not 0")
 

@@ -89,6 +89,7 @@ class accumulate(Branching):
     mean: bool = True
     weighted: bool = False
 
+    elementwise = True
     formula = "u = released(inner(accumulated(g)))"
 
     clock = True

@@ -40,6 +40,7 @@ class every(Transformation):
     inner: Part
     every_k: Count
 
+    elementwise = True
     formula = "u = held(inner(g))"
 
     clock = True
@@ -112,6 +113,7 @@ class apply_if(Transformation):
     condition: Annotated[Any, Kind(_condition)]
     otherwise: Literal["identity", "zero"] = "identity"
 
+    elementwise = True
     formula = "u = inner(g)"
 
     clock = True

@@ -67,8 +67,7 @@ class skip_nonfinite(Guard):
     wrapper outermost: transformations beside it in a chain run at every update and count all of them.
 
     `gx.measurements(state)` reports the number of skipped updates, `"skipped"`, and the number skipped since the last
-    accepted update, `"skipped in a row"`, at which a training loop may stop. Within `jax.shard_map` the wrapper sees
-    its own shard only.
+    accepted update, `"skipped in a row"`, at which a training loop may stop.
 
     `inner` is computed twice, the first time only to check its results, because that needs no memory beside the state.
     It is computed once if it receives functions, such as `grad_fn`, or if `outgoing` is False: finite inputs give
@@ -195,6 +194,7 @@ class skip_if(Guard):
     inner: Part
     predicate: Annotated[Any, Kind(_predicate, data=True)]
 
+    elementwise = True
     formula = "u = inner(g)"
 
     def finish_tree(self, updates: Any, slots: Slots, context: Context, then: Any) -> Any:

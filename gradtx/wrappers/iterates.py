@@ -80,6 +80,7 @@ class average_params(Transformation):
     start: Count = 1
     every_k: Count = 1
 
+    elementwise = True
     formula = (
         "φ = 1 if start == every_k == 1 else (t >= start) * (mod(t - start, every_k) <= 0); "
         "n = φ * (decay * n + 1) + (1 - φ) * n; a0 = θ; "
@@ -159,6 +160,7 @@ class lookahead(Transformation):
     weight: Fraction = 0.5
     outer: PartOrNone = None
 
+    elementwise = True
     formula = (
         "φ = (mod(t, every_k) <= 0); s0 = θ; "
         "s = s + φ * (weight * (θ + inner(g) - s) if outer is None else outer(s - θ - inner(g))); "
@@ -246,6 +248,8 @@ class schedule_free(Transformation):
     b1: Fraction = 0.9
     weight: NonNegative = 1.0
     decay: Decay | None = None
+
+    elementwise = True
 
     @property
     def formula(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]

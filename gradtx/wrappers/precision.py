@@ -47,6 +47,7 @@ class master_weights(Transformation):
 
     inner: Part
 
+    elementwise = True
     formula = "u = inner(g)"
     needs = ("params",)
 
@@ -120,6 +121,7 @@ class split_weights(Transformation):
     inner: Part
     bits: Literal[8, 16] = 8
 
+    elementwise = True
     formula = "u = inner(g)"
     needs = ("params",)
 

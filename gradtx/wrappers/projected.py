@@ -34,6 +34,7 @@ class projected(Transformation):
     inner: Part
     onto: Part
 
+    elementwise = True
     formula = "u = onto(θ + inner(g)) - θ"
     needs = ("params",)
 

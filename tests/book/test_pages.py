@@ -16,7 +16,8 @@ from gradtx import lab, plots, projections, schedules, training  # noqa: F401  n
 GUIDES = Path(__file__).parents[2] / "notebooks" / "guides"
 PAGES = {path.stem: path for path in sorted(GUIDES.glob("*.md"))}
 FENCE = re.compile(r"^( *)```(.*)\n((?:.*\n)*?)\1```$", re.M)
-NOT_RUN = {"text", "sh", "toml", "yaml", "{.python .torch}"}  # PyTorch is not installed
+# PyTorch is not installed, and there is one process.
+NOT_RUN = {"text", "sh", "toml", "yaml", "{.python .torch}", "{.python .processes}"}
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, PartitionSpec
 from streams import assert_near, follow, params_of, stream, types
 
 import gradtx as gx
@@ -168,16 +167,6 @@ def test_a_measure_within_optax_is_found():
     _, state = tx.update(params, tx.init(params), params)
     assert float(gx.measurements(state)["norm"]) == pytest.approx(2 * np.linalg.norm(flat(params)))
     assert gx.measurements(gx.adam().init(params)) == {}
-
-
-def test_across_devices_a_measure_may_sum():
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
-    tx = gx.monitor("norm", lambda u: jnp.sqrt(jax.lax.psum(gx.global_norm(u) ** 2, "x")))
-    g = jnp.arange(64.0).reshape(16, 4)
-    rows, whole = PartitionSpec("x"), PartitionSpec()
-    update = jax.shard_map(tx.update, mesh=mesh, in_specs=(rows, whole), out_specs=(rows, whole))
-    _, state = jax.jit(update)(g, tx.init(g))
-    assert float(gx.measurements(state)["norm"]) == pytest.approx(np.linalg.norm(g))
 
 
 BAD_MEASURES = {
