@@ -347,7 +347,7 @@ def moved(slots: Any, space: Any) -> Any:
 
 def spans_processes(x: Any) -> bool:
     """Whether an array has devices of other processes."""
-    return isinstance(x, jax.Array) and not x.is_fully_addressable
+    return isinstance(x, jax.Array) and not isinstance(x, Tracer) and not x.is_fully_addressable
 
 
 def is_divided(x: Any) -> bool:
