@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from streams import assert_near, follow, stream
 
 import gradtx as gx
+from gradtx.core import leaves_by_path
 
 
 def normal(*shape, seed=0, dtype=np.float32):
@@ -161,7 +162,7 @@ def test_slots_of_stacked_layers_are_sharded_as_the_parameter(axis_type, spec):
         tx = gx.layout(gx.lamb(0.1), "batch in out")
         state = jax.jit(tx.init)(params)
         u, state = jax.jit(tx.update)(params, state, params)
-        for path, x in gx.core.leaves_by_path((u, state.slots)).items():
+        for path, x in leaves_by_path((u, state.slots)).items():
             name = path.rpartition("/")[2]
             assert x.ndim < 3 or name == "whole" or x.sharding.is_equivalent_to(params[name].sharding, 3)
     one = tx.init(jax.device_get(params))
