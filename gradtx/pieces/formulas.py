@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 inlined = partial(jax.jit, inline=True)  # traced once for all leaves of one shape
 
@@ -27,21 +27,8 @@ def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
 @inlined
 def safe_sqrt(x: Any) -> Array:
     """Return √x, with derivative 0 at 0; a negative number, a rounded 0, gives 0."""
-    return _root(jnp.asarray(x, jnp.result_type(x, float)))
-
-
-# The root and the quotient are traced for each shape of a leaf and compiled for each leaf: written with `lax`, and with
-# their derivatives apart, whose guards in the formula itself took a tenth of the compilation of Adam.
-@jax.custom_jvp
-def _root(x: Any) -> Array:
-    return lax.sqrt(lax.max(x, 0.0))
-
-
-@_root.defjvp
-def _derivative_of_root(primals: Any, tangents: Any) -> Any:
-    (x,), (dx,) = primals, tangents
     zero = x <= 0
-    return _root(x), jnp.where(zero, 0, dx / (2 * jnp.sqrt(jnp.where(zero, 1, x))))
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
 
 
 @inlined
@@ -61,22 +48,8 @@ def safe_power(x: Any, exponent: Any) -> Array:
 @inlined
 def safe_divide(a: Any, b: Any) -> Array:
     """Return a / b, where 0/0 is 0 and has derivative 0."""
-    dtype = jnp.result_type(a, b, float)
-    return _quotient(*jnp.broadcast_arrays(jnp.asarray(a, dtype), jnp.asarray(b, dtype)))
-
-
-@jax.custom_jvp
-def _quotient(a: Array, b: Array) -> Array:
-    neither = lax.eq(a, 0.0) & lax.eq(b, 0.0)
-    return lax.div(a, lax.select(neither, lax.full_like(b, 1), b))
-
-
-@_quotient.defjvp
-def _derivative_of_quotient(primals: Any, tangents: Any) -> Any:
-    (a, b), (da, db) = primals, tangents
-    zero = (a == 0) & (b == 0)
-    quotient = _quotient(a, b)
-    return quotient, jnp.where(zero, 0, (da - quotient * db) / jnp.where(zero, 1, b))
+    zero = (a == 0) & (b == 0)  # the first `where` also keeps XLA from making a / (b·c) of a / b / c: it overflows
+    return jnp.where(zero, 0, a / jnp.where(zero, 1, b))
 
 
 def maximum(x: Array, axes: tuple[int, ...] | None = None, keepdims: bool = False) -> Array:
