@@ -102,7 +102,7 @@ def muon(
         iterations that come closer to orthogonal; or `"svd"`, exact but slow on accelerators. For random matrices of
         condition 10, 1000 and 10⁵, the relative distance of the second from U·Vᵀ was 0.08, 0.17 and 0.58, of the first
         0.20, 0.31 and 0.64; at the same rates, its final loss was 0.77 to 0.94 of the first's on the digits at small
-        rates, at large rates above or below it, and 0.98 to 1.01 of it on the text of `gradtx race`.
+        rates, at large rates above or below it, and 0.98 to 1.02 of it on the text of `gradtx race`.
       dtype: The dtype to which the factors of the iterations' products are rounded: `"bfloat16"`, as in Muon's own
         code, `"float32"`, or None for the dtype that they have.
       balanced: MuonEq: divide the weights into each output (`"inputs"`, its form R and the authors' default), out of

@@ -100,7 +100,7 @@ class scale_by_lbfgs(Transformation):
             written(*both) for both in ((s, old["steps"]), (y, old["changes"]), (1 / curvature, rho))
         )
         gamma = jnp.where(good, curvature / yy, jnp.where(moved, slots["scale"], 0))
-        after = jnp.where(good, jnp.where(place + 1 < self.memory, place + 1, 0), place)
+        after = jnp.where(good, jnp.where(place < self.memory - 1, place + 1, 0), place)
         first = 1 / jnp.maximum(1, safe_sqrt(inner_product(updates, updates)))
         u = self.product(updates, steps, changes, rho, jnp.where(gamma > 0, gamma, first), after)
 
