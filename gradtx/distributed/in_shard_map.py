@@ -11,7 +11,7 @@ from gradtx.core.errors import place, said
 from gradtx.core.owners import Slot, slots_of
 from gradtx.core.trees import map_with_path
 from gradtx.core.where import chooser
-from gradtx.distributed.shard_state import partition_specs
+from gradtx.distributed.shard_state import partition_specs, specs_argument
 from gradtx.distributed.shards import (
     Shard,
     Spec,
@@ -75,8 +75,7 @@ class in_shard_map(Transformation):
         return self.inner.linear
 
     def _arguments(self) -> list[str]:
-        specs = ", ".join(f"{getattr(where, '__name__', repr(where))}: {spec!r}" for where, spec in self.specs)
-        return [repr(self.inner), *([f"specs={{{specs}}}"] if specs else [])]
+        return [repr(self.inner), *specs_argument(self.specs)]
 
     def init_tree(self, params: Any) -> Slots:
         if not checks.manual_axes():

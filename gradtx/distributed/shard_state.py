@@ -38,6 +38,12 @@ def partition_specs(place: str, value: Any) -> tuple[tuple[Any, tuple[Any, ...]]
     return tuple(rows)
 
 
+def specs_argument(specs: Any) -> list[str]:
+    """The argument `specs` as it is printed, if there are any."""
+    each = ", ".join(f"{getattr(where, '__name__', repr(where))}: {spec!r}" for where, spec in specs)
+    return [f"specs={{{each}}}"] if specs else []
+
+
 class shard_state(Transformation):
     """Divide the state and the work of an update over devices that hold whole parameters (ZeRO; Rajbhandari, 2020).
 
@@ -89,9 +95,8 @@ class shard_state(Transformation):
         return self.inner.linear
 
     def _arguments(self) -> list[str]:
-        specs = ", ".join(f"{getattr(where, '__name__', repr(where))}: {spec!r}" for where, spec in self.specs)
         axis = [f"axis={self.axis!r}"] if self.axis != "data" else []
-        return [repr(self.inner), *axis, *([f"specs={{{specs}}}"] if specs else [])]
+        return [repr(self.inner), *axis, *specs_argument(self.specs)]
 
     def init_tree(self, params: Any) -> Slots:
         return super().init_tree(self._put(params, divided=True))
