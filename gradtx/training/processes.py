@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gradtx.core.trees import spans_processes
 
@@ -16,10 +17,12 @@ def are_shared(tree: Any) -> bool:
 
 def gathered(*numbers: float) -> np.ndarray:
     """The numbers of each process, a row each, in all processes, which wait for each other."""
-    from jax.experimental.multihost_utils import process_allgather
-
-    mine = np.array(numbers, np.float64).view(np.uint8)  # JAX would round them to float32
-    return np.ascontiguousarray(process_allgather(mine)).view(np.float64).reshape(jax.process_count(), -1)
+    devices = {device.process_index: device for device in jax.devices()}  # one of each process
+    mesh = Mesh(np.array([devices[process] for process in sorted(devices)]), ("process",))
+    mine = np.array([numbers], np.float64).view(np.uint8)  # JAX would round them to float32
+    rows = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("process")), mine)
+    all_rows = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(rows)
+    return np.asarray(all_rows.addressable_data(0)).view(np.float64)
 
 
 def by_first(what: str, function: Callable[[], Sequence[float]], count: int) -> Sequence[float]:

@@ -124,8 +124,8 @@ def test_a_mesh_that_does_not_fit_is_refused(tx, context, message):
 
 
 def test_within_shard_map_an_axis_is_refused():
-    mesh, rows = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,)), PartitionSpec("data")
-    init = jax.shard_map(gx.orthogonalize(over="data").init, mesh=mesh, in_specs=(rows,), out_specs=rows)
+    mesh, whole = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,)), PartitionSpec()
+    init = jax.shard_map(gx.orthogonalize(over="data").init, mesh=mesh, in_specs=(whole,), out_specs=whole)
     with pytest.raises(ValueError, match="over='data': the axis is manual, within shard_map: leave it out"):
         init({"w": jnp.ones((8, 4))})
 
