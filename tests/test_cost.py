@@ -84,7 +84,7 @@ LEAVES = {"w": jnp.ones((96, 64)), "v": jnp.ones((64, 48)), "b": jnp.ones(3000)}
 COPIES = {"acprop": 6, "adan": 12, "adopt": 3, "asgd": 6, "cocob": 12, "conda": 2, "dadapt_adam": 3, "diffgrad": 6}
 COPIES |= {"fira": 2, "ftrl": 3, "galore": 2, "gpa": 3, "kl_soap": 6, "lion": 3, "mars": 6, "optimistic_adam": 6}
 COPIES |= {"optimistic_sgd": 6, "pid": 6, "prodigy": 3, "ranger": 6, "rprop": 9, "schedule_free_adamw": 3, "soap": 6}
-COPIES |= {"splus": 8, "swa": 6}
+COPIES |= {"splus": 8, "swa": 6, "adadelta": 3}  # adadelta's with the flags of the tests alone
 LOSS = {"lbfgs", "sophia", "adahessian"}  # they evaluate a loss, whose copies are not theirs
 
 
