@@ -88,8 +88,9 @@ COPIES |= {"splus": 8, "swa": 6, "adadelta": 3}  # adadelta's with the flags of 
 LOSS = {"lbfgs", "sophia", "adahessian"}  # they evaluate a loss, whose copies are not theirs
 
 
-def copies(program: str, params: Any) -> int:
+def copies(program: str | None, params: Any) -> int:
     """How many arrays of the shape of a parameter a compiled program copies."""
+    assert program
     shapes = {",".join(map(str, p.shape)) for p in jax.tree.leaves(params)}
     return sum(shape in shapes for shape in re.findall(r"= f32\[([\d,]+)\]\S* copy\(", program))
 
