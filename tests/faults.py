@@ -1550,6 +1550,20 @@ FAULTS = [
         "tests/distributed/test_shard_state.py::test_a_divided_state_makes_the_same_updates_in_a_part_of_the_memory",
     ),
     Fault(
+        "each leaf computes what all leaves share",
+        "core/programs.py",
+        "if not eqn.effects and all(isinstance(x, Literal) or x in values for x in eqn.invars):",
+        "if False:",
+        "tests/core/test_leaves.py::test_what_all_leaves_share_is_computed_once_and_not_in_the_program_of_each",
+    ),
+    Fault(
+        "a slot of one leaf is taken for that of all",
+        "core/root.py",
+        "same = [not w for w, x in zip(whole, row) for _ in jax.tree.leaves(x)]",
+        "same = [True for x in row for _ in jax.tree.leaves(x)]",
+        "tests/core/test_leaves.py::test_leaves_of_one_shape_keep_their_own_slots_in_a_trace",
+    ),
+    Fault(
         "each device orthogonalizes all matrices",
         "pieces/spreading.py",
         "names = mesh.axis_names if tx.over is None else tx.over",

@@ -1,5 +1,6 @@
 """Separable updates: each leaf alone, traced once for all leaves of the same type."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,6 +99,29 @@ def test_each_leaf_adds_one_equation_to_the_trace_of_a_step():
     few, many = equations({"layer_0": PARAMS["layer_0"]}), equations(PARAMS)
     assert (few.count("program"), many.count("program")) == (2, 20)
     assert len(many) - len(few) == 18
+
+
+def test_what_all_leaves_share_is_computed_once_and_not_in_the_program_of_each():
+    tx = gx.adamw(0.1)  # 1 − bᵗ of two averages, for each of two types of leaves
+    jaxpr = jax.make_jaxpr(tx.update)(PARAMS, tx.init(PARAMS), PARAMS)
+    inner = jaxpr.eqns[0].params["jaxpr"] if len(jaxpr.eqns) == 1 else jaxpr
+    programs = [e for e in inner.eqns if e.params.get("name") == "program"]
+    assert programs and not any("expm1" in str(e.params["jaxpr"]) for e in programs)
+    assert [e.primitive.name for e in inner.eqns].count("expm1") == 4
+
+
+def test_leaves_of_one_shape_keep_their_own_slots_in_a_trace():
+    params = {name: jnp.full(3, value) for name, value in {"a": 1.0, "b": -2.0, "c": 0.5}.items()}
+
+    def after(params):
+        tx = gx.adamw(0.1)
+        step, state = jax.jit(tx.apply), tx.init(params)
+        for _ in range(3):
+            params, state = step(params, state, jax.tree.map(jnp.sin, params))
+        return params
+
+    alone = {name: after({name: p})[name] for name, p in params.items()}
+    chex.assert_trees_all_close(after(params), alone, rtol=1e-6)
 
 
 def test_pieces_see_the_number_of_the_update_from_one():
