@@ -1,4 +1,4 @@
-"""Compiled programs that do not keep the user's functions, and all that these close over, alive for ever."""
+"""Compiled programs: kept without keeping the user's functions alive for ever, and divided, to run a part once."""
 
 import functools
 import weakref

@@ -219,19 +219,13 @@ def _along(eqn: Any, operands: list[Shard]) -> list[Shard] | None:
     return [Shard(x, spec) for x in _bound(eqn, [placed(x, spec).x for x in operands])]
 
 
-def _sum(x: Any, names: tuple[str, ...]) -> Any:
-    return lax.psum(x, names)
-
-
-def _max(x: Any, names: tuple[str, ...]) -> Any:
-    return lax.pmax(x, names)
-
-
-def _min(x: Any, names: tuple[str, ...]) -> Any:
-    return lax.pmin(x, names)
-
-
-REDUCTIONS = {"reduce_sum": _sum, "reduce_max": _max, "reduce_min": _min, "reduce_and": _min, "reduce_or": _max}
+REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "reduce_sum": lax.psum,
+    "reduce_max": lax.pmax,
+    "reduce_min": lax.pmin,
+    "reduce_and": lax.pmin,
+    "reduce_or": lax.pmax,
+}
 
 
 def _reduction(eqn: Any, operands: list[Shard]) -> list[Shard]:
