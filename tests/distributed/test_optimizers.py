@@ -16,7 +16,8 @@ from gradtx.core import walk
 
 TXS = {name: CASES[name][0].tx for name in gx.optimizers.__all__ if name in CASES}
 TXS |= {"stable_adamw": gx.stable_adamw(), "lora_plus": gx.lora_plus(gx.adam(), where="**/query/kernel")}
-TXS |= {"hyperball": gx.hyperball(gx.momentum(0.8), 0.01)}  # at 0.1 its path is chaotic: errors grow with each step
+# At rates of ten times as much, their paths are chaotic: errors double with each step.
+TXS |= {"hyperball": gx.hyperball(gx.momentum(0.8), 0.01), "scion": gx.scion(0.001)}
 TXS |= {"sam": gx.sam(gx.adam()), "clip_by_global_norm": gx.chain(gx.clip_by_global_norm(0.5), gx.adamw(1e-3))}
 TXS |= {"skip_nonfinite": gx.skip_nonfinite(gx.adamw(1e-3)), "accumulate": gx.accumulate(gx.adamw(1e-3), 2)}
 # They divide by numbers that may be as small as rounding errors, an old variance or an entry of the Hessian, or turn
