@@ -30,7 +30,7 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have fro
 
 # A test of the whole registry, and one that takes long, runs one case in so many, a different sample for each test:
 # every case meets some of the tests, and every test some of the cases. The seed is the commit, so that each commit
-# tests another sample.
+# tests another sample, and so do the oldest Python and the others: of two cases, each is tested on one end.
 # `pytest --whole` runs all. References are never sampled.
 SAMPLED = {
     "test_a_donated_apply_copies_no_parameter_and_no_slot": 4,
@@ -45,6 +45,7 @@ SAMPLED = {
     "test_hyperparameters": 30,
     "test_in_shard_map": 20,
     "test_inside": 30,
+    "test_it_runs_from_top_to_bottom": 2,
     "test_map_params": 25,
     "test_of_the_functions_of_optimizers_the_last_few_are_kept": 4,
     "test_part_by_part_is_the_whole_leaf": 3,
@@ -187,7 +188,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.xdist_group(names[0]))
         of = SAMPLED.get(getattr(item, "originalname", ""), SAMPLED.get(item.path.stem, 1) if names else 1)
         of = 1 if config.getoption("--whole") else of
-        if crc32(f"{seed} {item.nodeid}".encode()) % of:
+        if (crc32(f"{seed} {item.nodeid}".encode()) + (sys.version_info >= (3, 12))) % of:
             left_out.append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)

@@ -51,6 +51,9 @@ PART = 2**18  # coordinates that an update decodes at a time: their float32 arra
 def _codec(place: str, value: Any) -> Any:
     """A name, a codec, or pairs of a pattern and one of these or None."""
     if isinstance(value, Codec):
+        known = CODECS.get(getattr(value, "form", None))  # encoded arrays are decoded by their form
+        if type(value) is not type(known):
+            raise TypeError(f"{place} must be a codec of gx.codecs, got {said(value)}, a subclass of one")
         return value
     if isinstance(value, Mapping):
         value = tuple(value.items())

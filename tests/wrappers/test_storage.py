@@ -448,8 +448,14 @@ def test_codecs_by_patterns_and_parameters_by_where():
     _, state = tx.update(params, state, params)
 
 
+class int4(codecs.int8):
+    """A codec whose encoded arrays would be decoded by another."""
+
+
 def test_errors():
     params = params_of()
+    with pytest.raises(TypeError, match=r"codec must be a codec of gx.codecs, got int4\(\), a subclass of one"):
+        gx.store(gx.adam(), int4())
     with pytest.raises(
         ValueError, match="codec must be '8bit', 'bfloat16', 'float16', 'float8' or a codec, got '4bit'"
     ):
