@@ -20,10 +20,12 @@ import pytest
 AS_USERS_RUN = bool(os.environ.get("GRADTX_AS_USERS_RUN"))
 DEVICES = "--xla_force_host_platform_device_count=8" + ("" if AS_USERS_RUN else " --xla_backend_optimization_level=0")
 QUICK = "" if AS_USERS_RUN else "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+# Eight devices of a busy machine wait for each other for longer than XLA's 40 seconds, at which it ends the process.
+PATIENT = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # which the workers have from the process that starts them
     flags = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}"
     start = [sys.executable, "-c", "import jax; jax.devices()"]
-    for flag in QUICK.split():
+    for flag in [*QUICK.split(), PATIENT]:
         known = not subprocess.run(start, env=os.environ | {"XLA_FLAGS": flag}, capture_output=True).returncode
         flags += f" {flag}" * known
     os.environ["XLA_FLAGS"] = flags
