@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -60,22 +61,17 @@ def stages(tx: Any, params: Any, xla: bool) -> list[float]:
         return optax.apply_updates(params, updates), state
 
     jax.clear_caches()
-    took, last = [], time.process_time()
-
-    def done() -> None:
-        nonlocal last
-        took.append(-last + (last := time.process_time()))
-
+    now = [time.process_time()]
     state = jax.eval_shape(tx.init, params)
-    done()
+    now.append(time.process_time())
     traced = jax.jit(step, donate_argnums=(0, 1)).trace(params, state, params)
-    done()
+    now.append(time.process_time())
     lowered = traced.lower()
-    done()
+    now.append(time.process_time())
     if xla:
         lowered.compile()
-        done()
-    return took
+        now.append(time.process_time())
+    return [b - a for a, b in pairwise(now)]
 
 
 def main() -> None:
@@ -86,7 +82,8 @@ def main() -> None:
     parser.add_argument("--no-xla", action="store_true", help="trace and lower only")
     given = parser.parse_args()
     print(
-        f"Python {sys.version.split()[0]}, JAX {jax.__version__}, seconds of gradtx | Optax, and the ratios of init and of the step"
+        f"Python {sys.version.split()[0]}, JAX {jax.__version__}: seconds of gradtx | Optax, and the ratios of init and "
+        "of the step"
     )
     for leaves in given.leaves:
         params = model(leaves)
