@@ -82,8 +82,8 @@ def main() -> None:
     parser.add_argument("--no-xla", action="store_true", help="trace and lower only")
     given = parser.parse_args()
     print(
-        f"Python {sys.version.split()[0]}, JAX {jax.__version__}: seconds of gradtx | Optax, and the ratios of init and "
-        "of the step"
+        f"Python {sys.version.split()[0]}, JAX {jax.__version__}: seconds of gradtx | Optax, and the ratios of init "
+        "and of the step"
     )
     for leaves in given.leaves:
         params = model(leaves)
