@@ -83,13 +83,13 @@ class in_shard_map(Transformation):
         if not checks.manual_axes():
             return super().init_tree(params)
         shards = self._shards("params", params)
+        whole = None if scope().shapes else self._run(self._slots, shards)
         slots, form = self._slots_of(shards)
-        if scope().shapes:
+        if whole is None:
             zeros = [jnp.zeros(local_shape(slot.struct.shape, spec), slot.struct.dtype) for slot, spec in slots]
             kept = form.unflatten(zeros)
         else:
-            kept = self._run(self._slots, shards)
-            kept = jax.tree.map(placed, kept, form.unflatten(spec for _, spec in slots))
+            kept = jax.tree.map(placed, whole, form.unflatten(spec for _, spec in slots))
             kept = jax.tree.map(lambda shard: shard.x, kept)
         return {"inner": kept} if kept else {}
 
@@ -130,7 +130,7 @@ class in_shard_map(Transformation):
         return jax.tree.structure(out).unflatten(interpreted(program, shards))
 
     def _slots(self, params: Any) -> Slots:
-        with within(leaves=leaves_of(params)):
+        with within(leaves=leaves_of(params), shapes=False):
             return init_slots(self.inner, params)
 
     def _slots_of(self, shards: Any) -> tuple[list[tuple[Slot, Spec]], Any]:
