@@ -557,8 +557,8 @@ FAULTS = [
     Fault(
         "a factored product underflows to 0",
         "combinators/reduced.py",
-        "jnp.where((r > 0) & (c > 0), jnp.finfo(g.dtype).tiny, 0)",
-        "jnp.zeros((), g.dtype)",
+        "jnp.where((r > 0) & (c > 0), jnp.finfo(r.dtype).tiny, 0)",
+        "jnp.zeros((), r.dtype)",
         f"{CONTRACT}_a_gradient_of_very_different_coordinates_has_finite_updates[adafactor]",
     ),
     Fault(
@@ -677,8 +677,8 @@ FAULTS = [
     Fault(
         "a norm is summed in the leaves' dtype",
         "pieces/measures.py",
-        "scaled(jnp.abs(x).astype(dtype))",
-        "scaled(jnp.abs(x)).astype(x.dtype)",
+        "x = lax.square(scaled(as_dtype(jnp.abs(x) if jnp.iscomplexobj(x) else x, dtype)))",
+        "x = jnp.sum(jnp.square(scaled(jnp.abs(x)).astype(x.dtype))).astype(dtype)",
         "tests/test_laws.py::test_the_global_norm_in_low_precision",
     ),
     Fault(
@@ -698,7 +698,7 @@ FAULTS = [
     Fault(
         "the squares of a norm overflow before they are scaled",
         "pieces/measures.py",
-        "lambda x: jnp.minimum(x, root)",
+        "lambda x: jnp.clip(x, -root, root)",
         "lambda x: x",
         "tests/core/test_debug_modes.py::test_the_global_norm_under_vmap",
     ),

@@ -21,6 +21,7 @@ from gradtx.pieces.averages import add_momentum, scale_by_ema
 from gradtx.pieces.elementwise import identity
 from gradtx.pieces.formulas import lerp, safe_divide, safe_sqrt
 from gradtx.pieces.measures import global_norm, inner_product, sum_of_sizes
+from gradtx.pieces.norms import scale_by_total_norm
 from gradtx.pieces.sources import emit_displacement
 
 
@@ -73,8 +74,15 @@ class dog_distance(Transformation):
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         away, new = run(emit_displacement(), updates, slots, context)
         distance = jnp.maximum(slots["distance"], global_norm(away))
-        weighted = jax.tree.map(lambda g: distance * g, updates) if self.weighted else updates
-        direction = self.part("inner", weighted, slots, context, new)
+        if self.weighted and isinstance(self.inner, scale_by_total_norm):
+            # Of r·g it makes what it makes of g with its norm divided by r, which needs ‖g‖ alone: so the sums over a
+            # mesh for ‖g‖ and for ‖θ − θ₀‖ are one.
+            slots = slots | {"inner": jax.tree.map(lambda s: s / distance, slots["inner"])}
+            direction = self.part("inner", updates, slots, context, new)
+            new["inner"] = scaled(distance, new["inner"])
+        else:
+            weighted = scaled(distance, updates) if self.weighted else updates
+            direction = self.part("inner", weighted, slots, context, new)
         return jax.tree.map(lambda u: distance * u, direction), new | {"distance": distance}
 
 

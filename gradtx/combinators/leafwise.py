@@ -11,7 +11,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from gradtx.combinators.combinator import refuse_functions
-from gradtx.core import Context, Part, Slots, Transformation, init_slots, path_of, run
+from gradtx.core import Context, Part, Slots, Transformation, checks, init_slots, path_of, run
 from gradtx.core.arguments import one_key
 from gradtx.core.axes import Layout, Leaf, given, leaf_of, scope, within
 from gradtx.core.kinds import CountOrZero
@@ -160,6 +160,11 @@ class rowwise(Separate):
         super().__post_init__()
         refuse_functions(self, self.inner, "one row at a time")
 
+    @property
+    def exact_on_shards(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Within `shard_map` a row may be divided: a coordinate must not depend on the others of its row."""
+        return checks.measuring(self.inner) is None
+
     def seen(self, leaf: Leaf) -> Leaf:
         """The view that the inner transformation has of a leaf: a row."""
         return Leaf((*leaf.shape[: self.axis], *leaf.shape[self.axis + 1 :]), leaf.dtype)
@@ -176,7 +181,9 @@ class rowwise(Separate):
             others = [axis for axis in range(param.ndim) if axis != self.axis]
             rows = jnp.sum(jnp.real(param), others)
             slots = jax.vmap(lambda row: init_slots(self.inner, row), self.axis)(param)
-            return jax.tree.map(lambda x: sharded(jnp.moveaxis(x, 0, self._axis(x)), rows), slots)
+            slots = jax.tree.map(lambda x: jnp.moveaxis(x, 0, self._axis(x)), slots)
+            # Within `shard_map` the ages of rows are whole where the rows are divided.
+            return slots if checks.manual_axes() else jax.tree.map(lambda x: sharded(x, rows), slots)
 
         return start(jnp.asarray(param))
 

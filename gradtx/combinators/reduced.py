@@ -1,6 +1,7 @@
 """Transformations of reductions over many coordinates, whose state is as small as these reductions."""
 
 import math
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import jax
@@ -201,15 +202,7 @@ class factored(OnFewer):
         def join(path, g, r, c, whole):
             if whole is not None:
                 return whole
-            shape, rows, columns, rest = _sides(path_of(path), g)
-            r, c = jnp.expand_dims(r, (*columns, *rest)), jnp.expand_dims(c, (*rows, *rest))
-            mean = jnp.mean(r, rows, keepdims=True)
-            scale = jax.lax.stop_gradient(jnp.where(mean > 0, mean, 1))
-            share = safe_divide(r / scale, mean / scale)  # r·c, and r/mean² in the derivative, may overflow
-            # A product below what the dtype resolves is not 0 unless a factor is: a direction is divided by its root.
-            least = jnp.where((r > 0) & (c > 0), jnp.finfo(g.dtype).tiny, 0)
-            made = jnp.where(jnp.abs(share * c) < least, least, share * c)
-            return jnp.broadcast_to(made, shape).reshape(g.shape)
+            return _of_rank_one(r, c, *_sides(path_of(path), g)).reshape(g.shape)
 
         return map_with_path(join, updates, *made), new
 
@@ -228,6 +221,19 @@ class factored(OnFewer):
         leaves, structure = flatten_with_path(tree)
         several = zip(*(parts(path_of(path), x) for path, x in leaves)) if leaves else ((), (), ())
         return {n: structure.unflatten(column) for n, column in zip(("rows", "columns", "whole"), several)}
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))  # traced once for all leaves of one shape
+def _of_rank_one(r: Array, c: Array, shape: Any, rows: Any, columns: Any, rest: Any) -> Array:
+    """Return the matrix of these row means and column means."""
+    r, c = jnp.expand_dims(r, (*columns, *rest)), jnp.expand_dims(c, (*rows, *rest))
+    mean = jnp.mean(r, rows, keepdims=True)
+    scale = jax.lax.stop_gradient(jnp.where(mean > 0, mean, 1))
+    share = safe_divide(r / scale, mean / scale)  # r·c, and r/mean² in the derivative, may overflow
+    # A product below what the dtype resolves is not 0 unless a factor is: a direction is divided by its root.
+    least = jnp.where((r > 0) & (c > 0), jnp.finfo(r.dtype).tiny, 0)
+    made = jnp.where(jnp.abs(share * c) < least, least, share * c)
+    return jnp.broadcast_to(made, shape)
 
 
 def _sides(path: str, x: Array) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:

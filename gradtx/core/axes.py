@@ -158,6 +158,7 @@ class Scope(NamedTuple):
     leaves: Mapping[str, Any] = MappingProxyType({})  # the parameters as the user has them, by path: shapes and dtypes
     one: bool = False  # whether it runs on one layer at a time
     fewer: bool = False  # whether leaves are reductions of the parameters, without their inputs and outputs
+    shapes: bool = False  # whether only the shapes and dtypes of slots are used
 
 
 _START = Scope()
@@ -171,7 +172,7 @@ def scope() -> Scope:
 
 @contextmanager
 def within(**changes: Any) -> Iterator[None]:
-    """Change the scope: `layout`, `leaves`, `one`, `fewer`."""
+    """Change the scope: `layout`, `leaves`, `one`, `fewer`, `shapes`."""
     outer = _SCOPE.set(_SCOPE.get()._replace(**changes))
     try:
         yield

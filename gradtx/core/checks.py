@@ -492,7 +492,7 @@ def varying(x: Any) -> frozenset[str]:
 
 def check_shards(tx: Any, trees: dict[str, Any]) -> None:
     """Raise within `jax.shard_map` if a piece would take the norm, say, of a shard for the norm of the parameter."""
-    if (axes := manual_axes()) and (piece := _measuring(tx)):
+    if (axes := manual_axes()) and (piece := measuring(tx)):
         how = (
             "compute gradients there and update outside, or wrap the optimizer: in_shard_map(tx, specs), with the "
             "specs of divided parameters"
@@ -516,10 +516,10 @@ def refuse_shards(who: str, trees: dict[str, Any], axes: tuple[str, ...], how: s
                 )
 
 
-def _measuring(tx: Any) -> Any:
+def measuring(tx: Any) -> Any:
     """A piece whose update of a coordinate depends on others; None if there is none."""
     if tx.exact_on_shards:
         return None
     if not tx.elementwise:
         return tx
-    return next(filter(None, map(_measuring, tx.parts().values())), None)
+    return next(filter(None, map(measuring, tx.parts().values())), None)

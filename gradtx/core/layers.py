@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 
 from gradtx.core import axes
 from gradtx.core.axes import Axes
@@ -30,12 +31,29 @@ def update_layers(
     sizes = of_g.shape[: len(layers.of("batch"))]
     if key is not None:  # another one for each layer
         key = along(sizes, partial(jax.random.fold_in, key))(jnp.arange(math.prod(sizes)).reshape(sizes))
-    old = [jax.tree.map(cut, x) if w else x for w, x in zip(whole, row)]
+    along_batch = tuple(jax.typeof(of_g).sharding.spec)[: len(sizes)]
+    old = [jax.tree.map(lambda x: _divided(cut(x), along_batch), x) if w else x for w, x in zip(whole, row)]
     by_layer = [0 if w else None for w in whole]
     of_p, of_key = (None if x is None else 0 for x in (p, key))
     mapped = along(sizes, update, (0, of_p, by_layer, of_key), (0, by_layer))
-    u, new = mapped(of_g, p if p is None else cut(p), old, key)
-    return joined(u, g), [jax.tree.map(joined, x, o) if w else x for w, x, o in zip(whole, new, row)]
+    u, new = mapped(of_g, p if p is None else _divided(cut(p), along_batch), old, key)
+
+    def back(x: Array, like: Array) -> Array:
+        x = joined(x, like)
+        own = jax.typeof(like).sharding
+        return x if own.mesh.empty or jax.typeof(x).sharding.spec == own.spec else jax.reshard(x, own)
+
+    return joined(u, g), [jax.tree.map(back, x, o) if w else x for w, x, o in zip(whole, new, row)]
+
+
+def _divided(x: Array, batch: tuple[Any, ...]) -> Array:
+    """The array divided along its first axes as others that are mapped with it, which an explicit mesh needs."""
+    spec = tuple(jax.typeof(x).sharding.spec)
+    if spec[: len(batch)] == batch:
+        return x
+    used = {name for names in batch for name in (names if isinstance(names, tuple) else (names,))}
+    rest = [None if used & {*(names if isinstance(names, tuple) else (names,))} - {None} else names for names in spec]
+    return jax.reshard(x, PartitionSpec(*batch, *rest[len(batch) :]))
 
 
 def along(sizes: tuple[int, ...], function: Any, into: Any = 0, out: Any = 0) -> Any:

@@ -377,4 +377,5 @@ def _checked(tx: Any, updates: Any, state: State, params: Any) -> State:
 def _expected(tx: Any, params: Any) -> Slots:
     """The slots of a valid state; only their shapes are used, traced once for each structure."""
     alike: dict[Any, Any] = {}  # one leaf in place of all of its type: the slots of an array are made once
-    return init_slots(tx.at(0), jax.tree.map(lambda p: alike.setdefault(jax.typeof(p), p), params))
+    with axes.within(shapes=True):
+        return init_slots(tx.at(0), jax.tree.map(lambda p: alike.setdefault(jax.typeof(p), p), params))

@@ -332,8 +332,12 @@ def sharded(slot: Any, param: Any) -> Any:
     same = jax.typeof(slot).sharding == sharding
     if sharding.mesh.empty and not same:  # an array made outside the mesh of the context, or a shape without a sharding
         return slot
-    slot = slot if same else jax.reshard(slot, sharding)
-    # XLA shards the result of an operation as its operands, provided that it cannot fold the operation.
+    return _sharded_as(slot if same else jax.reshard(slot, sharding), param)
+
+
+@jax.jit  # traced once for all slots of one type
+def _sharded_as(slot: Any, param: Any) -> Any:
+    """XLA shards the result of an operation as its operands, provided that it cannot fold the operation."""
     param = lax.stop_gradient(param)
     return lax.select(
         _never(param), param if param.dtype == slot.dtype else lax.convert_element_type(param, slot.dtype), slot

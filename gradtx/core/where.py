@@ -62,6 +62,8 @@ def chooser(where: Any) -> Callable[[str, Any], bool]:
         return lambda path, leaf: True
     if not isinstance(where, str):
         return where
+    if "*" not in where:
+        return lambda path, leaf: path == where
     parts = [part for part in re.split(r"(\*\*/|/\*\*\Z|\*\*|\*)", where) if part]
     return lambda path, leaf: len(path) in reduce(partial(_matched, path), parts, {0})
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 
 from gradtx.core import Context, Kind, Part, Slots, Transformation, checks, init_slots, path_of, run
 from gradtx.core.axes import Leaf, given, leaves_of, scope, within
@@ -19,6 +20,7 @@ from gradtx.distributed.shards import (
     differentiable_by,
     function_of_shards,
     interpreted,
+    local_shape,
     placed,
     whole_shape,
 )
@@ -81,9 +83,15 @@ class in_shard_map(Transformation):
         if not checks.manual_axes():
             return super().init_tree(params)
         shards = self._shards("params", params)
-        kept = self._run(self._slots, shards)
-        kept = jax.tree.map(placed, kept, self._slot_specs(shards))
-        return {"inner": jax.tree.map(lambda shard: shard.x, kept)} if kept else {}
+        whole = None if scope().shapes else self._run(self._slots, shards)
+        slots, form = self._slots_of(shards)
+        if whole is None:
+            zeros = [jnp.zeros(local_shape(slot.struct.shape, spec), slot.struct.dtype) for slot, spec in slots]
+            kept = form.unflatten(zeros)
+        else:
+            kept = jax.tree.map(placed, whole, form.unflatten(spec for _, spec in slots))
+            kept = jax.tree.map(lambda shard: shard.x, kept)
+        return {"inner": kept} if kept else {}
 
     def update_tree(self, updates: Any, slots: Slots, context: Context) -> tuple[Any, Slots]:
         if not checks.manual_axes():
@@ -92,7 +100,8 @@ class in_shard_map(Transformation):
         shards = self._shards("updates", updates)
         params = self._shards("params", context.params)
         like = shards if context.params is None else params
-        specs, old = self._slot_specs(like), slots.get("inner", {})
+        of_slots, form = self._slots_of(like)
+        specs, old = form.unflatten(spec for _, spec in of_slots), slots.get("inner", {})
         extra = {name: x for name, x in context.extra.items() if name != "grad"}
         for name, x in extra.items():
             if callable(x):
@@ -121,11 +130,11 @@ class in_shard_map(Transformation):
         return jax.tree.structure(out).unflatten(interpreted(program, shards))
 
     def _slots(self, params: Any) -> Slots:
-        with within(leaves=leaves_of(params)):
+        with within(leaves=leaves_of(params), shapes=False):
             return init_slots(self.inner, params)
 
-    def _slot_specs(self, shards: Any) -> Any:
-        """How the slots of the inner optimizer are divided: over the axes that they have of their parameters."""
+    def _slots_of(self, shards: Any) -> tuple[list[tuple[Slot, Spec]], Any]:
+        """The slots of the inner optimizer, each divided over the axes that it has of its parameter, and their form."""
         structs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(whole_shape(x.x.shape, x.spec), x.x.dtype), shards)
         slots, form = slots_of(self._slots, structs)
         specs = [x.spec for x in jax.tree.leaves(shards)]
@@ -136,7 +145,7 @@ class in_shard_map(Transformation):
             own = dict(enumerate(specs[slot.owner]))
             return tuple(own.pop(axis, ()) if axis is not None else () for axis in slot.axes)  # each axis once
 
-        return form.unflatten(map(spec, slots))
+        return [(slot, spec(slot)) for slot in slots], form
 
     def _shards(self, name: str, tree: Any) -> Any:
         """The arrays of a tree like the parameters, as shards."""

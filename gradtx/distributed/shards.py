@@ -94,7 +94,8 @@ def whole(x: Any) -> Shard:
 
 def sizes(names: Sequence[str]) -> int:
     """The number of shards along some mesh axes."""
-    return math.prod(map(lax.axis_size, names))
+    mesh = jax.sharding.get_abstract_mesh().shape  # `lax.axis_size` counts by a collective
+    return math.prod(mesh[name] for name in names)
 
 
 def whole_shape(shape: Sequence[int], spec: Spec) -> tuple[int, ...]:

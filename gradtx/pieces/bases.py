@@ -100,7 +100,11 @@ def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
         stacks = [x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in zip(several, batched)]
 
         def mapped(*stacks: Array) -> Any:
-            return jax.lax.map(lambda xs: call(*xs), stacks)
+            divided = jax.typeof(stacks[0]).sharding  # by an explicit mesh, over whose shards JAX does not loop
+            if not any(divided.spec[:1]):
+                return jax.lax.map(lambda xs: call(*xs), stacks)
+            out = jax.lax.map(lambda xs: call(*xs), jax.tree.map(gathered, stacks))
+            return jax.tree.map(lambda x: reshard(x, PartitionSpec(divided.spec[0])), out)
 
         out = jax.lax.platform_dependent(*stacks, cpu=mapped, default=jax.vmap(function))
         return out, jax.tree.map(lambda x: True, out)

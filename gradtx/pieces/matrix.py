@@ -15,7 +15,7 @@ from gradtx.core.axes import Axes, axes_of, leaves_of
 from gradtx.core.errors import said
 from gradtx.core.kinds import Count
 from gradtx.core.trees import differentiable, flatten_with_path, sharded, sharded_along, widen, working_dtype
-from gradtx.pieces.bases import gathered, matrix_of, placed, qr, times
+from gradtx.pieces.bases import matrix_of, qr, times
 from gradtx.pieces.formulas import norm, unit
 from gradtx.pieces.spreading import Over, axes_over, spread
 
@@ -250,6 +250,9 @@ class low_rank_momentum(PerLeaf):
     step of power iteration for each update makes P and Q. The part that they do not span stays in m, for later updates.
     Columns of R that are 0 to rounding give 0, so a matrix of lower rank has a momentum of lower rank.
 
+    On a mesh XLA divides the products along the sides of the matrices, and devices exchange factors of rank r rather
+    than matrices. So matrices are not spread over devices as those of `orthogonalize` are.
+
     Args:
       rank: r, the number of columns of P and Q, an integer; at most the smaller side.
       decay: β, the decay of the part of m that is emitted, in [0, 1).
@@ -297,15 +300,24 @@ class low_rank_momentum(PerLeaf):
         view = context.answer(lambda path, _: matrix_of(axes_of(path, g), g.shape))
         if view is None:
             return g, slots
-        m = view.of(gathered(slots["momentum"] + g))
-        p = stop_gradient(qr(stop_gradient(times(m, gathered(slots["right"]))))[0])
-        r = times(m.mT, p)
-        rest = m - (1 - self.decay) * times(p, r.mT)
-        size = norm(r, (0,))
-        vanishes = size <= jnp.max(size) * max(m.shape) * jnp.finfo(m.dtype).eps
-        q = jnp.where(vanishes, 0, r / jnp.where(vanishes, 1, size))
-        new = {"momentum": placed(view.back(rest, g.shape), slots["momentum"]), "right": placed(q, slots["right"])}
-        return placed(view.back(times(p, q.mT), g.shape), g), new
+
+        def factors(g: Array, momentum: Array, right: Array, decay: Array) -> tuple[Array, Array, Array]:
+            m = view.of(momentum + g)
+            p = stop_gradient(qr(stop_gradient(times(m, right)))[0])
+            r = times(m.mT, p)
+            rest = m - (1 - decay) * times(p, r.mT)
+            size = norm(r, (0,))
+            vanishes = size <= jnp.max(size) * max(m.shape) * jnp.finfo(m.dtype).eps
+            q = jnp.where(vanishes, 0, r / jnp.where(vanishes, 1, size))
+            return view.back(times(p, q.mT), g.shape), view.back(rest, g.shape), q
+
+        # On an explicit mesh too, XLA divides the products: it sends the factors, which are smaller than the matrices.
+        own = g, slots["momentum"], slots["right"]
+        shardings = tuple(jax.typeof(x).sharding for x in own)
+        divided = any(any(sharding.spec) for sharding in shardings)
+        of_all: Any = jax.sharding.auto_axes(factors, out_sharding=shardings) if divided else factors
+        u, rest, q = of_all(*own, self.decay)
+        return u, {"momentum": rest, "right": q}
 
 
 FACTORS = {

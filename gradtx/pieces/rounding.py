@@ -72,6 +72,7 @@ class kahan_summation(PerLeaf):
     [0.75 0.75]
     """
 
+    exact_on_shards = True
     formula = "r = round(θ + c + g); c = c + g - (r - θ); u = r - θ"
     needs = ("params",)
 

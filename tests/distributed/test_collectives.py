@@ -33,6 +33,7 @@ OPTAX = {
     "clip_by_global_norm": optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(1e-3)),
     "dadapt_adam": optax.contrib.dadapt_adamw(),
     "dog": optax.contrib.dog(),
+    "dowg": optax.contrib.dowg(),
     "fromage": optax.fromage(1e-3),
     "lamb": optax.lamb(1e-3),
     "lars": optax.lars(1e-3),
@@ -47,7 +48,7 @@ OPTAX = {
     "schedule_free_adamw": optax.contrib.schedule_free_adamw(1e-3),
     "skip_nonfinite": optax.apply_if_finite(optax.adamw(1e-3), 3),
     "sm3": optax.sm3(1e-3),
-}  # not DoWG, whose second norm is of gradients that the first one weights: 6 against 3
+}
 ALL = TXS | {"mechanic": gx.mechanic(gx.sgd(0.1))}
 GIVEN = {"value": 1.0, "grad_fn": lambda x: x, "hvp": lambda x: x, "max_logits": 2.0}
 

@@ -201,7 +201,37 @@ def test_extra_arguments_that_differ_are_refused():
 
 
 @each_check
-@pytest.mark.parametrize("tx", [gx.clip_by_global_norm(1.0), gx.skip_nonfinite(gx.adam()), gx.adafactor(), gx.muon()])
+@pytest.mark.parametrize("spec", [P("x"), P(None, "x")], ids=["rows", "columns"])
+@pytest.mark.parametrize(
+    "tx",
+    [gx.chain(gx.sgd(2**-10), gx.kahan_summation()), gx.rowwise(gx.adam()), gx.rowwise(gx.adam(), axis=1)],
+    ids=["kahan", "rows", "columns"],
+)
+def test_without_it_pieces_of_coordinates_and_of_their_ages_are_exact(tx, spec, check_vma):
+    params = {"w": jnp.arange(128.0).reshape(16, 8).astype(jnp.bfloat16) / 64}
+    gradients = list(stream(params, 3))
+    expected, last = follow(tx, params, gradients)
+    of_state = specs_of(tx, tx.init(params), params, {"w": spec})
+    state, out = mapped(tx.init, ({"w": spec},), of_state, check_vma)(params), []
+    for g in gradients:
+        u, state = mapped(tx.update, ({"w": spec}, of_state, {"w": spec}), ({"w": spec}, of_state), check_vma)(
+            g, state, params
+        )
+        out.append(u)
+    assert_near((out, state), (expected, last))
+
+
+@each_check
+@pytest.mark.parametrize(
+    "tx",
+    [
+        gx.clip_by_global_norm(1.0),
+        gx.skip_nonfinite(gx.adam()),
+        gx.adafactor(),
+        gx.muon(),
+        gx.rowwise(gx.clip_by_norm(1.0)),
+    ],
+)
 def test_without_it_shards_are_refused(tx, check_vma):
     name = next(type(piece).__name__ for piece in walk(tx) if not piece.elementwise)
     got = r"(params|updates)\['w'\] of a shard_map, which differs along 'x'"

@@ -53,17 +53,12 @@ def two_updates(tx, gradients):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("name", PIECES)
 def test_spread_matrices_are_those_of_one_device(name, kind, over):
-    # JAX: layers that an explicit mesh divides are not mapped together with slots that it does not divide.
-    left_out = () if name in ("orthogonalize", "svd") or kind is AxisType.Auto else ("divided",)
-    specs = {path: spec for path, spec in SPECS.items() if path not in left_out}
-    shapes = {path: shape for path, (shape, _) in specs.items()}
-    rules = {path: axes for path, axes in RULES.items() if path in specs}
-    gradients = [tree_of(shapes, seed) for seed in range(2)]
-    expected = two_updates(gx.layout(PIECES[name](()), rules), gradients)
+    gradients = [tree_of({path: shape for path, (shape, _) in SPECS.items()}, seed) for seed in range(2)]
+    expected = two_updates(gx.layout(PIECES[name](()), RULES), gradients)
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind,) * 2)
-    place = {path: NamedSharding(mesh, PartitionSpec(*spec)) for path, (_, spec) in specs.items()}
+    place = {path: NamedSharding(mesh, PartitionSpec(*spec)) for path, (_, spec) in SPECS.items()}
     with jax.set_mesh(mesh):
-        got = two_updates(gx.layout(PIECES[name](over), rules), jax.device_put(gradients, [place] * 2))
+        got = two_updates(gx.layout(PIECES[name](over), RULES), jax.device_put(gradients, [place] * 2))
     assert_near(jax.device_get(got), expected, 1e-6 if name == "orthogonalize" and over != () else 1e-5)
     if kind is AxisType.Explicit:
         assert all(x.sharding.is_equivalent_to(place[path], x.ndim) for u in got for path, x in u.items())
@@ -107,6 +102,27 @@ def test_by_default_each_device_does_its_part(kind):
     size = 8 * 64 * 64 * 4
     assert found[None][1].received <= 2.5 * size / 8 < size / 2 < old.received
     assert not found[None][1].always["all-gather"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_products_of_a_low_rank_momentum_are_divided(kind):
+    """It has no `over`: XLA divides the products along the matrices, and sends factors of 2·64·rank numbers."""
+    rank, specs = 8, {path: SPECS[path] for path in ("0/down/kernel", "conv/kernel", "layers", "divided")}
+    gradients = [tree_of({path: shape for path, (shape, _) in specs.items()}, seed) for seed in range(2)]
+    stacked = gx.layout(gx.low_rank_momentum(rank), {path: RULES[path] for path in ("layers", "divided")})
+    expected, tx = two_updates(stacked, gradients), gx.low_rank_momentum(rank)
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(kind,) * 2)
+    place = {path: NamedSharding(mesh, PartitionSpec(*spec)) for path, (_, spec) in specs.items()}
+    with jax.set_mesh(mesh):
+        got = two_updates(stacked, jax.device_put(gradients, [place] * 2))
+        large = jax.device_put({"w": jnp.ones((64, 64))}, NamedSharding(mesh, PartitionSpec("data", "model")))
+        state = jax.jit(tx.init)(large)
+        out = jax.tree.map(lambda x: x.sharding, (large, state))
+        program = jax.jit(tx.update, out_shardings=out).lower(large, state).compile()
+    assert_near(jax.device_get(got), expected, 1e-5)
+    cost = program.cost_analysis()
+    assert cost and cost["flops"] < 8 * rank * 64**2 / 4  # of four products of 2·rank·64², an eighth, and the rest
+    assert traffic(program).received < 4 * 64**2  # the matrix itself
 
 
 @pytest.mark.parametrize(
