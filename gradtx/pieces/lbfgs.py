@@ -128,10 +128,9 @@ class scale_by_lbfgs(Transformation):
 
         back = place - 1 - jnp.arange(self.memory, dtype=jnp.int32)
         newest_first = jnp.where(back < 0, back + self.memory, back)
-        unroll = 2 if len(jax.tree.leaves(g)) == 1 else 1  # half the steps; of many leaves, it would compile for long
-        q, alphas = jax.lax.scan(down, g, newest_first, unroll=unroll)
+        q, alphas = jax.lax.scan(down, g, newest_first)
         q = jax.tree.map(lambda x: gamma * x, q)
-        return jax.lax.scan(up, q, (newest_first, alphas), reverse=True, unroll=unroll)[0]
+        return jax.lax.scan(up, q, (newest_first, alphas), reverse=True)[0]
 
 
 _TREES = "last_params", "last_gradient", "steps", "changes"

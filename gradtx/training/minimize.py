@@ -16,7 +16,8 @@ from gradtx.core.errors import said
 from gradtx.core.programs import program_of
 from gradtx.core.trees import is_float0, widen
 from gradtx.optimizers.second_order import lbfgs
-from gradtx.pieces.formulas import norm
+from gradtx.pieces.formulas import maximum
+from gradtx.pieces.measures import inner_product
 from gradtx.training.gradient_check import _number
 from gradtx.typing import PyTree, TransformationLike
 from gradtx.wrappers.line_search import Evaluated, LineSearch, handed_on, restored
@@ -153,9 +154,9 @@ def _minimize(fun: Any, params: Any, tx: Any, tolerance: Any, value_tolerance: A
         }
         return {name: x for name, x in given.items() if name in reads}
 
-    def norm_of(gradient: Any) -> Array:  # `global_norm` branches, which takes as long as a small step
-        several = [norm(widen(g)).astype(value.dtype) for g in jax.tree.leaves(gradient)]
-        return norm(jnp.stack(several)) if len(several) > 1 else several[0]
+    def norm_of(gradient: Any) -> Array:  # by one sum; in units of the first gradient, no square overflows
+        parts = jax.tree.map(lambda g: g / unit.astype(g.dtype), jax.tree.map(widen, gradient))
+        return unit * jnp.sqrt(inner_product(parts, parts)).astype(value.dtype)
 
     def status_of(value: Array, size: Array, change: Array, stuck: Array, steps: Array) -> Array:
         status = jnp.where(steps >= max_steps, MOST_STEPS, RUNNING)
@@ -185,6 +186,8 @@ def _minimize(fun: Any, params: Any, tx: Any, tolerance: Any, value_tolerance: A
     if not jax.tree.leaves(gradient):
         raise ValueError("minimize: params has no floating or complex array: write 0.0, not 0")
     refuse_local("minimize: fun", "a value", value)
+    largest = jnp.stack([maximum(jnp.abs(widen(g))).astype(value.dtype) for g in jax.tree.leaves(gradient)]).max()
+    unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     size, none = norm_of(gradient), jnp.zeros((), jnp.int32)
     refuse_local("minimize: fun", "a gradient", size)
     status = status_of(value, size, jnp.full_like(value, jnp.inf), none, none)

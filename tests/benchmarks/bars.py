@@ -150,13 +150,15 @@ def matrices(sides: tuple[int, ...] = (64, 256, 512), count: int = 8) -> None:
         g, vectors = ({n: jax.random.normal(k, (side, side)) * c for n, k in keys.items()} for c in (1.0, side**-0.5))
         carry, steps, temporaries = {}, {}, {}
         for name, tx in {"adam": gx.adam(1e-3), "soap": gx.soap(1e-3, every_k=10**6), "muon": gx.muon(1e-3)}.items():
-            _, carry[name] = tx.update(g, tx.init(g), g)
-            steps[name] = jax.jit(tx.update, donate_argnums=1).lower(g, carry[name], g).compile()
+            params = jax.tree.map(jnp.copy, g)
+            carry[name] = tx.apply(params, tx.init(params), g)
+            # As in a training step: updates as results would take the memory of the state, which XLA would then copy.
+            steps[name] = jax.jit(tx.apply, donate_argnums=(0, 1)).lower(*carry[name], g).compile()
             temporaries[name] = steps[name].memory_analysis().temp_size_in_bytes
 
         def donated(name: str) -> Any:
-            updates, carry[name] = steps[name](g, carry[name], g)  # noqa: B023
-            return updates
+            carry[name] = steps[name](*carry[name], g)  # noqa: B023
+            return carry[name]  # noqa: B023
 
         took = seconds({"products": partial(products, g, vectors)} | {name: partial(donated, name) for name in steps})
         over = (took["soap"] - took["products"]) / took["adam"]

@@ -115,6 +115,17 @@ def test_it_says_why_it_stopped(function, start, arguments, status):
         assert found.gradient_norm <= arguments["tolerance"]
 
 
+@pytest.mark.parametrize("power", [-70, 70])
+def test_the_squares_of_a_gradient_may_leave_the_range_of_numbers(power):
+    """A function times a power of two, with a rate divided by it, takes the same steps exactly."""
+    scale = 2.0**power
+    plain = gx.minimize(himmelblau, jnp.zeros(2), gx.sgd(0.01), tolerance=0.01)
+    scaled = gx.minimize(lambda x: scale * himmelblau(x), jnp.zeros(2), gx.sgd(0.01 / scale), tolerance=0.01 * scale)
+    assert 0 < scaled.steps == plain.steps and scaled.converged
+    np.testing.assert_array_equal(scaled.params, plain.params)
+    np.testing.assert_array_equal(scaled.gradient_norm, scale * plain.gradient_norm)
+
+
 def test_a_batch_is_a_loop():
     starts = jax.random.uniform(jax.random.key(0), (8, 2), minval=-4, maxval=4)
     arguments: dict[str, Any] = {"tolerance": 1e-3, "max_steps": 9}
