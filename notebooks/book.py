@@ -607,8 +607,10 @@ def generated() -> Iterator[tuple[str, str | bytes, str]]:
 
 COURSE = """# Course
 
-Ten notebooks. Each starts from a textbook question, shows the formula, the composition that implements it and a figure
-that answers the question, and asserts its claims. They are shown here as they ran; open them in Jupyter to change them.
+Ten notebooks. Each starts from a question, shows the formula, the composition that implements it and a figure that
+answers the question, and asserts its claims. They are shown here as they ran; open them in Jupyter to change them. The
+questions come from four teaching texts: the book *Optim*, the blog post *Optimizers: a deep dive into their evolution*,
+the lecture slides *L07 Optimizers*, and course notes.
 
 | chapter | topic |
 |---|---|
