@@ -17,7 +17,7 @@ spec.loader.exec_module(losses)
 
 def test_every_optimizer_is_recorded_or_has_a_reason():
     record = losses.recorded()
-    assert {*record, *losses.UNFIT} == {*optimizers.__all__}
+    assert {*record, *losses.UNFIT} == {*optimizers.__all__}, "python notebooks/losses.py NAME records an optimizer"
     for name, run in record.items():
         assert len(run["loss"]) == losses.EPOCHS * 44 // losses.EACH and np.isfinite(run["loss"]).all(), name
         assert (run["rate"] in losses.RATES) == losses.rated(name), name
