@@ -622,7 +622,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         "^partition: labels must be a tree of strings, got the function <lambda>: pass its result, of the parameters$",
     ),
     "labels as the default": (
-        lambda: partition({"a": adam}, {"x": "a"}),
+        lambda: partition({"a": adam}, {"x": "a"}),  # pyright: ignore[reportArgumentType]
         TypeError,
         "^partition: default must be a transformation, got {'x': 'a'}. Pass labels as labels=…$",
     ),
