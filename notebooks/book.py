@@ -36,8 +36,8 @@ from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
 
 import gradtx as gx
+from gradtx import distributed, lab, optimizers, plots, projections, schedules, training
 from gradtx import inspect as inspection
-from gradtx import lab, optimizers, plots, projections, schedules, training
 from gradtx.core import walk
 from gradtx.lab.surfaces import _EXTRA, _descend
 from gradtx.plots.paths import ground
@@ -60,6 +60,7 @@ REFERENCE: dict[str, tuple[str, str, Any, list[str]]] = {
     "pieces": ("Pieces", "gx", gx, list(gx.pieces.__all__)),
     "combinators": ("Combinators", "gx", gx, list(gx.combinators.__all__)),
     "wrappers": ("Wrappers", "gx", gx, list(gx.wrappers.__all__)),
+    "devices": ("Several devices", "gx", gx, list(distributed.__all__)),
     "schedules": ("Schedules", "gx.schedules", schedules, list(schedules.__all__)),
     "projections": ("Projections", "gx.projections", projections, list(projections.__all__)),
     "inspection": ("Inspection", "gx", gx, list(inspection.__all__)),

@@ -160,6 +160,8 @@ def test_search_finds(browser, question):
     page, address, _ = browser
     page.goto(f"{address}/install/")
     page.click("label.md-search__icon, .md-search__input")
+    ready = "!document.querySelector('.md-search-result__meta').textContent.includes('Initializing')"
+    page.wait_for_function(ready, timeout=60_000)
     page.fill(".md-search__input", question)
     page.wait_for_selector(".md-search-result__link", timeout=60_000)
     page.wait_for_timeout(500)
