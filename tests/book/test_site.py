@@ -160,7 +160,8 @@ def test_search_finds(browser, question):
     page, address, _ = browser
     page.goto(f"{address}/install/")
     page.click("label.md-search__icon, .md-search__input")
-    page.locator(".md-search__input").press_sequentially(question)  # it listens to keys, which `fill` does not press
+    page.fill(".md-search__input", question)
+    page.press(".md-search__input", "End")  # it listens to keys, which `fill` does not press
     page.wait_for_selector(".md-search-result__link", timeout=60_000)
     page.wait_for_timeout(500)
     found = page.eval_on_selector_all(
