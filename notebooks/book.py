@@ -417,7 +417,9 @@ def digits_picture(name: str) -> str:
 def store() -> Path:
     """A folder for the pictures of this version of gradtx, so that editing a guide does not draw them again."""
     digest = hashlib.sha256(
-        b"".join(p.read_bytes() for p in [*sorted((ROOT / "gradtx").rglob("*.py")), Path(__file__)])
+        b"".join(
+            p.read_bytes() for p in [*sorted((ROOT / "gradtx").rglob("*.py")), *Path(__file__).parent.glob("*.py")]
+        )
     )
     folder = ROOT / "out" / "pictures" / digest.hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
