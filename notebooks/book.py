@@ -6,6 +6,7 @@ take for emphasis, and read statically `gradtx.adam` is the module of this name,
 
 import ast
 import base64
+import contextlib
 import hashlib
 import html
 import inspect
@@ -14,6 +15,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from functools import cache
@@ -22,18 +24,20 @@ from typing import Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # the pictures mostly wait for compilation
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "notebooks")]
 
 import jax
 import jax.numpy as jnp
+import losses
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from mkdocs.structure.files import File
 from mkdocs.utils import get_relative_url
 
 import gradtx as gx
+from gradtx import distributed, lab, optimizers, plots, projections, schedules, training
 from gradtx import inspect as inspection
-from gradtx import lab, optimizers, plots, projections, schedules, training
 from gradtx.core import walk
 from gradtx.lab.surfaces import _EXTRA, _descend
 from gradtx.plots.paths import ground
@@ -56,6 +60,7 @@ REFERENCE: dict[str, tuple[str, str, Any, list[str]]] = {
     "pieces": ("Pieces", "gx", gx, list(gx.pieces.__all__)),
     "combinators": ("Combinators", "gx", gx, list(gx.combinators.__all__)),
     "wrappers": ("Wrappers", "gx", gx, list(gx.wrappers.__all__)),
+    "devices": ("Several devices", "gx", gx, list(distributed.__all__)),
     "schedules": ("Schedules", "gx.schedules", schedules, list(schedules.__all__)),
     "projections": ("Projections", "gx.projections", projections, list(projections.__all__)),
     "inspection": ("Inspection", "gx", gx, list(inspection.__all__)),
@@ -290,16 +295,6 @@ def family(name: str) -> str:
     return inspect.unwrap(getattr(gx, name)).__module__.rpartition(".")[2]
 
 
-def made(name: str, rate: Any = None) -> Any:
-    """The optimizer with its defaults, around Adam if it wraps another, or with another learning rate."""
-    function = getattr(gx, name)
-    names = inspect.signature(function).parameters
-    if "inner" in names:
-        inner = gx.adam() if rate is None else gx.adam(rate)
-        return function(inner, 0.1) if name == "independent_decay" else function(inner)
-    return function(rate) if rate is not None and next(iter(names)) == "learning_rate" else function()
-
-
 @cache
 def laws() -> dict[str, tuple[str, str]]:
     """The laws of the tests: what becomes an optimizer when a piece is neutral, as source code."""
@@ -326,15 +321,15 @@ def best_path(name: str, surface: Any, steps: int) -> tuple[float | None, np.nda
     rated = any(p in inspect.signature(getattr(gx, name)).parameters for p in ("learning_rate", "inner"))
     try:
         if not rated:
-            return None, lab.descend(surface, made(name), steps)
-        paths = jax.vmap(lambda rate: program(surface, made(name, rate), steps))(jnp.asarray(RATES, jnp.float32))
+            return None, lab.descend(surface, losses.made(name), steps)
+        paths = jax.vmap(lambda rate: program(surface, losses.made(name, rate), steps))(jnp.asarray(RATES, float))
         paths = np.asarray(paths)
     except ValueError as error:
         if "which a surface does not give" in str(error):
             return None
         raise
-    losses = np.array([[float(surface.function(w)) for w in path[-20:]] for path in paths])
-    worst = np.where(np.isfinite(losses), losses, np.inf).max(axis=1)  # of the last steps, so that few oscillate
+    ends = np.array([[float(surface.function(w)) for w in path[-20:]] for path in paths])
+    worst = np.where(np.isfinite(ends), ends, np.inf).max(axis=1)  # of the last steps, so that few oscillate
     best = int(np.argmin(worst))
     return float(RATES[best]), paths[best]
 
@@ -384,11 +379,47 @@ def picture(name: str) -> bytes | None:
     return data
 
 
+def digits(name: str) -> Iterator[str]:
+    """The losses of an optimizer on digits against Adam and SGD, from the record."""
+    yield "## Loss on digits"
+    if name in losses.UNFIT:
+        yield losses.UNFIT[name]
+        return
+    runs = {other: losses.recorded()[other] for other in dict.fromkeys(["sgd", "adam", name])}
+    yield f"![Training loss of {' and '.join(runs)} on digits](img/{name}_digits.svg)"
+    rows = ["| optimizer | learning rate | final training loss | test accuracy |", "|---|---|---|---|"]
+    for other, run in reversed(runs.items()):
+        rate = "none: its defaults" if run["rate"] is None else f"{run['rate']:g}" + losses.whose(other)
+        rows.append(f"| `gx.{other}` | {rate} | {run['final_loss']:.2g} | {run['test_accuracy']:.1%} |")
+    yield "\n".join(rows)
+    text = (
+        f"`gx.lab.race` on `gx.lab.digits()`: {losses.EPOCHS} epochs of batches of 32 images from the same start, each "
+        f"optimizer with the constant rate of the lowest final loss of a sweep, two rates a decade. Each point of a "
+        f"curve is the mean of {losses.EACH} steps."
+    )
+    if name in losses.WHOLE:
+        text += f" Each step of {name} has the gradient of all 1,437 images, and costs as much as 44 of the others."
+    if name in losses.FITTED:
+        text += " " + losses.FITTED[name][1]
+    yield text
+
+
+def digits_picture(name: str) -> str:
+    record = losses.recorded()
+    curves = {other: np.array(record[other]["loss"]) for other in dict.fromkeys(["sgd", "adam", name])}
+    steps = losses.EACH * np.arange(1, len(curves["sgd"]) + 1)
+    figure = Figure(figsize=(8, 3.4), dpi=120, layout="constrained")
+    plots.curves(curves, steps, figure.subplots(), title="Training loss on digits", xlabel="step")
+    return svg(figure)
+
+
 @cache
 def store() -> Path:
     """A folder for the pictures of this version of gradtx, so that editing a guide does not draw them again."""
     digest = hashlib.sha256(
-        b"".join(p.read_bytes() for p in [*sorted((ROOT / "gradtx").rglob("*.py")), Path(__file__)])
+        b"".join(
+            p.read_bytes() for p in [*sorted((ROOT / "gradtx").rglob("*.py")), *Path(__file__).parent.glob("*.py")]
+        )
     )
     folder = ROOT / "out" / "pictures" / digest.hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -403,9 +434,9 @@ def kept(name: str) -> bytes | None:
 
 
 def optimizer(name: str) -> tuple[str, bytes | None]:
-    """The page of one optimizer, and its picture."""
+    """The page of one optimizer, and the picture of its path."""
     function, path = getattr(gx, name), f"optimizers/{name}.md"
-    doc, own, tx = Doc(function), own_names(name, function), made(name)
+    doc, own, tx = Doc(function), own_names(name, function), losses.made(name)
     shown = kept(name)
     parts = [f"# gx.{name}", f"**{escape(doc.first)}**", *before_arguments(function, doc, path, own)]
     parts += ["## Signature", f"```python\n{signature(f'gx.{name}', function)}\n```"]
@@ -423,11 +454,18 @@ def optimizer(name: str) -> tuple[str, bytes | None]:
             "100 steps from the white dot, each with the best of nine learning rates from 0.001 to 10 where the "
             "optimizer has one.",
         ]
+    parts += digits(name)
     weights = {"kernel": jax.ShapeDtypeStruct((1000, 1000), "float32")}
+    of = "a float32 matrix of 1000 × 1000"
+    if name == "lora_plus":  # needs adapters
+        weights = {
+            f"lora_{x}": jax.ShapeDtypeStruct(shape, "float32") for x, shape in [("a", (1000, 8)), ("b", (8, 1000))]
+        }
+        of = "the float32 adapter of rank 8 of a matrix of 1000 × 1000"
     table = gx.summary(tx, weights)
     parts += [
         "## State",
-        f"**{table.bytes / table.parameters:.2f} bytes a parameter** on a float32 matrix of 1000 × 1000:",
+        f"**{table.bytes / table.parameters:.2f} bytes a parameter** on {of}:",
         f"```text\n{table}\n```",
     ]
     if related := list(relatives(name)):
@@ -475,6 +513,23 @@ def index() -> str:
         ]
         parts.append("\n".join(["| name | optimizer |", "|---|---|", *lines]))
     return "\n\n".join(parts)
+
+
+# ---------------------------------------------------------------- gallery
+def gallery() -> Iterator[tuple[str, str | bytes]]:
+    """The pictures of the gallery, by the code on its page: each shows the Axes, or the file, of the block above."""
+    text = (ROOT / "notebooks" / "guides" / "gallery.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        pattern = r"^```python\n((?!>>>)(?:.*\n)*?)```\n(?:\n!\[.*\]\(gallery/(\S+)\)\n)?"
+        for code, name in re.findall(pattern, text, re.M):
+            exec(code, names)
+            if name:
+                saved = Path(name)
+                yield (
+                    f"gallery/{name}",
+                    saved.read_bytes() if saved.exists() else svg(np.ravel(names["axes"])[0].figure),
+                )
 
 
 # ---------------------------------------------------------------- interactive figures
@@ -532,10 +587,14 @@ def generated() -> Iterator[tuple[str, str | bytes, str]]:
         yield f"optimizers/{name}.md", page, f"gradtx/optimizers/{family(name)}.py"
         if shown:
             yield f"optimizers/img/{name}.png", shown, ""
+        if name not in losses.UNFIT:
+            yield f"optimizers/img/{name}_digits.svg", digits_picture(name), ""
     for page in REFERENCE:
         yield f"reference/{page}.md", reference(page), "gradtx/__init__.py"
     for name, curve in CURVES.items():
         yield f"reference/img/{name}.svg", svg(plots.schedule(curve).figure), ""
+    for path, content in gallery():
+        yield path, content, ""
     rows = [
         f"| [{title}]({page}.md) | {', '.join(f'`{n}`' for n in names)} |"
         for page, (title, _, _, names) in REFERENCE.items()
@@ -551,8 +610,10 @@ def generated() -> Iterator[tuple[str, str | bytes, str]]:
 
 COURSE = """# Course
 
-Ten notebooks. Each starts from a textbook question, shows the formula, the composition that implements it and a figure
-that answers the question, and asserts its claims. They are shown here as they ran; open them in Jupyter to change them.
+Ten notebooks. Each starts from a question, shows the formula, the composition that implements it and a figure that
+answers the question, and asserts its claims. They are shown here as they ran; open them in Jupyter to change them. The
+questions come from four teaching texts: the book *Optim*, the blog post *Optimizers: a deep dive into their evolution*,
+the lecture slides *L07 Optimizers*, and course notes.
 
 | chapter | topic |
 |---|---|

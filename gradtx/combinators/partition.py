@@ -159,7 +159,8 @@ def _labels(place: str, value: Any) -> Any:
     if value is None or isinstance(value, Labels):
         return value
     if any(not isinstance(leaf, str) for leaf in jax.tree.leaves(value)):
-        raise TypeError(f"{place} must be a tree of strings, got {said(value)}")
+        fix = ": pass its result, of the parameters" if callable(value) else ""
+        raise TypeError(f"{place} must be a tree of strings, got {said(value)}{fix}")
     return Labels(leaves_by_path(value))
 
 
@@ -217,6 +218,10 @@ class partition(Groups, init=False):
                 function_of(f"partition: the rule {_text(key)}", key, "path", "leaf")
             members = tuple(self.coerce(f"partition: rules[{_text(key)}]", tx) for key, tx in rules.items())
             rules = tuple(rules.keys())
+            if isinstance(default, Mapping):
+                raise TypeError(
+                    f"partition: default must be a transformation, got {said(default)}. Pass labels as labels=…"
+                )
             if default is not None:
                 rules, members = (*rules, None), (*members, self.coerce("partition: default", default))
         if not isinstance(rules, tuple) or len(members) != len(rules):

@@ -17,7 +17,7 @@ class precondition(Transformation):
 
     $$u = \frac{d}{s + ε} \qquad\text{or, with } ε \text{ in the root,}\qquad u = \frac{d}{\sqrt{s^2 + ε}}$$
 
-    Adam is `precondition(momentum(b1), by=rms(b2))`. Every method of the textbook changes the direction, the
+    Adam is `precondition(momentum(b1), by=rms(b2))`. Every textbook method changes the direction, the
     denominator, or both. Where the direction and the denominator (with ε) are both 0, the update is 0.
 
     Args:

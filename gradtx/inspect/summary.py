@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gradtx.codecs import is_encoded
-from gradtx.core import Transformation, leaves_by_path
+from gradtx.core import Schedule, Transformation, leaves_by_path
 from gradtx.core.arguments import checked
 from gradtx.core.checks import differentiable
 from gradtx.core.errors import place, said
@@ -91,8 +91,10 @@ def summary(tx: TransformationLike, params: Any, mesh: Any = None) -> Summary:
         state, now = jax.eval_shape(tx.init, structs), tx.at(0)
     found = dict(pieces(now))
     values: dict[tuple[str, ...], list[str]] = {}
+    scheduled = {h.names for h in every(tx, names_of(tx)) if isinstance(h.value, Schedule)}
     for h in every(now, names_of(now)):
-        values.setdefault(h.names[:-1], []).append(f"{h.names[-1]}={plain(h.value)!r}")
+        when = " at step 0" if h.names in scheduled else ""
+        values.setdefault(h.names[:-1], []).append(f"{h.names[-1]}={plain(h.value)!r}{when}")
     rows = []
     for names, piece in found.items():
         slots = state.slots

@@ -1,4 +1,4 @@
-"""Small training problems: handwritten digits, a novel, the textbook's XOR network, and a line fitted to points."""
+"""Small training problems: handwritten digits, a novel, an XOR network, and a line fitted to points."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -55,7 +55,7 @@ class Problem(NamedTuple):
     epochs: int
     """The number of passes over the training examples."""
     entries: Mapping[str, Entry] | None = None
-    """The default participants of a race, by name; None for the optimizers of the textbook."""
+    """The default participants of a race, by name; None for the textbook optimizers."""
 
 
 @checked
@@ -91,7 +91,7 @@ def digits() -> Problem:
 
 @checked
 def xor() -> Problem:
-    """XOR network of the textbook, 2 → 4 (ReLU) → 1 (sigmoid), with binary cross-entropy, trained and tested on XOR.
+    """XOR network, 2 → 4 (ReLU) → 1 (sigmoid), with binary cross-entropy, trained and tested on XOR.
 
     Four hidden units are few: from three or four starts in ten an optimizer ends with an accuracy of 75% or less,
     because units die. Seed 0 of a race is a start from which all textbook optimizers learn.

@@ -42,7 +42,7 @@ ENTRIES: dict[str, Entry] = {
     "nadam": Entry(optimizers.nadam, 0.01, BOTH),
     "amsgrad": Entry(optimizers.amsgrad, 0.01, BOTH),
 }
-"""The optimizers of the textbook, by name."""
+"""The textbook optimizers, by name."""
 
 
 class Result(NamedTuple):
@@ -89,7 +89,7 @@ def race(
     Args:
       problem: The problem to train, such as `digits()`.
       entries: The optimizers that take part, by name: an `Entry`, or an optimizer, which runs as it is. None for the
-        entries of the problem or else of the textbook.
+        entries of the problem or else the textbook optimizers.
       epochs: The number of passes over the examples, 1 or more; None for the default of the problem.
       batch_size: The number of examples in a step, for every optimizer: `"all"` is batch descent, 1 is stochastic
         descent; None for the default of each entry or of the problem.

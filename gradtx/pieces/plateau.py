@@ -42,7 +42,7 @@ class reduce_on_plateau(Transformation):
       ValueError: `update` lacks `value`, or `value` is an array of several numbers, or complex.
       TypeError: `value` is not a number.
 
-    Source: the textbook's threshold rule; torch.optim.lr_scheduler.ReduceLROnPlateau.
+    Source: lecture notes on optimizers, the threshold rule; torch.optim.lr_scheduler.ReduceLROnPlateau.
 
     >>> import gradtx as gx, jax.numpy as jnp
     >>> tx = gx.reduce_on_plateau(factor=0.5, patience=1)

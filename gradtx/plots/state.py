@@ -92,6 +92,8 @@ def _histogram(axes: Axes, slot: str, leaves: dict[str, np.ndarray], bins: int |
     label = f"value ({', '.join(notes)})" if notes else "value"
     dress(axes, "", label, "entries", xscale="log" if log else "linear", yscale="log")
     entitle(axes, slot, fontsize=10)
+    if not log:
+        axes.locator_params(axis="x", nbins=5)  # so that the numbers of half a row do not touch
     axes.set_ylim(0.7, max(15, 1.5 * axes.get_ylim()[1]))
     axes.yaxis.set_minor_formatter(NullFormatter())
     if len(leaves) > 1 or next(iter(leaves)):

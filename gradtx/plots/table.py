@@ -44,7 +44,7 @@ TEXTBOOK = (
     Entry(LOOKING, AVERAGE, "Nadam", 2016),
     Entry(MOMENTUM, "its largest so far", "AMSGrad", 2018),
 )
-"""The table of the slides: each method changes the direction, the size of each coordinate's step, or both."""
+"""The table in the lecture slides *L07 Optimizers*: each changes the direction, each coordinate's size, or both."""
 
 REGIONS = {  # (changes direction, changes size): (colour, label)
     (False, False): ("#f0f0f0", "plain descent"),
@@ -68,7 +68,7 @@ def table(
 
     Args:
       table: `gx.periodic_table()`, or a sequence of rows (direction, size, name) or (direction, size, name, year); None
-        for the optimizers of the textbook.
+        for the textbook optimizers.
       axes: The Axes to draw on; None for a new figure, which is `axes.figure` of the result.
       title: The title.
 

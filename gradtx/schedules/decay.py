@@ -152,7 +152,7 @@ class exponential(Curve):
 
 
 class inverse_time(Curve):
-    """Inverse time decay: the textbook's 1/t decay.
+    """Inverse time decay: the classic 1/t decay.
 
     start / (1 + rate·t/steps)ᵖ
 

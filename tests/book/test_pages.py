@@ -52,6 +52,12 @@ def test_the_blocks_of_a_page_run(name, tmp_path, monkeypatch):
     assert not output, "".join(output)
 
 
+def test_the_gallery_has_every_picture():
+    text = PAGES["gallery"].read_text(encoding="utf-8")
+    assert set(re.findall(r"\bplots\.(\w+)\(", text)) == {*plots.__all__}
+    assert f"```\n\n{gx.formula(gx.heavy_ball(0.1))}\n" in text  # the typeset one
+
+
 # ---------------------------------------------------------------- migration
 CODE = re.compile(r"`([^`]+)`")
 

@@ -161,6 +161,7 @@ def test_search_finds(browser, question):
     page.goto(f"{address}/install/")
     page.click("label.md-search__icon, .md-search__input")
     page.fill(".md-search__input", question)
+    page.press(".md-search__input", "End")  # it listens to keys, which `fill` does not press
     page.wait_for_selector(".md-search-result__link", timeout=60_000)
     page.wait_for_timeout(500)
     found = page.eval_on_selector_all(

@@ -616,6 +616,16 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         TypeError,
         "^partition: labels must be a tree of strings, got {'x': 1}",
     ),
+    "a function of labels": (
+        lambda: partition({"a": adam}, labels=lambda params: {"x": "a"}),
+        TypeError,
+        "^partition: labels must be a tree of strings, got the function <lambda>: pass its result, of the parameters$",
+    ),
+    "labels as the default": (
+        lambda: partition({"a": adam}, {"x": "a"}),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "^partition: default must be a transformation, got {'x': 'a'}. Pass labels as labels=…$",
+    ),
     "an unknown optional rule": (
         lambda: partition({"a": adam}, sgd, optional="b"),
         ValueError,

@@ -528,6 +528,10 @@ CALLS = {
     "a name in a chain": (lambda: gx.chain(gx.sgd(), learning_rate=1), "^chain has no argument 'learning_rate'"),
     "monitor without a name": (lambda: gx.monitor(gx.global_norm), "^monitor: missing a required argument: 'measure'"),
     "a schedule": (lambda: schedules.cosine(1.0, step=3), "^cosine has no argument 'step': did you mean 'steps'"),
+    "a schedule with an argument of Optax": (
+        lambda: schedules.warmup_cosine(init_value=0.0),
+        "^warmup_cosine has no argument 'init_value': did you mean 'start'",
+    ),
     "a schedule without its steps": (lambda: schedules.cosine(1.0), "^cosine: missing a required argument: 'steps'"),
     "a schedule called without a step": (lambda: gx.of_step(abs)(), "^of_step: missing a required argument: 'step'"),
     "update without a state": (
