@@ -13,6 +13,7 @@ from zlib import crc32
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 # The tests mostly wait for compilation of thousands of small programs, each run a few times. XLA's former emitters
 # compile them in a third of the time; a jaxlib that does not know a flag ends at it.
@@ -214,6 +215,22 @@ def pytest_runtest_makereport(item, call):
     if report.skipped and not hasattr(report, "wasxfail") and "declared" not in str(report.longrepr):
         report.outcome, report.longrepr = "failed", f"{item.nodeid}: an undeclared skip: {report.longrepr}"
     return report
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_here(request):
+    """Keep modules with meshes from the cache: of JAX 0.12, programs from it may wait in a collective forever."""
+    if "mesh" in request.path.read_text(encoding="utf-8"):
+        _use_cache(False)
+        yield
+        _use_cache(True)
+    else:
+        yield
+
+
+def _use_cache(enabled: bool) -> None:
+    jax.config.update("jax_enable_compilation_cache", enabled)
+    compilation_cache.reset_cache()  # or JAX would not look at the option again
 
 
 @pytest.fixture(autouse=True)
