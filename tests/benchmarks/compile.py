@@ -29,6 +29,10 @@ PAIRS: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None]] = {
         lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)),
     ),
     "guard": (lambda: gx.skip_nonfinite(gx.adamw(1e-3)), lambda: optax.apply_if_finite(optax.adamw(1e-3), 10)),
+    "guard of what comes in": (
+        lambda: gx.skip_nonfinite(gx.adamw(1e-3), outgoing=False),
+        lambda: optax.apply_if_finite(optax.adamw(1e-3), 10),  # which checks no more
+    ),
 }
 
 
@@ -100,7 +104,7 @@ def main() -> None:
             )
             init = took["gradtx"][0] / took["optax"][0]
             step = sum(took["gradtx"][1:]) / sum(took["optax"][1:])
-            print(f"{leaves:6} {name:13} {rows}   init {init:.2f}, step {step:.2f}   (bars: 2 and 0.8)", flush=True)
+            print(f"{leaves:6} {name:22} {rows}   init {init:.2f}, step {step:.2f}   (bars: 2 and 0.8)", flush=True)
 
 
 if __name__ == "__main__":
