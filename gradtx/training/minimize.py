@@ -154,7 +154,7 @@ def _minimize(fun: Any, params: Any, tx: Any, tolerance: Any, value_tolerance: A
         }
         return {name: x for name, x in given.items() if name in reads}
 
-    def norm_of(gradient: Any) -> Array:  # by one sum; in units of the first gradient, no square overflows
+    def norm_of(gradient: Any, unit: Array) -> Array:  # by one sum; in units of the last norm, no square overflows
         parts = jax.tree.map(lambda g: g / unit.astype(g.dtype), jax.tree.map(widen, gradient))
         return unit * jnp.sqrt(inner_product(parts, parts)).astype(value.dtype)
 
@@ -170,7 +170,7 @@ def _minimize(fun: Any, params: Any, tx: Any, tolerance: Any, value_tolerance: A
         return (jnp.asarray(kept.value, value.dtype), restored(kept.gradient, gradient)) if searches else kept
 
     def step(carry: Any) -> Any:
-        params, state, held, (evaluations, stuck, _) = carry  # the counts are one array, for fewer kernels
+        params, state, held, size, (evaluations, stuck, _) = carry  # the counts are one array, for fewer kernels
         old, slope = known(state, held)
         after, state = tx.apply(params, state, slope, **extra(params, old, slope))
         held, trials = (None, state.slots[name]["measured"]["evaluations"].value) if searches else (evaluate(after), 1)
@@ -179,8 +179,9 @@ def _minimize(fun: Any, params: Any, tx: Any, tolerance: Any, value_tolerance: A
             same = [jnp.all(a == b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(params))]
             stuck = jnp.where(jnp.stack(same).all(), stuck + 1, 0)
         change = jnp.abs(new - old) / jnp.maximum(1, jnp.maximum(jnp.abs(new), jnp.abs(old)))
-        status = status_of(new, norm_of(slope), change, stuck, state.step)
-        return after, state, held, jnp.stack([evaluations + trials, stuck, status])
+        size = norm_of(slope, size)
+        status = status_of(new, size, change, stuck, state.step)
+        return after, state, held, size, jnp.stack([evaluations + trials, stuck, status])
 
     value, gradient = evaluate(params)
     if not jax.tree.leaves(gradient):
@@ -188,7 +189,7 @@ def _minimize(fun: Any, params: Any, tx: Any, tolerance: Any, value_tolerance: A
     refuse_local("minimize: fun", "a value", value)
     largest = jnp.stack([maximum(jnp.abs(widen(g))).astype(value.dtype) for g in jax.tree.leaves(gradient)]).max()
     unit = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    size, none = norm_of(gradient), jnp.zeros((), jnp.int32)
+    size, none = norm_of(gradient, unit), jnp.zeros((), jnp.int32)
     refuse_local("minimize: fun", "a gradient", size)
     status = status_of(value, size, jnp.full_like(value, jnp.inf), none, none)
     state, name = tx.init(params), type(last).__name__
@@ -198,8 +199,7 @@ def _minimize(fun: Any, params: Any, tx: Any, tolerance: Any, value_tolerance: A
         )
         first = Evaluated(value.astype(state.slots[name]["evaluated"].value.dtype), kept)
         state = State(state.step, state.slots | {name: state.slots[name] | {"evaluated": first}})
-    start = params, state, None if searches else (value, gradient), jnp.stack([none + 1, none, status])
+    start = params, state, None if searches else (value, gradient), size, jnp.stack([none + 1, none, status])
     end = jax.lax.while_loop(lambda carry: carry[-1][2] == RUNNING, step, start)
-    params, state, held, (evaluations, _, status) = end
-    value, gradient = known(state, held)
-    return Minimum(params, value, norm_of(gradient), state.step, evaluations, status)
+    params, state, held, size, (evaluations, _, status) = end
+    return Minimum(params, known(state, held)[0], size, state.step, evaluations, status)

@@ -126,6 +126,13 @@ def test_the_squares_of_a_gradient_may_leave_the_range_of_numbers(power):
     np.testing.assert_array_equal(scaled.gradient_norm, scale * plain.gradient_norm)
 
 
+def test_a_gradient_may_grow_by_more_than_the_range_of_squares():
+    """On −x²/2 every step of this rate multiplies the parameter, and its gradient, by 1e5."""
+    found = gx.minimize(lambda x: -(x**2) / 2, jnp.array(1e-25), gx.sgd(1e5 - 1), tolerance=0.0, max_steps=8)
+    assert found.reason == "the largest number of steps is reached" and found.steps == 8
+    np.testing.assert_allclose(found.gradient_norm, 1e15, rtol=1e-5)
+
+
 def test_a_batch_is_a_loop():
     starts = jax.random.uniform(jax.random.key(0), (8, 2), minval=-4, maxval=4)
     arguments: dict[str, Any] = {"tolerance": 1e-3, "max_steps": 9}
