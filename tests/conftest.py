@@ -238,7 +238,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiled_here(request):
-    """Keep modules with meshes from the cache: of JAX 0.12, programs from it may wait in a collective forever."""
+    """Disable the cache for modules with meshes: a program that JAX 0.12 loads from it may hang in a collective."""
     if "mesh" in request.path.read_text(encoding="utf-8"):
         _use_cache(False)
         yield

@@ -75,8 +75,8 @@ class dog_distance(Transformation):
         away, new = run(emit_displacement(), updates, slots, context)
         distance = jnp.maximum(slots["distance"], global_norm(away))
         if self.weighted and isinstance(self.inner, scale_by_total_norm):
-            # Of r·g it makes what it makes of g with its norm divided by r, which needs ‖g‖ alone: so the sums over a
-            # mesh for ‖g‖ and for ‖θ − θ₀‖ are one.
+            # The update for r·g with norm s is the update for g with norm s/r. That needs only ‖g‖, so that a mesh
+            # reduces ‖g‖ and ‖θ − θ₀‖ in one collective.
             slots = slots | {"inner": jax.tree.map(lambda s: s / distance, slots["inner"])}
             direction = self.part("inner", updates, slots, context, new)
             new["inner"] = scaled(distance, new["inner"])

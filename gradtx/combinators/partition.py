@@ -159,7 +159,7 @@ def _labels(place: str, value: Any) -> Any:
     if value is None or isinstance(value, Labels):
         return value
     if any(not isinstance(leaf, str) for leaf in jax.tree.leaves(value)):
-        fix = ": pass its result, of the parameters" if callable(value) else ""
+        fix = ": call it with the parameters" if callable(value) else ""
         raise TypeError(f"{place} must be a tree of strings, got {said(value)}{fix}")
     return Labels(leaves_by_path(value))
 

@@ -100,7 +100,7 @@ def one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
         stacks = [x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in zip(several, batched)]
 
         def mapped(*stacks: Array) -> Any:
-            divided = jax.typeof(stacks[0]).sharding  # by an explicit mesh, over whose shards JAX does not loop
+            divided = jax.typeof(stacks[0]).sharding  # JAX does not loop over an axis that an explicit mesh divides
             if not any(divided.spec[:1]):
                 return jax.lax.map(lambda xs: call(*xs), stacks)
             out = jax.lax.map(lambda xs: call(*xs), jax.tree.map(gathered, stacks))

@@ -619,7 +619,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "a function of labels": (
         lambda: partition({"a": adam}, labels=lambda params: {"x": "a"}),
         TypeError,
-        "^partition: labels must be a tree of strings, got the function <lambda>: pass its result, of the parameters$",
+        "^partition: labels must be a tree of strings, got the function <lambda>: call it with the parameters$",
     ),
     "labels as the default": (
         lambda: partition({"a": adam}, {"x": "a"}),  # pyright: ignore[reportArgumentType]

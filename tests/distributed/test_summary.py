@@ -82,3 +82,11 @@ def test_what_is_not_one_mesh_is_refused():
 def test_the_page_has_the_table_of_the_script():
     page = Path(__file__).parents[2] / "notebooks" / "guides" / "scale.md"
     assert table(["model", "devices", "parameters", *AT_SCALE], memory()) in page.read_text(encoding="utf-8")
+
+
+def test_a_schedule_shows_its_first_value():
+    """A warm-up begins at 0: without the step, the rate would seem to stay 0."""
+    tx = gx.chain(gx.scale_by_ema(0.9), gx.scale_by_learning_rate(gx.schedules.linear(0.0, 0.1, 10)))
+    rows = {row.piece: row for row in gx.summary(tx, {"w": jax.ShapeDtypeStruct((2,), "float32")}).rows}
+    assert rows["scale_by_learning_rate"].hyperparameters == "learning_rate=0.0 at step 0"
+    assert rows["scale_by_ema"].hyperparameters == "decay=0.9"

@@ -65,6 +65,21 @@ def test_spread_matrices_are_those_of_one_device(name, kind, over):
         assert all(x.sharding.is_equivalent_to(place[path], x.ndim) for u in got for path, x in u.items())
 
 
+@pytest.mark.parametrize("name", ["shampoo", "lamb"])
+def test_layers_may_be_divided_otherwise_than_their_gradient(name):
+    """An explicit mesh divides the rows of parameters and slots over the axis over which it divides the layers of g."""
+    tx = gx.layout({"shampoo": gx.shampoo(0.1), "lamb": gx.lamb(0.1)}[name], {"w": "batch in out"})
+    params, g = (tree_of({"w": (4, 8, 16)}, seed) for seed in range(2))
+    expected = tx.update(g, tx.init(params), params)[0]
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    with jax.set_mesh(mesh):
+        params = jax.device_put(params, NamedSharding(mesh, PartitionSpec(None, "data", "model")))
+        g = jax.device_put(g, NamedSharding(mesh, PartitionSpec("data", None, "model")))
+        got = jax.jit(tx.update)(g, jax.jit(tx.init)(params), params)[0]
+    assert_near(jax.device_get(got), expected, 1e-5)
+    assert got["w"].sharding.is_equivalent_to(g["w"].sharding, 3)
+
+
 @pytest.mark.parametrize("name", ["orthogonalize", "covariance_roots"])
 def test_spread_matrices_under_vmap(name):
     gradients = [tree_of({"a/kernel": (3, 4, 8), "b/kernel": (3, 4, 8)}, seed) for seed in range(2)]

@@ -37,7 +37,7 @@ def begin(count, do, folder):
         port = free.getsockname()[1]
     flags = re.sub("device_count=[0-9]+", "device_count=2", os.environ["XLA_FLAGS"])
     env = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    env["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # of JAX 0.12, programs from it may wait in a collective forever
+    env["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a program that JAX 0.12 loads from it may hang in a collective
     children = []
     for index in range(count):
         arguments = {"index": index, "count": count, "port": port, "folder": str(folder), "do": do}
